@@ -1,0 +1,74 @@
+//! One address type for both families.
+
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An IP address in 16 bytes of network byte order; IPv4 is mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Addr(pub [u8; 16]);
+
+impl Addr {
+    /// The IPv4 wildcard `0.0.0.0`.
+    pub const ANY_V4: Addr = Addr::v4([0, 0, 0, 0]);
+    /// The IPv6 wildcard `::`.
+    pub const ANY_V6: Addr = Addr([0; 16]);
+
+    /// The mapped form of an IPv4 address in network byte order.
+    #[inline(always)]
+    pub const fn v4(a: [u8; 4]) -> Self {
+        Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]])
+    }
+
+    /// Whether this is a mapped IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        let a = &self.0;
+        let high = (a[0] | a[1] | a[2] | a[3] | a[4]) | (a[5] | a[6] | a[7] | a[8] | a[9]);
+        high == 0 && a[10] == 0xff && a[11] == 0xff
+    }
+
+    /// The last four bytes: the IPv4 address when [`Addr::is_v4`].
+    #[inline(always)]
+    pub const fn v4_octets(&self) -> [u8; 4] {
+        [self.0[12], self.0[13], self.0[14], self.0[15]]
+    }
+
+    /// The standard library's form; a mapped address comes back as IPv4.
+    pub fn to_ip(self) -> IpAddr {
+        if self.is_v4() { IpAddr::V4(Ipv4Addr::from(self.v4_octets())) } else { IpAddr::V6(Ipv6Addr::from(self.0)) }
+    }
+}
+
+impl From<Ipv4Addr> for Addr {
+    fn from(a: Ipv4Addr) -> Self {
+        Addr::v4(a.octets())
+    }
+}
+
+impl From<Ipv6Addr> for Addr {
+    fn from(a: Ipv6Addr) -> Self {
+        Addr(a.octets())
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(a: IpAddr) -> Self {
+        match a {
+            IpAddr::V4(a) => a.into(),
+            IpAddr::V6(a) => a.into(),
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_ip().fmt(f)
+    }
+}
+
+impl fmt::Debug for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_ip().fmt(f)
+    }
+}

@@ -1,0 +1,5 @@
+//! The `runtime` command.
+
+fn main() -> std::process::ExitCode {
+    runtime::cli::main()
+}

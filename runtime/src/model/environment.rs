@@ -1,0 +1,1 @@
+//! The variables that a link adds to its recipient's environment.

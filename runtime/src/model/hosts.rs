@@ -1,0 +1,1 @@
+//! The lines that links keep in a recipient's /etc/hosts.

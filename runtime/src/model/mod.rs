@@ -1,0 +1,10 @@
+//! Containers, publications and links as plain data: no I/O.
+
+mod container;
+
+pub mod environment;
+pub mod hosts;
+pub mod link;
+pub mod publish;
+
+pub use container::*;

@@ -1,0 +1,3 @@
+//! Build, set-up and test tasks.
+
+fn main() {}
