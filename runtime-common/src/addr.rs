@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An IP address in 16 bytes of network byte order; IPv4 is mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
 #[repr(C, align(4))]
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, Eq, PartialOrd, Ord)]
 pub struct Addr(pub [u8; 16]);
 
 impl Addr {
@@ -20,12 +20,37 @@ impl Addr {
         Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]])
     }
 
+    /// The mapped form of an IPv4 address as it stands in a packet, read as one word.
+    #[inline(always)]
+    pub const fn v4_word(word: u32) -> Self {
+        Addr::words([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), word])
+    }
+
+    /// An address from its four words as they stand in a packet.
+    #[inline(always)]
+    pub const fn words(words: [u32; 4]) -> Self {
+        // SAFETY: 16 bytes either way, and every bit pattern is an address.
+        Addr(unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) })
+    }
+
+    /// The four words, as they stand in a packet.
+    #[inline(always)]
+    pub const fn as_words(&self) -> &[u32; 4] {
+        // SAFETY: the same 16 bytes, and `Addr` is aligned to four.
+        unsafe { &*(&raw const self.0).cast::<[u32; 4]>() }
+    }
+
     /// Whether this is a mapped IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let a = &self.0;
-        let high = (a[0] | a[1] | a[2] | a[3] | a[4]) | (a[5] | a[6] | a[7] | a[8] | a[9]);
-        high == 0 && a[10] == 0xff && a[11] == 0xff
+        let w = self.as_words();
+        w[0] | w[1] == 0 && w[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+    }
+
+    /// The last word: the IPv4 address as it stands in a packet when [`Addr::is_v4`].
+    #[inline(always)]
+    pub const fn v4_as_word(&self) -> u32 {
+        self.as_words()[3]
     }
 
     /// The last four bytes: the IPv4 address when [`Addr::is_v4`].
@@ -37,6 +62,21 @@ impl Addr {
     /// The standard library's form; a mapped address comes back as IPv4.
     pub fn to_ip(self) -> IpAddr {
         if self.is_v4() { IpAddr::V4(Ipv4Addr::from(self.v4_octets())) } else { IpAddr::V6(Ipv6Addr::from(self.0)) }
+    }
+}
+
+// By words: the kernel's compiler would compare byte by byte.
+impl PartialEq for Addr {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.as_words(), other.as_words());
+        a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0]
+    }
+}
+
+impl core::hash::Hash for Addr {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 

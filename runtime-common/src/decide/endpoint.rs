@@ -1,0 +1,192 @@
+//! Packets that a container sends.
+
+use super::flow::{Found, Target, complete_fragment, follow, open, prepare};
+use super::publication::to_host;
+use super::{Decision, Tables};
+use crate::maps::{
+    ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Link, LinkKey, Zone,
+};
+use crate::packet::{
+    Headers, Mac, Message, Packet, SCTP, TCP, UDP, arp_sender, is_link_local, is_loopback, is_multicast, quoted,
+};
+use crate::{Addr, Verdict};
+
+/// Decides about ARP from a container: its own addresses only.
+#[inline(always)]
+pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
+    match arp_sender(p) {
+        Err(v) => Decision::Drop(v),
+        Ok((mac, _)) if mac != Mac::new(ep.mac) => Decision::Drop(Verdict::SpoofedMac),
+        // A probe before an address is used has none (RFC 5227).
+        Ok((_, addr)) if addr != ep.ipv4.v4_as_word() && addr != 0 => Decision::Drop(Verdict::SpoofedAddress),
+        Ok(_) => Decision::Pass(Verdict::Neighbour),
+    }
+}
+
+/// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`].
+#[inline(always)]
+pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32, h: &mut Headers) -> Decision {
+    if let Some(decision) = source_check(ep, h) {
+        return decision;
+    }
+    if is_loopback(&h.key.tuple.dst) {
+        return Decision::Drop(Verdict::Loopback);
+    }
+    if is_multicast(&h.key.tuple.dst) {
+        return Decision::Pass(Verdict::Multicast);
+    }
+    if !complete_fragment(t, h) {
+        return Decision::Drop(Verdict::Fragment);
+    }
+    if matches!(h.message, Message::IcmpError) {
+        return icmp_error(p, t, h);
+    }
+    match follow(t, h) {
+        Found::Live(flow) => {
+            // SAFETY: entries stay valid while the program runs.
+            return forward(h, unsafe { flow.as_ref() }.action, flow);
+        }
+        Found::Ended if !h.message.opens() => return Decision::Drop(Verdict::FlowEnded),
+        _ => {}
+    }
+    match t.address(&h.key.tuple.dst) {
+        None => outbound(t, ep, ifindex, h),
+        Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, Some((ep, ifindex))),
+        Some(a) => sibling(t, ep, ifindex, h, a),
+    }
+}
+
+/// An error passes when it is about a conversation that the host's stack carries; one about a translated flow would
+/// quote addresses that its receiver does not know.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+    if matches!(t.address(&h.key.tuple.dst), Some(a) if a.kind == ADDRESS_HOST) {
+        return Decision::Pass(Verdict::Host);
+    }
+    let Some(scratch) = t.scratch() else {
+        return Decision::Drop(Verdict::IcmpError);
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    key.zone = Zone::Endpoint as u8;
+    let found = quoted(p, h, key).and_then(|()| {
+        key.tuple = key.tuple.reversed();
+        t.answered(key).or_else(|| t.pending(key))
+    });
+    let Some(flow) = found else {
+        return Decision::Drop(Verdict::IcmpError);
+    };
+    // SAFETY: entries stay valid while the program runs.
+    let action = unsafe { flow.as_ref() }.action;
+    if action == FlowAction::Stack as u8 {
+        Decision::Pass(Verdict::Outbound)
+    } else if action == FlowAction::Link as u8 || action == FlowAction::LinkReply as u8 {
+        Decision::Forward(if action == FlowAction::Link as u8 { Verdict::Linked } else { Verdict::LinkedReply }, flow)
+    } else {
+        Decision::Drop(Verdict::IcmpError)
+    }
+}
+
+/// The source address must be the container's own.
+#[inline(always)]
+fn source_check(ep: &Endpoint, h: &Headers) -> Option<Decision> {
+    let own = if h.v4 { &ep.ipv4 } else { &ep.ipv6 };
+    if h.key.tuple.src == *own && *own != Addr::ANY_V6 {
+        return None;
+    }
+    if !h.v4 && (h.key.tuple.src == Addr::ANY_V6 || is_link_local(&h.key.tuple.src)) {
+        // Duplicate address detection has no source yet; neighbour and listener discovery use link-local ones.
+        return Some(match h.message {
+            Message::Neighbour => Decision::Pass(Verdict::Neighbour),
+            _ if is_multicast(&h.key.tuple.dst) => Decision::Pass(Verdict::Multicast),
+            _ => Decision::Drop(Verdict::SpoofedAddress),
+        });
+    }
+    Some(Decision::Drop(Verdict::SpoofedAddress))
+}
+
+#[inline(always)]
+fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision {
+    const PUBLISH: u8 = FlowAction::Publish as u8;
+    const REPLY_OUT: u8 = FlowAction::ReplyOut as u8;
+    const REPLY_LOCAL: u8 = FlowAction::ReplyLocal as u8;
+    const LINK: u8 = FlowAction::Link as u8;
+    const LINK_REPLY: u8 = FlowAction::LinkReply as u8;
+    match action {
+        LINK => Decision::Forward(Verdict::Linked, flow),
+        LINK_REPLY => Decision::Forward(Verdict::LinkedReply, flow),
+        PUBLISH | REPLY_OUT | REPLY_LOCAL if h.ttl <= 1 => Decision::Drop(Verdict::TtlExceeded),
+        PUBLISH => Decision::Forward(Verdict::Published, flow),
+        REPLY_OUT | REPLY_LOCAL => Decision::Forward(Verdict::PublishedReply, flow),
+        _ => Decision::Pass(Verdict::Outbound),
+    }
+}
+
+/// To the outside through the host's stack; the answers are expected at the gate.
+#[inline(always)]
+fn outbound<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Decision {
+    if matches!(h.message, Message::LaterFragment) {
+        return Decision::Pass(Verdict::Outbound);
+    }
+    let forward = Target { action: FlowAction::Stack, ifindex: 0, mac: [0; 6] };
+    let reply = Target { action: FlowAction::Stack, ifindex, mac: ep.mac };
+    let opened = prepare(t, ep.generation, ep.rule, &h.key.tuple)
+        .and_then(|opening| open(t, h, opening, forward, reply, Zone::Gate));
+    match opened {
+        Some(_) => Decision::Pass(Verdict::Outbound),
+        None => Decision::Drop(Verdict::FlowTableFull),
+    }
+}
+
+/// To another container.
+#[inline(always)]
+fn sibling<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers, to: &Address) -> Decision {
+    if to.bridge != ep.bridge {
+        return Decision::Drop(Verdict::OtherNetwork);
+    }
+    if (ep.flags | to.flags as u16) & ENDPOINT_ISOLATED == 0 {
+        return Decision::Pass(Verdict::Network);
+    }
+    if matches!(h.message, Message::Neighbour) {
+        return Decision::Pass(Verdict::Neighbour);
+    }
+    let Some(link) = link(t, h) else {
+        return Decision::Drop(match h.message {
+            Message::LaterFragment => Verdict::Fragment,
+            Message::Other => Verdict::ProtocolUnsupported,
+            _ => Verdict::NotLinked,
+        });
+    };
+    let forward = Target { action: FlowAction::Link, ifindex: to.ifindex, mac: to.mac };
+    let reply = Target { action: FlowAction::LinkReply, ifindex, mac: ep.mac };
+    let opened = prepare(t, link.generation, link.rule, &h.key.tuple)
+        .and_then(|opening| open(t, h, opening, forward, reply, Zone::Endpoint));
+    match opened {
+        Some(flow) => Decision::Forward(Verdict::Linked, flow),
+        None => Decision::Drop(Verdict::FlowTableFull),
+    }
+}
+
+/// The link that allows a packet from recipient to source, if any.
+///
+/// A TCP segment without SYN is allowed as well: the connection may be older than the datapath.
+// For new conversations alone: with a stack frame of its own.
+#[inline(never)]
+fn link<'t, T: Tables>(t: &'t T, h: &Headers) -> Option<&'t Link> {
+    let (port, protocol) = match h.message {
+        Message::TcpOpen | Message::TcpSegment | Message::Datagram => match h.key.protocol {
+            TCP | UDP | SCTP => (h.key.tuple.dport, h.key.protocol),
+            _ => return None,
+        },
+        Message::EchoRequest => (0, h.key.protocol),
+        _ => return None,
+    };
+    let mut key = LinkKey { recipient: h.key.tuple.src, source: h.key.tuple.dst, port, protocol, reserved: 0 };
+    if let Some(link) = t.link(&key) {
+        return Some(link);
+    }
+    key.port = 0;
+    key.protocol = ALL_PROTOCOLS;
+    t.link(&key)
+}

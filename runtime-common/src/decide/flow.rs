@@ -1,0 +1,207 @@
+//! Flows: finding, following, opening.
+
+use core::ptr::NonNull;
+
+use super::Tables;
+use crate::maps::{
+    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Tuple, Zone,
+};
+use crate::packet::{Headers, Message, TCP};
+
+/// What the flow tables say of a packet.
+pub(super) enum Found {
+    /// It belongs to this flow.
+    Live(NonNull<Flow>),
+    /// It belonged to a flow whose publication, link or container is gone.
+    Ended,
+    /// Nothing.
+    None,
+}
+
+/// Completes the ports of a fragment, or remembers those of a first fragment for the ones that follow.
+///
+/// False where the ports of a later fragment are not known.
+#[inline(always)]
+pub(super) fn complete_fragment<T: Tables>(t: &T, h: &mut Headers) -> bool {
+    if !matches!(h.message, Message::LaterFragment) && !h.first_fragment {
+        return true;
+    }
+    fragment_ports(t, h)
+}
+
+// Rare: out of the way, with a stack frame of its own (the kernel gives a program 512 bytes of stack in all).
+#[inline(never)]
+fn fragment_ports<T: Tables>(t: &T, h: &mut Headers) -> bool {
+    let key = FragmentKey {
+        src: h.key.tuple.src,
+        dst: h.key.tuple.dst,
+        id: h.id,
+        protocol: h.key.protocol,
+        zone: h.key.zone,
+        reserved: 0,
+    };
+    if h.first_fragment {
+        t.remember_fragment(&key, FragmentPorts { sport: h.key.tuple.sport, dport: h.key.tuple.dport });
+        return true;
+    }
+    match t.fragment(&key) {
+        Some(ports) => {
+            h.key.tuple.sport = ports.sport;
+            h.key.tuple.dport = ports.dport;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Finds the flow of a packet and counts the packet in it.
+///
+/// The first answer moves a flow from `PENDING` to `FLOWS`, where new conversations cannot push it out.
+#[inline(always)]
+pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
+    let key = &h.key;
+    let mut ended = false;
+    if let Some(found) = t.answered(key) {
+        // SAFETY: the tables' entries stay valid while the program runs; counters may race and only that.
+        let flow = unsafe { &mut *found.as_ptr() };
+        if t.generation(flow.rule) == flow.generation {
+            touch(t, flow, h);
+            return Found::Live(found);
+        }
+        ended = true;
+        if h.message.opens() {
+            t.forget(key);
+        }
+    }
+    let Some(found) = t.pending(key) else {
+        return if ended { Found::Ended } else { Found::None };
+    };
+    // SAFETY: as above.
+    let flow = unsafe { &mut *found.as_ptr() };
+    if t.generation(flow.rule) != flow.generation {
+        return Found::Ended;
+    }
+    touch(t, flow, h);
+    if flow.state & FLOW_REPLY != 0 && answer(t, key, flow) {
+        return t.answered(key).map_or(Found::Live(found), Found::Live);
+    }
+    Found::Live(found)
+}
+
+/// Moves both directions to `FLOWS`. False where there is no room, or the forward direction is gone.
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
+    let Some(scratch) = t.scratch() else {
+        return false;
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    *pair_key = flow.pair(key.protocol);
+    let Some(pair) = t.pending(pair_key) else {
+        return false;
+    };
+    // SAFETY: as in `follow`.
+    let pair = unsafe { &mut *pair.as_ptr() };
+    pair.state |= FLOW_ANSWERED;
+    flow.state |= FLOW_ANSWERED;
+    // The answer's own entry goes last: while it is pending, the next answer tries again.
+    t.promote(pair_key, pair) && t.promote(key, flow)
+}
+
+#[inline(always)]
+fn touch<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
+    flow.last_seen = t.now();
+    flow.packets += 1;
+    flow.bytes += h.bytes as u64;
+    if h.key.protocol == TCP {
+        if h.syn {
+            flow.state &= !(FLOW_FIN | FLOW_RST);
+        }
+        if h.fin {
+            flow.state |= FLOW_FIN;
+        }
+        if h.rst {
+            flow.state |= FLOW_RST;
+        }
+    }
+}
+
+/// A flow that is about to be opened, both directions. Kept in the tables' scratch room: it is too large for the
+/// kernel's stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening {
+    /// The forward direction, as [`super::flow`] is to store it.
+    pub forward: Flow,
+    /// The direction of the answers.
+    pub reply: Flow,
+    /// Key of the answers.
+    pub reply_key: FlowKey,
+}
+
+/// Where the packets of one direction go.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    /// What is done.
+    pub action: FlowAction,
+    /// Host-side interface of the container; 0 for the outside.
+    pub ifindex: u32,
+    /// That container's MAC address.
+    pub mac: [u8; 6],
+}
+
+/// Begins an [`Opening`] under a rule: `to` is the tuple after translation.
+#[inline(always)]
+pub(super) fn prepare<T: Tables>(t: &T, generation: u64, rule: u32, to: &Tuple) -> Option<NonNull<Opening>> {
+    let scratch = t.scratch()?;
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let o = unsafe { &mut *scratch.as_ptr() };
+    o.forward.generation = generation;
+    o.forward.rule = rule;
+    o.forward.to = *to;
+    o.reply.generation = generation;
+    o.reply.rule = rule;
+    Some(scratch)
+}
+
+/// Puts both directions into `PENDING`. Returns the forward one; `None` where there is no room.
+#[inline(always)]
+pub(super) fn open<T: Tables>(
+    t: &T,
+    h: &Headers,
+    scratch: NonNull<Opening>,
+    forward: Target,
+    reply: Target,
+    reply_zone: Zone,
+) -> Option<NonNull<Flow>> {
+    let key = &h.key;
+    // SAFETY: as in `prepare`.
+    let o = unsafe { &mut *scratch.as_ptr() };
+    let now = t.now();
+    o.forward.last_seen = now;
+    o.forward.packets = 1;
+    o.forward.bytes = h.bytes as u64;
+    o.forward.ifindex = forward.ifindex;
+    o.forward.mac = forward.mac;
+    o.forward.action = forward.action as u8;
+    o.forward.state = 0;
+    o.forward.pair_zone = reply_zone as u8;
+    o.reply.last_seen = now;
+    o.reply.packets = 0;
+    o.reply.bytes = 0;
+    o.reply.to = key.tuple.reversed();
+    o.reply.ifindex = reply.ifindex;
+    o.reply.mac = reply.mac;
+    o.reply.action = reply.action as u8;
+    o.reply.state = FLOW_REPLY;
+    o.reply.pair_zone = key.zone;
+    o.reply_key =
+        FlowKey { tuple: o.forward.to.reversed(), protocol: key.protocol, zone: reply_zone as u8, reserved: 0 };
+    // The answers first: a forward entry is never without its pair.
+    t.forget(&o.reply_key);
+    if t.insert_pending(&o.reply_key, &o.reply) && t.insert_pending(key, &o.forward) {
+        return Some(NonNull::from(&mut o.forward));
+    }
+    None
+}

@@ -1,0 +1,56 @@
+//! Packets that are about to enter a container from the host's stack or its bridge: the last gate.
+
+use super::flow::{Found, complete_fragment, follow};
+use super::{Decision, Tables};
+use crate::Verdict;
+use crate::maps::{ADDRESS_ENDPOINT, ENDPOINT_ISOLATED, Endpoint, Zone};
+use crate::packet::{Headers, Message, Packet, quoted};
+
+/// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`].
+/// `from_host`: the host itself made it.
+#[inline(always)]
+pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, from_host: bool) -> Decision {
+    if from_host {
+        return Decision::Pass(Verdict::FromHost);
+    }
+    if matches!(h.message, Message::Neighbour) {
+        return Decision::Pass(Verdict::Neighbour);
+    }
+    if !complete_fragment(t, h) {
+        return Decision::Drop(Verdict::Fragment);
+    }
+    if matches!(h.message, Message::IcmpError) {
+        return icmp_error(p, t, h);
+    }
+    if let Found::Live(_) = follow(t, h) {
+        return Decision::Pass(Verdict::OutboundReply);
+    }
+    match t.address(&h.key.tuple.src) {
+        Some(a) if a.kind == ADDRESS_ENDPOINT => {
+            if a.bridge != ep.bridge {
+                Decision::Drop(Verdict::OtherNetwork)
+            } else if (ep.flags | a.flags as u16) & ENDPOINT_ISOLATED == 0 {
+                Decision::Pass(Verdict::Network)
+            } else {
+                Decision::Drop(Verdict::NotLinked)
+            }
+        }
+        _ => Decision::Drop(Verdict::NotPublished),
+    }
+}
+
+/// An error is let in when it is about a packet of one of the container's own conversations.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+    let Some(scratch) = t.scratch() else {
+        return Decision::Drop(Verdict::IcmpError);
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    key.zone = Zone::Endpoint as u8;
+    match quoted(p, h, key).and_then(|()| t.answered(key).or_else(|| t.pending(key))) {
+        Some(_) => Decision::Pass(Verdict::OutboundReply),
+        None => Decision::Drop(Verdict::IcmpError),
+    }
+}

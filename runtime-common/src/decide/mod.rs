@@ -1,0 +1,83 @@
+//! Every decision about a packet: pure functions of its headers and of the tables.
+//!
+//! One function a hook: [`uplink`], [`endpoint`], [`gate`]. What they share is here.
+
+mod endpoint;
+mod flow;
+mod gate;
+mod publication;
+mod uplink;
+
+#[cfg(test)]
+mod tests;
+
+use core::ptr::NonNull;
+
+pub use endpoint::{arp, endpoint};
+pub use flow::Opening;
+pub use gate::gate;
+pub use uplink::uplink;
+
+use crate::maps::{Address, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, Publication, PublicationKey};
+use crate::packet::Headers;
+use crate::{Addr, Verdict};
+
+/// The tables that decisions are made from: maps in the kernel, ordinary collections elsewhere.
+pub trait Tables {
+    /// Nanoseconds of a monotonic clock.
+    fn now(&self) -> u64;
+    /// An entry of `FLOWS`.
+    fn answered(&self, key: &FlowKey) -> Option<NonNull<Flow>>;
+    /// An entry of `PENDING`.
+    fn pending(&self, key: &FlowKey) -> Option<NonNull<Flow>>;
+    /// Puts an entry into `PENDING`, in place of what is there. False where there is no room.
+    fn insert_pending(&self, key: &FlowKey, flow: &Flow) -> bool;
+    /// Moves an entry from `PENDING` to `FLOWS`. False where there is no room: then it stays.
+    fn promote(&self, key: &FlowKey, flow: &Flow) -> bool;
+    /// Removes an entry from `FLOWS`.
+    fn forget(&self, key: &FlowKey);
+    /// Room for one flow while it is made, this run's alone.
+    fn scratch(&self) -> Option<NonNull<Opening>>;
+    /// The generation in `RULES[slot]`; 0 where there is no rule.
+    fn generation(&self, slot: u32) -> u64;
+    /// An entry of `PUBLICATIONS`.
+    fn publication(&self, key: &PublicationKey) -> Option<&Publication>;
+    /// An entry of `LINKS`.
+    fn link(&self, key: &LinkKey) -> Option<&Link>;
+    /// An entry of `ADDRESSES`.
+    fn address(&self, addr: &Addr) -> Option<&Address>;
+    /// An entry of `FRAGMENTS`.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+    /// Puts an entry into `FRAGMENTS`.
+    fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts);
+}
+
+/// What a program needs room for while it runs and has no stack for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Scratch {
+    /// The packet's headers.
+    pub headers: Headers,
+    /// A flow that is being opened.
+    pub opening: Opening,
+}
+
+/// What to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// To the host's stack, unchanged.
+    Pass(Verdict),
+    /// Nowhere.
+    Drop(Verdict),
+    /// Translate and send as the flow says. The pointer is valid until the tables change.
+    Forward(Verdict, NonNull<Flow>),
+}
+
+impl Decision {
+    /// The reason.
+    pub const fn verdict(&self) -> Verdict {
+        match self {
+            Decision::Pass(v) | Decision::Drop(v) | Decision::Forward(v, _) => *v,
+        }
+    }
+}

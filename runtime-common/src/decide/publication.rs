@@ -1,0 +1,62 @@
+//! Opening flows to published ports: the same for clients outside and for containers.
+
+use super::flow::{Target, open, prepare};
+use super::{Decision, Tables};
+use crate::maps::{Endpoint, FlowAction, PUBLICATION_CLOSED, Publication, PublicationKey, Tuple, Zone};
+use crate::packet::{Headers, Message, SCTP, TCP, UDP};
+use crate::{Addr, Verdict};
+
+/// The publication of a host's address and port: exact address first, then the family's wildcard.
+// For new conversations alone: with a stack frame of its own.
+#[inline(never)]
+fn lookup<'t, T: Tables>(t: &'t T, h: &Headers) -> Option<&'t Publication> {
+    let mut key =
+        PublicationKey { addr: h.key.tuple.dst, port: h.key.tuple.dport, protocol: h.key.protocol, reserved: 0 };
+    if let Some(p) = t.publication(&key) {
+        return Some(p);
+    }
+    key.addr = if h.v4 { Addr::ANY_V4 } else { Addr::ANY_V6 };
+    t.publication(&key)
+}
+
+/// Decides about a packet without a flow to one of the host's addresses. `from` is the container that sent it, if any.
+#[inline(always)]
+pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u32)>) -> Decision {
+    if !matches!(h.key.protocol, TCP | UDP | SCTP) {
+        return Decision::Pass(Verdict::Host);
+    }
+    let Some(p) = lookup(t, h) else {
+        return Decision::Pass(Verdict::Host);
+    };
+    if p.flags & PUBLICATION_CLOSED != 0 {
+        return Decision::Drop(Verdict::Unpublished);
+    }
+    if !h.message.opens() {
+        // Older than the datapath: rules or a proxy of the host carry it, or nobody does and the host says so.
+        return if matches!(h.message, Message::LaterFragment) {
+            Decision::Drop(Verdict::Fragment)
+        } else {
+            Decision::Pass(Verdict::Carried)
+        };
+    }
+    if h.ttl <= 1 {
+        return Decision::Drop(Verdict::TtlExceeded);
+    }
+    let mut src = h.key.tuple.src;
+    let mut reply = Target { action: FlowAction::ReplyOut, ifindex: 0, mac: [0; 6] };
+    if let Some((ep, ifindex)) = from {
+        reply = Target { action: FlowAction::ReplyLocal, ifindex, mac: ep.mac };
+        // A container that reaches itself: its own address as source would be refused by its own stack.
+        if p.ifindex == ifindex {
+            src = if h.v4 { ep.gateway4 } else { ep.gateway6 };
+        }
+    }
+    let to = Tuple { src, dst: p.addr, sport: h.key.tuple.sport, dport: p.port };
+    let forward = Target { action: FlowAction::Publish, ifindex: p.ifindex, mac: p.mac };
+    let opened =
+        prepare(t, p.generation, p.rule, &to).and_then(|opening| open(t, h, opening, forward, reply, Zone::Endpoint));
+    match opened {
+        Some(flow) => Decision::Forward(Verdict::Published, flow),
+        None => Decision::Drop(Verdict::FlowTableFull),
+    }
+}

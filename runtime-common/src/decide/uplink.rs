@@ -1,0 +1,52 @@
+//! Packets that come from outside.
+
+use super::flow::{Found, complete_fragment, follow};
+use super::publication::to_host;
+use super::{Decision, Tables};
+use crate::Verdict;
+use crate::maps::{ADDRESS_HOST, FlowAction, Zone};
+use crate::packet::{Headers, is_loopback};
+
+/// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`].
+#[inline(always)]
+pub fn uplink<T: Tables>(t: &T, h: &mut Headers) -> Decision {
+    if is_loopback(&h.key.tuple.src) || is_loopback(&h.key.tuple.dst) {
+        return Decision::Drop(Verdict::Loopback);
+    }
+    if !complete_fragment(t, h) {
+        // Its first fragment went to nobody of ours, or has not come: alone it makes no datagram at the host either.
+        return match t.address(&h.key.tuple.dst) {
+            Some(a) if a.kind != ADDRESS_HOST => Decision::Drop(Verdict::Fragment),
+            _ => Decision::Pass(Verdict::Host),
+        };
+    }
+    match follow(t, h) {
+        Found::Live(flow) => {
+            // SAFETY: entries stay valid while the program runs.
+            let action = unsafe { flow.as_ref() }.action;
+            return if action == FlowAction::Stack as u8 {
+                Decision::Pass(Verdict::Carried)
+            } else if h.ttl <= 1 {
+                Decision::Drop(Verdict::TtlExceeded)
+            } else {
+                Decision::Forward(Verdict::Published, flow)
+            };
+        }
+        Found::Ended if !h.message.opens() => return Decision::Drop(Verdict::FlowEnded),
+        _ => {}
+    }
+    if t.address(&h.key.tuple.src).is_some() {
+        return Decision::Drop(Verdict::SpoofedLocal);
+    }
+    match t.address(&h.key.tuple.dst) {
+        None => Decision::Pass(Verdict::Host),
+        Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, None),
+        Some(_) => {
+            h.key.zone = Zone::Gate as u8;
+            match follow(t, h) {
+                Found::Live(_) => Decision::Pass(Verdict::OutboundReply),
+                _ => Decision::Drop(Verdict::NotPublished),
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Keys and values of the maps: what userspace writes and the kernel side reads, byte for byte.
+//!
+//! Ports are in network byte order and addresses in [`Addr`]'s form; everything else is in host byte order.
+
+use crate::Addr;
+
+/// Where a packet was when a flow's key was made: the same tuple means different things in different places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Zone {
+    /// Came from outside, through an uplink.
+    Uplink = 0,
+    /// Came from a container.
+    Endpoint = 1,
+    /// About to enter a container from the host's stack.
+    Gate = 2,
+}
+
+/// A conversation as seen from one side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port (network byte order); the identifier of an echo request.
+    pub sport: u16,
+    /// Destination port (network byte order); the identifier of an echo reply.
+    pub dport: u16,
+}
+
+impl Tuple {
+    /// The same conversation, seen from the other side.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Tuple {
+        Tuple { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport }
+    }
+}
+
+/// Key of `FLOWS` and `PENDING`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The tuple as the packet carries it.
+    pub tuple: Tuple,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// A [`Zone`].
+    pub zone: u8,
+    /// Always zero.
+    pub reserved: u16,
+}
+
+impl FlowKey {
+    /// A key.
+    #[inline(always)]
+    pub const fn new(tuple: Tuple, protocol: u8, zone: Zone) -> Self {
+        FlowKey { tuple, protocol, zone: zone as u8, reserved: 0 }
+    }
+}
+
+/// What is done with a flow's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FlowAction {
+    /// Rewrite the destination, then to the container behind `ifindex`.
+    Publish = 1,
+    /// Rewrite the source, then to the outside by the host's routes.
+    ReplyOut = 2,
+    /// Rewrite the source, then to the container behind `ifindex` (a sibling that used the host's address).
+    ReplyLocal = 3,
+    /// Unchanged, recipient to source, to the container behind `ifindex`.
+    Link = 4,
+    /// Unchanged, source to recipient, to the container behind `ifindex`.
+    LinkReply = 5,
+    /// Unchanged, to the host's stack: a container's own conversation, or one that older rules carry.
+    Stack = 6,
+}
+
+/// The other side has answered.
+pub const FLOW_ANSWERED: u8 = 1;
+/// This side has sent its FIN.
+pub const FLOW_FIN: u8 = 2;
+/// This side has reset the connection.
+pub const FLOW_RST: u8 = 4;
+/// This is the direction of the answers.
+pub const FLOW_REPLY: u8 = 8;
+
+/// Value of `FLOWS` (answered conversations) and `PENDING` (unanswered ones): one entry a direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Generation of `rule` when the flow was made; another one there now means that the flow has ended.
+    pub generation: u64,
+    /// Time of the last packet: nanoseconds of the kernel's coarse monotonic clock.
+    pub last_seen: u64,
+    /// Packets in this direction.
+    pub packets: u64,
+    /// Bytes in this direction, from the IP header on.
+    pub bytes: u64,
+    /// The tuple after translation; reversed, it is the key of the other direction.
+    pub to: Tuple,
+    /// Slot in `RULES` of the publication, link or endpoint that allows the flow.
+    pub rule: u32,
+    /// Host-side interface of the container that packets of this direction go to; 0 for the outside.
+    pub ifindex: u32,
+    /// That container's MAC address.
+    pub mac: [u8; 6],
+    /// A [`FlowAction`].
+    pub action: u8,
+    /// Bits `FLOW_*`.
+    pub state: u8,
+    /// [`Zone`] of the other direction's key.
+    pub pair_zone: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
+}
+
+impl Flow {
+    /// Key of the other direction.
+    #[inline(always)]
+    pub const fn pair(&self, protocol: u8) -> FlowKey {
+        FlowKey { tuple: self.to.reversed(), protocol, zone: self.pair_zone, reserved: 0 }
+    }
+}
+
+/// Key of `PUBLICATIONS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublicationKey {
+    /// The host's address; `0.0.0.0` or `::` for every host address of that family.
+    pub addr: Addr,
+    /// The host's port (network byte order).
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: u8,
+}
+
+/// The publication is closed: what arrives is dropped, whatever other rules the host has.
+pub const PUBLICATION_CLOSED: u16 = 1;
+
+/// Value of `PUBLICATIONS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Publication {
+    /// Its generation, also found in `RULES[rule]`.
+    pub generation: u64,
+    /// The container's address.
+    pub addr: Addr,
+    /// Slot in `RULES`.
+    pub rule: u32,
+    /// The container's host-side interface.
+    pub ifindex: u32,
+    /// Its network's bridge.
+    pub bridge: u32,
+    /// The container's port (network byte order).
+    pub port: u16,
+    /// Bits `PUBLICATION_*`.
+    pub flags: u16,
+    /// The container's MAC address.
+    pub mac: [u8; 6],
+    /// Always zero.
+    pub reserved: u16,
+}
+
+/// Key of `LINKS`: one per open port of each link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkKey {
+    /// The recipient's address.
+    pub recipient: Addr,
+    /// The source's address.
+    pub source: Addr,
+    /// The source's port (network byte order); 0 for echo requests and for [`ALL_PROTOCOLS`].
+    pub port: u16,
+    /// IP protocol number, or [`ALL_PROTOCOLS`].
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: u8,
+}
+
+/// `LinkKey::protocol` of a link that opens every port.
+pub const ALL_PROTOCOLS: u8 = 0;
+
+/// Value of `LINKS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its generation, also found in `RULES[rule]`.
+    pub generation: u64,
+    /// Slot in `RULES`.
+    pub rule: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// The network is isolated: only links and publications let anything into its containers.
+pub const ENDPOINT_ISOLATED: u16 = 1;
+
+/// Value of `ENDPOINTS`, by host-side interface index.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its generation, also found in `RULES[rule]`.
+    pub generation: u64,
+    /// IPv4 address; all zero where it has none.
+    pub ipv4: Addr,
+    /// IPv6 address; all zero where it has none.
+    pub ipv6: Addr,
+    /// The host's IPv4 address on its network; all zero where it has none.
+    pub gateway4: Addr,
+    /// The host's IPv6 address on its network; all zero where it has none.
+    pub gateway6: Addr,
+    /// Slot in `RULES`.
+    pub rule: u32,
+    /// Its network's bridge.
+    pub bridge: u32,
+    /// The container's MAC address.
+    pub mac: [u8; 6],
+    /// Bits `ENDPOINT_*`.
+    pub flags: u16,
+}
+
+/// Key of `FRAGMENTS`: what all fragments of one datagram share (RFC 791, RFC 8200 §4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Identification, as in the packet.
+    pub id: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// A [`Zone`].
+    pub zone: u8,
+    /// Always zero.
+    pub reserved: u16,
+}
+
+/// Value of `FRAGMENTS`: the ports, which only the first fragment carries.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentPorts {
+    /// Source port (network byte order).
+    pub sport: u16,
+    /// Destination port (network byte order).
+    pub dport: u16,
+}
+
+/// An address of this host.
+pub const ADDRESS_HOST: u8 = 1;
+/// An address of a container.
+pub const ADDRESS_ENDPOINT: u8 = 2;
+
+/// Value of `ADDRESSES`: what an address on this machine belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// The container's host-side interface; 0 for the host's own.
+    pub ifindex: u32,
+    /// The container's network's bridge; 0 for the host's own.
+    pub bridge: u32,
+    /// The container's MAC address.
+    pub mac: [u8; 6],
+    /// `ADDRESS_*`.
+    pub kind: u8,
+    /// Bits `ENDPOINT_*` of the container.
+    pub flags: u8,
+}
+
+/// Value of `CONFIG[0]`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Layout of every map: a loader of another layout does not adopt them.
+    pub layout: u32,
+    /// 0 while the loader learns the conversations that it finds: decisions are made, but nothing is dropped.
+    pub enforce: u32,
+}
+
+/// The layout that this crate describes.
+pub const LAYOUT: u32 = 1;
+
+/// A drop, as the ring buffer `EVENTS` carries it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds of the kernel's coarse monotonic clock.
+    pub time: u64,
+    /// The packet's tuple, as far as it could be read.
+    pub tuple: Tuple,
+    /// The interface that it was seen on.
+    pub ifindex: u32,
+    /// Number of the [`crate::Verdict`].
+    pub verdict: u32,
+    /// IP protocol number, or 0.
+    pub protocol: u8,
+    /// A [`Zone`].
+    pub zone: u8,
+    /// Always zero.
+    pub reserved: [u8; 2],
+}
+
+/// Slots in `RULES`: the most publications, links and endpoints together.
+pub const MAX_RULES: usize = 262_144;
+/// Entries of `PUBLICATIONS`.
+pub const MAX_PUBLICATIONS: usize = 131_072;
+/// Entries of `LINKS`.
+pub const MAX_LINKS: usize = 131_072;
+/// Entries of `ENDPOINTS`.
+pub const MAX_ENDPOINTS: usize = 8_192;
+/// Entries of `ADDRESSES`.
+pub const MAX_ADDRESSES: usize = 16_384;
+/// Entries of `FLOWS`: two a conversation.
+pub const MAX_FLOWS: usize = 262_144;
+/// Entries of `PENDING`: two a conversation.
+pub const MAX_PENDING: usize = 65_536;
+/// Entries of `FRAGMENTS`: datagrams of which further fragments may come.
+pub const MAX_FRAGMENTS: usize = 8_192;
+
+macro_rules! plain_data {
+    ($($t:ty = $size:literal: $($field:ty),+;)+) => {
+        $(
+            // The sum of the fields is the size: no padding, so that hashing sees no garbage and nothing leaks.
+            const _: () = assert!(size_of::<$t>() == $size && 0 $(+ size_of::<$field>())+ == $size);
+            // SAFETY: `repr(C)`, `Copy`, made of integers only, without padding as asserted above.
+            #[cfg(feature = "user")]
+            unsafe impl aya::Pod for $t {}
+        )+
+    };
+}
+
+plain_data! {
+    Addr = 16: [u8; 16];
+    Tuple = 36: Addr, Addr, u16, u16;
+    FlowKey = 40: Tuple, u8, u8, u16;
+    Flow = 88: u64, u64, u64, u64, Tuple, u32, u32, [u8; 6], u8, u8, u8, [u8; 3];
+    PublicationKey = 20: Addr, u16, u8, u8;
+    Publication = 48: u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
+    LinkKey = 36: Addr, Addr, u16, u8, u8;
+    Link = 16: u64, u32, u32;
+    Endpoint = 88: u64, Addr, Addr, Addr, Addr, u32, u32, [u8; 6], u16;
+    FragmentKey = 40: Addr, Addr, u32, u8, u8, u16;
+    FragmentPorts = 4: u16, u16;
+    Address = 16: u32, u32, [u8; 6], u8, u8;
+    Config = 8: u32, u32;
+    Event = 56: u64, Tuple, u32, u32, u8, u8, [u8; 2];
+}

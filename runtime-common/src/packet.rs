@@ -1,0 +1,408 @@
+//! Reading packets: Ethernet, IPv4, IPv6 and what of the transport headers a decision needs.
+
+use crate::maps::{FlowKey, Zone};
+use crate::{Addr, Verdict};
+
+/// A packet that starts with its Ethernet header.
+pub trait Packet {
+    /// Length of the whole packet in bytes, also of what cannot be read directly.
+    fn len(&self) -> usize;
+
+    /// Where the `len` bytes from `offset` are, if they can be read directly.
+    fn at(&self, offset: usize, len: usize) -> Option<*const u8>;
+
+    /// The `N` bytes from `offset`, if they can be read directly.
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: usize) -> Option<Window<N>> {
+        self.at(offset, N).map(Window)
+    }
+}
+
+/// `N` bytes of a packet, checked once and then read by words as they stand there (network byte order).
+#[derive(Clone, Copy)]
+pub struct Window<const N: usize>(*const u8);
+
+impl<const N: usize> Window<N> {
+    /// The byte at `i`.
+    #[inline(always)]
+    pub fn u8(self, i: usize) -> u8 {
+        debug_assert!(i < N);
+        // SAFETY: `Packet::at` vouches for N bytes.
+        unsafe { *self.0.add(i) }
+    }
+
+    /// The two bytes at `i`.
+    #[inline(always)]
+    pub fn u16(self, i: usize) -> u16 {
+        debug_assert!(i + 2 <= N);
+        // SAFETY: as above; the kernel's architectures read misaligned words, and the compiler for BPF would otherwise
+        // read byte by byte.
+        unsafe {
+            let p = self.0.add(i).cast::<u16>();
+            if cfg!(target_arch = "bpf") { *p } else { p.read_unaligned() }
+        }
+    }
+
+    /// The four bytes at `i`.
+    #[inline(always)]
+    pub fn u32(self, i: usize) -> u32 {
+        debug_assert!(i + 4 <= N);
+        // SAFETY: as for `u16`.
+        unsafe {
+            let p = self.0.add(i).cast::<u32>();
+            if cfg!(target_arch = "bpf") { *p } else { p.read_unaligned() }
+        }
+    }
+
+    /// The six bytes at `i`.
+    #[inline(always)]
+    pub fn mac(self, i: usize) -> Mac {
+        Mac { high: self.u32(i), low: self.u16(i + 4) }
+    }
+
+    /// The sixteen bytes at `i`.
+    #[inline(always)]
+    pub fn addr(self, i: usize) -> Addr {
+        Addr::words([self.u32(i), self.u32(i + 4), self.u32(i + 8), self.u32(i + 12)])
+    }
+}
+
+/// A MAC address in two words as they stand in a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac {
+    high: u32,
+    low: u16,
+}
+
+impl Mac {
+    /// Of six bytes.
+    #[inline(always)]
+    pub const fn new(b: [u8; 6]) -> Self {
+        Mac { high: u32::from_ne_bytes([b[0], b[1], b[2], b[3]]), low: u16::from_ne_bytes([b[4], b[5]]) }
+    }
+
+    /// Whether it is a group address: broadcast or multicast.
+    #[inline(always)]
+    pub const fn is_group(self) -> bool {
+        self.high.to_ne_bytes()[0] & 1 != 0
+    }
+
+    /// Its words.
+    #[inline(always)]
+    pub const fn parts(self) -> (u32, u16) {
+        (self.high, self.low)
+    }
+}
+
+/// EtherType of IPv4.
+pub const ETH_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETH_IPV6: u16 = 0x86dd;
+/// EtherType of ARP.
+pub const ETH_ARP: u16 = 0x0806;
+/// Length of the Ethernet header in bytes: where the IP header starts.
+pub const ETH_LEN: usize = 14;
+
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
+/// IP protocol number of ICMPv6.
+pub const ICMPV6: u8 = 58;
+/// IP protocol number of SCTP.
+pub const SCTP: u8 = 132;
+
+const TCP_FIN: u8 = 0x01;
+const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
+const TCP_ACK: u8 = 0x10;
+
+/// The Ethernet header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ethernet {
+    /// Destination MAC address.
+    pub dst: Mac,
+    /// Source MAC address.
+    pub src: Mac,
+    /// EtherType in host byte order.
+    pub ethertype: u16,
+}
+
+/// What kind of message a packet is, as far as policy asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Message {
+    /// A TCP segment with SYN and without ACK.
+    TcpOpen,
+    /// Any other TCP segment.
+    TcpSegment,
+    /// UDP or SCTP.
+    Datagram,
+    /// An ICMP or ICMPv6 echo request.
+    EchoRequest,
+    /// An ICMP or ICMPv6 echo reply.
+    EchoReply,
+    /// An ICMP or ICMPv6 error.
+    IcmpError,
+    /// IPv6 neighbour solicitation or advertisement (RFC 4861).
+    Neighbour,
+    /// A fragment other than the first: it has no transport header.
+    LaterFragment,
+    /// Anything else.
+    Other,
+}
+
+impl Message {
+    /// Whether it may begin a conversation.
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        matches!(self, Message::TcpOpen | Message::Datagram | Message::EchoRequest)
+    }
+}
+
+/// What was read of the IP and transport headers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// Addresses, ports, protocol and zone: the key of the packet's flow. For echo requests the source port, for echo
+    /// replies the destination port is the identifier, and the other is zero.
+    pub key: FlowKey,
+    /// Identification of the datagram, for fragments.
+    pub id: u32,
+    /// Length from the IP header on, in bytes.
+    pub bytes: u32,
+    /// Offset of the transport header from the start of the packet, in bytes.
+    pub l4: u32,
+    /// Kind of message.
+    pub message: Message,
+    /// Time to live or hop limit.
+    pub ttl: u8,
+    /// Whether it is IPv4.
+    pub v4: bool,
+    /// Whether it is the first of several fragments.
+    pub first_fragment: bool,
+    /// TCP: whether FIN is set.
+    pub fin: bool,
+    /// TCP: whether RST is set.
+    pub rst: bool,
+    /// TCP: whether SYN is set.
+    pub syn: bool,
+    /// Always zero.
+    pub reserved: u8,
+}
+
+impl Headers {
+    /// [`Headers::l4`], bounded as the kernel's verifier wants to see it.
+    #[inline(always)]
+    pub const fn l4(&self) -> usize {
+        (self.l4 & 0x7f) as usize
+    }
+}
+
+/// Reads the Ethernet header.
+///
+/// # Errors
+/// [`Verdict::Malformed`] where the packet is shorter.
+#[inline(always)]
+pub fn ethernet<P: Packet>(p: &P) -> Result<Ethernet, Verdict> {
+    let w = p.window::<ETH_LEN>(0).ok_or(Verdict::Malformed)?;
+    Ok(Ethernet { dst: w.mac(0), src: w.mac(6), ethertype: u16::from_be(w.u16(12)) })
+}
+
+/// Reads the IP header that follows the Ethernet header, and the transport header after it, into `h`.
+///
+/// # Errors
+/// [`Verdict::Malformed`] where the headers contradict themselves or the packet ends within them, and where
+/// `ethertype` is neither IPv4 nor IPv6. What is in `h` then is not to be used.
+#[inline(always)]
+pub fn headers<P: Packet>(p: &P, ethertype: u16, zone: Zone, h: &mut Headers) -> Result<(), Verdict> {
+    h.key.zone = zone as u8;
+    h.key.reserved = 0;
+    h.key.tuple.sport = 0;
+    h.key.tuple.dport = 0;
+    h.fin = false;
+    h.rst = false;
+    h.syn = false;
+    h.bytes = (p.len() - ETH_LEN) as u32;
+    match ethertype {
+        ETH_IPV4 => ipv4(p, h)?,
+        ETH_IPV6 => ipv6(p, h)?,
+        _ => return Err(Verdict::Malformed),
+    }
+    if matches!(h.message, Message::LaterFragment) {
+        return Ok(());
+    }
+    transport(p, h)
+}
+
+/// IPv4 (RFC 791). Options are skipped, not looked into.
+#[inline(always)]
+fn ipv4<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
+    let w = p.window::<20>(ETH_LEN).ok_or(Verdict::Malformed)?;
+    let first = w.u8(0);
+    let header_len = ((first & 0xf) as u32) * 4;
+    let total = u16::from_be(w.u16(2)) as u32;
+    if first >> 4 != 4 || header_len < 20 {
+        return Err(Verdict::Malformed);
+    }
+    // A super-packet over 64 KiB (BIG TCP) has no total length.
+    if (total < header_len || total > h.bytes) && !(total == 0 && h.bytes > 0xffff) {
+        return Err(Verdict::Malformed);
+    }
+    let fragment = u16::from_be(w.u16(6));
+    let (more, offset) = (fragment & 0x2000 != 0, fragment & 0x1fff);
+    h.key.tuple.src = Addr::v4_word(w.u32(12));
+    h.key.tuple.dst = Addr::v4_word(w.u32(16));
+    h.key.protocol = w.u8(9);
+    h.ttl = w.u8(8);
+    h.v4 = true;
+    h.id = w.u16(4) as u32;
+    h.message = if offset != 0 { Message::LaterFragment } else { Message::Other };
+    h.first_fragment = more && offset == 0;
+    h.l4 = ETH_LEN as u32 + header_len;
+    Ok(())
+}
+
+/// IPv6 (RFC 8200). A packet with extension headers is [`Message::Other`] of the first one's number.
+#[inline(always)]
+fn ipv6<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
+    let w = p.window::<40>(ETH_LEN).ok_or(Verdict::Malformed)?;
+    let payload = u16::from_be(w.u16(4)) as u32;
+    if w.u8(0) >> 4 != 6 || payload + 40 > h.bytes {
+        return Err(Verdict::Malformed);
+    }
+    h.key.tuple.src = w.addr(8);
+    h.key.tuple.dst = w.addr(24);
+    h.key.protocol = w.u8(6);
+    h.ttl = w.u8(7);
+    h.v4 = false;
+    h.id = 0;
+    h.message = Message::Other;
+    h.first_fragment = false;
+    h.l4 = ETH_LEN as u32 + 40;
+    Ok(())
+}
+
+#[inline(always)]
+fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
+    let l4 = h.l4();
+    match h.key.protocol {
+        TCP => {
+            let w = p.window::<14>(l4).ok_or(Verdict::Malformed)?;
+            let (data_offset, flags) = (w.u8(12) >> 4, w.u8(13));
+            h.syn = flags & TCP_SYN != 0;
+            h.fin = flags & TCP_FIN != 0;
+            h.rst = flags & TCP_RST != 0;
+            // No stack sends SYN with FIN or RST; scanners do (RFC 9293 gives it no meaning).
+            if data_offset < 5 || (flags & TCP_SYN != 0 && flags & (TCP_FIN | TCP_RST) != 0) {
+                return Err(Verdict::Malformed);
+            }
+            h.key.tuple.sport = w.u16(0);
+            h.key.tuple.dport = w.u16(2);
+            let opens = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+            h.message = if opens { Message::TcpOpen } else { Message::TcpSegment };
+        }
+        UDP => {
+            let w = p.window::<8>(l4).ok_or(Verdict::Malformed)?;
+            let len = u16::from_be(w.u16(4));
+            // Zero: a super-packet. Otherwise at least the header (RFC 768).
+            if len != 0 && len < 8 {
+                return Err(Verdict::Malformed);
+            }
+            h.key.tuple.sport = w.u16(0);
+            h.key.tuple.dport = w.u16(2);
+            h.message = Message::Datagram;
+        }
+        SCTP => {
+            let w = p.window::<12>(l4).ok_or(Verdict::Malformed)?;
+            h.key.tuple.sport = w.u16(0);
+            h.key.tuple.dport = w.u16(2);
+            h.message = Message::Datagram;
+        }
+        ICMP if h.v4 => icmp(p, h, [8, 0], |t| matches!(t, 3 | 4 | 5 | 11 | 12))?,
+        ICMPV6 if !h.v4 => icmp(p, h, [128, 129], |t| matches!(t, 1..=4))?,
+        _ => {}
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn icmp<P: Packet>(p: &P, h: &mut Headers, echo: [u8; 2], is_error: fn(u8) -> bool) -> Result<(), Verdict> {
+    let w = p.window::<8>(h.l4()).ok_or(Verdict::Malformed)?;
+    let (kind, id) = (w.u8(0), w.u16(4));
+    if kind == echo[0] {
+        h.message = Message::EchoRequest;
+        h.key.tuple.sport = id;
+    } else if kind == echo[1] {
+        h.message = Message::EchoReply;
+        h.key.tuple.dport = id;
+    } else if is_error(kind) {
+        h.message = Message::IcmpError;
+    } else if !h.v4 && (kind == 135 || kind == 136) {
+        h.message = Message::Neighbour;
+    }
+    Ok(())
+}
+
+/// Reads of the packet that an ICMP error quotes (RFC 792, RFC 4443) what makes up its flow's key, into `key`; the zone
+/// is left alone. `None` where it cannot be read.
+#[inline(always)]
+pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
+    let inner = h.l4() + 8;
+    let l4 = if h.v4 {
+        let w = p.window::<20>(inner)?;
+        key.tuple.src = Addr::v4_word(w.u32(12));
+        key.tuple.dst = Addr::v4_word(w.u32(16));
+        key.protocol = w.u8(9);
+        inner + ((w.u8(0) & 0xf) as usize) * 4
+    } else {
+        let w = p.window::<40>(inner)?;
+        key.tuple.src = w.addr(8);
+        key.tuple.dst = w.addr(24);
+        key.protocol = w.u8(6);
+        inner + 40
+    };
+    let w = p.window::<8>(l4)?;
+    key.reserved = 0;
+    if matches!(key.protocol, ICMP | ICMPV6) {
+        key.tuple.sport = w.u16(4);
+        key.tuple.dport = 0;
+    } else {
+        key.tuple.sport = w.u16(0);
+        key.tuple.dport = w.u16(2);
+    }
+    Some(())
+}
+
+/// Whether an address is in 127.0.0.0/8 or ::1.
+#[inline(always)]
+pub fn is_loopback(a: &Addr) -> bool {
+    if a.is_v4() { a.0[12] == 127 } else { *a == Addr::words([0, 0, 0, u32::from_be(1)]) }
+}
+
+/// Whether an address is multicast or the limited broadcast.
+#[inline(always)]
+pub fn is_multicast(a: &Addr) -> bool {
+    if a.is_v4() { a.0[12] & 0xf0 == 0xe0 || a.v4_as_word() == u32::MAX } else { a.0[0] == 0xff }
+}
+
+/// Whether an IPv6 address is link-local (`fe80::/10`).
+#[inline(always)]
+pub fn is_link_local(a: &Addr) -> bool {
+    a.0[0] == 0xfe && a.0[1] & 0xc0 == 0x80
+}
+
+/// The sender of an ARP packet over Ethernet and IPv4 (RFC 826): MAC address, and IPv4 address as one word.
+///
+/// # Errors
+/// [`Verdict::Malformed`] for ARP about anything else.
+#[inline(always)]
+pub fn arp_sender<P: Packet>(p: &P) -> Result<(Mac, u32), Verdict> {
+    let w = p.window::<18>(ETH_LEN).ok_or(Verdict::Malformed)?;
+    if w.u32(0) != u32::from_ne_bytes([0, 1, 8, 0]) || w.u16(4) != u16::from_ne_bytes([6, 4]) {
+        return Err(Verdict::Malformed);
+    }
+    Ok((w.mac(8), w.u32(14)))
+}

@@ -1,0 +1,175 @@
+//! Writing a flow's translation into a packet.
+
+use crate::Addr;
+use crate::Verdict;
+use crate::checksum;
+use crate::maps::Tuple;
+use crate::packet::{ETH_LEN, Headers, Mac, Message, Packet, SCTP, TCP, UDP};
+
+/// A packet that can be changed.
+pub trait PacketMut: Packet {
+    /// Where the `len` bytes from `offset` are, if they can be written directly.
+    fn at_mut(&mut self, offset: usize, len: usize) -> Option<*mut u8>;
+
+    /// The `N` bytes from `offset`, if they can be written directly.
+    #[inline(always)]
+    fn window_mut<const N: usize>(&mut self, offset: usize) -> Option<WindowMut<N>> {
+        self.at_mut(offset, N).map(WindowMut)
+    }
+
+    /// Corrects the transport checksum at `offset` after an address of the pseudo-header changed.
+    ///
+    /// The default is for packets whose checksum is complete in the packet itself.
+    #[inline(always)]
+    fn address_changed(&mut self, offset: usize, old: &Addr, new: &Addr, udp: bool) -> Option<()> {
+        patch(self, offset, checksum::difference(old.as_words(), new.as_words()), udp)
+    }
+
+    /// Corrects the transport checksum at `offset` after a port changed.
+    #[inline(always)]
+    fn port_changed(&mut self, offset: usize, old: u16, new: u16, udp: bool) -> Option<()> {
+        patch(self, offset, checksum::difference(&[old as u32], &[new as u32]), udp)
+    }
+}
+
+/// `N` bytes of a packet, checked once and then written by words.
+#[derive(Clone, Copy)]
+pub struct WindowMut<const N: usize>(*mut u8);
+
+impl<const N: usize> WindowMut<N> {
+    /// Writes the byte at `i`.
+    #[inline(always)]
+    pub fn set_u8(self, i: usize, v: u8) {
+        debug_assert!(i < N);
+        // SAFETY: `PacketMut::at_mut` vouches for N bytes.
+        unsafe { *self.0.add(i) = v }
+    }
+
+    /// Writes two bytes at `i`, as they are to stand there.
+    #[inline(always)]
+    pub fn set_u16(self, i: usize, v: u16) {
+        debug_assert!(i + 2 <= N);
+        // SAFETY: as above; misaligned words as in `Window::u16`.
+        unsafe {
+            let p = self.0.add(i).cast::<u16>();
+            if cfg!(target_arch = "bpf") { *p = v } else { p.write_unaligned(v) }
+        }
+    }
+
+    /// Writes four bytes at `i`, as they are to stand there.
+    #[inline(always)]
+    pub fn set_u32(self, i: usize, v: u32) {
+        debug_assert!(i + 4 <= N);
+        // SAFETY: as for `set_u16`.
+        unsafe {
+            let p = self.0.add(i).cast::<u32>();
+            if cfg!(target_arch = "bpf") { *p = v } else { p.write_unaligned(v) }
+        }
+    }
+
+    #[inline(always)]
+    fn set_addr(self, i: usize, a: &Addr) {
+        let w = a.as_words();
+        self.set_u32(i, w[0]);
+        self.set_u32(i + 4, w[1]);
+        self.set_u32(i + 8, w[2]);
+        self.set_u32(i + 12, w[3]);
+    }
+}
+
+/// Writes both MAC addresses. `None` where the packet has none.
+#[inline(always)]
+pub fn set_macs<P: PacketMut>(p: &mut P, dst: Mac, src: Mac) -> Option<()> {
+    let w = p.window_mut::<12>(0)?;
+    w.set_u32(0, dst.parts().0);
+    w.set_u16(4, dst.parts().1);
+    w.set_u32(6, src.parts().0);
+    w.set_u16(10, src.parts().1);
+    Some(())
+}
+
+#[inline(always)]
+fn patch<P: PacketMut + ?Sized>(p: &mut P, offset: usize, difference: u32, udp: bool) -> Option<()> {
+    let at = p.at_mut(offset, 2)?;
+    let w = WindowMut::<2>(at);
+    // SAFETY: two bytes are there.
+    let old = unsafe { at.cast::<u16>().read_unaligned() };
+    // UDP over IPv4 without a checksum stays without one (RFC 768).
+    if udp && old == 0 {
+        return Some(());
+    }
+    let mut new = checksum::update(old, difference);
+    if udp && new == 0 {
+        new = 0xffff;
+    }
+    w.set_u16(0, new);
+    Some(())
+}
+
+/// Gives a packet the addresses and ports of `to`, and one hop less to live; all checksums follow.
+///
+/// # Errors
+/// [`Verdict::RewriteFailed`] where the packet cannot be written; the packet is to be dropped then.
+#[inline(always)]
+pub fn translate<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Result<(), Verdict> {
+    translate_inner(p, h, to).ok_or(Verdict::RewriteFailed)
+}
+
+#[inline(always)]
+fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
+    let from = &h.key.tuple;
+    if h.v4 {
+        ipv4_header(p, h, to)?;
+    } else {
+        let w = p.window_mut::<40>(ETH_LEN)?;
+        w.set_u8(7, h.ttl.wrapping_sub(1));
+        w.set_addr(8, &to.src);
+        w.set_addr(24, &to.dst);
+    }
+    if matches!(h.message, Message::LaterFragment) {
+        return Some(());
+    }
+    let l4 = h.l4();
+    let w = p.window_mut::<4>(l4)?;
+    w.set_u16(0, to.sport);
+    w.set_u16(2, to.dport);
+    let (offset, udp) = match h.key.protocol {
+        TCP => (l4 + 16, false),
+        UDP => (l4 + 6, true),
+        // SCTP's checksum covers no address, and its publications keep the port.
+        SCTP => return Some(()),
+        _ => return None,
+    };
+    if from.src != to.src {
+        p.address_changed(offset, &from.src, &to.src, udp)?;
+    }
+    if from.dst != to.dst {
+        p.address_changed(offset, &from.dst, &to.dst, udp)?;
+    }
+    if from.sport != to.sport {
+        p.port_changed(offset, from.sport, to.sport, udp)?;
+    }
+    if from.dport != to.dport {
+        p.port_changed(offset, from.dport, to.dport, udp)?;
+    }
+    Some(())
+}
+
+/// Addresses, time to live and header checksum at one stroke.
+#[inline(always)]
+fn ipv4_header<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
+    let from = &h.key.tuple;
+    let old = p.window::<12>(ETH_LEN + 8)?.u16(2);
+    let ttl = h.ttl.wrapping_sub(1);
+    // The protocol, the other half of the TTL's word, stays: it cancels out.
+    let difference = checksum::difference(
+        &[from.src.v4_as_word(), from.dst.v4_as_word(), u32::from_ne_bytes([h.ttl, 0, 0, 0])],
+        &[to.src.v4_as_word(), to.dst.v4_as_word(), u32::from_ne_bytes([ttl, 0, 0, 0])],
+    );
+    let w = p.window_mut::<12>(ETH_LEN + 8)?;
+    w.set_u8(0, ttl);
+    w.set_u16(2, checksum::update(old, difference));
+    w.set_u32(4, to.src.v4_as_word());
+    w.set_u32(8, to.dst.v4_as_word());
+    Some(())
+}

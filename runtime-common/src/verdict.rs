@@ -1,0 +1,167 @@
+//! What the datapath decided about a packet, and why.
+
+use core::fmt;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Translated or redirected by the datapath itself.
+    Forward,
+    /// Left to the host's network stack.
+    Pass,
+    /// Thrown away.
+    Drop,
+}
+
+impl Kind {
+    /// The word in tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Forward => "forward",
+            Kind::Pass => "pass",
+            Kind::Drop => "drop",
+        }
+    }
+}
+
+macro_rules! verdicts {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $kind:ident, $name:literal, $text:literal;)+) => {
+        /// A decision with its reason: the one vocabulary of counters, events, command line and docs.
+        ///
+        /// The numbers are stable: `bpftool map dump name COUNTERS` shows them as keys.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Verdict {
+            $($(#[doc = $doc])+ $variant = $number,)+
+        }
+
+        impl Verdict {
+            /// Every verdict, in the order of their numbers.
+            pub const ALL: &'static [Verdict] = &[$(Verdict::$variant,)+];
+
+            /// The name in counters, events and JSON.
+            pub const fn name(self) -> &'static str {
+                match self { $(Verdict::$variant => $name,)+ }
+            }
+
+            /// One sentence for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Verdict::$variant => $text,)+ }
+            }
+
+            /// What becomes of the packet.
+            pub const fn kind(self) -> Kind {
+                match self { $(Verdict::$variant => Kind::$kind,)+ }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// To a container through a publication.
+    Published = 0, Forward, "published", "sent to a container through a published port";
+    /// A container's answer through a publication.
+    PublishedReply = 1, Forward, "published_reply", "a container's answer through a published port";
+    /// From a recipient to a source.
+    Linked = 2, Forward, "linked", "sent from a recipient to a source over a link";
+    /// From a source back to a recipient.
+    LinkedReply = 3, Forward, "linked_reply", "a source's answer over a link";
+    /// To the host itself, or traffic that is none of ours.
+    Host = 4, Pass, "host", "left to the host";
+    /// From the host to a container.
+    FromHost = 5, Pass, "from_host", "sent to a container by the host itself";
+    /// From a container to the outside, through the host's stack.
+    Outbound = 6, Pass, "outbound", "a container's own conversation with the outside";
+    /// The outside's answer to a container.
+    OutboundReply = 7, Pass, "outbound_reply", "an answer to a container's own conversation";
+    /// Between containers of a network that is not isolated.
+    Network = 8, Pass, "network", "between containers of a network that is not isolated";
+    /// ARP or neighbour discovery.
+    Neighbour = 9, Pass, "neighbour", "address resolution";
+    /// Broadcast or multicast of a container towards the host; other containers' gates decide for themselves.
+    Multicast = 10, Pass, "multicast", "broadcast or multicast towards the host";
+    /// A conversation older than the datapath, left to the rules that carry it.
+    Carried = 11, Pass, "carried", "a conversation that older rules carry";
+
+    /// Headers that contradict themselves or end too early.
+    Malformed = 32, Drop, "malformed", "headers contradict themselves or end too early";
+    /// A fragment whose first fragment is not known.
+    Fragment = 33, Drop, "fragment", "a fragment that cannot be assigned to a flow";
+    /// An EtherType other than what IP needs, between containers.
+    EtherType = 34, Drop, "ethertype", "an EtherType other than IPv4, IPv6 and ARP from a container";
+    /// The interface's container is not known (yet).
+    EndpointClosed = 35, Drop, "endpoint_closed", "the interface is closed: its container is not known yet";
+    /// A source MAC address other than the container's.
+    SpoofedMac = 36, Drop, "spoofed_mac", "a source MAC address that is not the container's";
+    /// A source address other than the container's.
+    SpoofedAddress = 37, Drop, "spoofed_address", "a source address that is not the container's";
+    /// From outside, with a container's or the host's own address as source.
+    SpoofedLocal = 38, Drop, "spoofed_local", "from outside, but with an address of this host or its containers as source";
+    /// To or from a loopback address, on an interface.
+    Loopback = 39, Drop, "loopback", "a loopback address on a network interface";
+    /// No link allows it.
+    NotLinked = 40, Drop, "not_linked", "no link allows this container to reach that one";
+    /// Neither a publication nor a flow allows it.
+    NotPublished = 41, Drop, "not_published", "from outside to a container, and nothing published allows it";
+    /// To a container on another network.
+    OtherNetwork = 42, Drop, "other_network", "to a container on another network";
+    /// The publication was taken away.
+    Unpublished = 43, Drop, "unpublished", "the port is no longer published";
+    /// The flow's publication, link or container is gone.
+    FlowEnded = 44, Drop, "flow_ended", "the conversation's publication, link or container is gone";
+    /// The flow table has no room.
+    FlowTableFull = 45, Drop, "flow_table_full", "the flow table has no room";
+    /// Out of hops.
+    TtlExceeded = 46, Drop, "ttl_exceeded", "its time to live ran out here";
+    /// Larger than the way out allows.
+    TooBig = 47, Drop, "too_big", "larger than the MTU of its way out";
+    /// No way to the destination.
+    NoRoute = 48, Drop, "no_route", "the host has no route to its destination";
+    /// A protocol that cannot be followed between containers.
+    ProtocolUnsupported = 49, Drop, "protocol_unsupported", "a protocol that links and publications do not carry";
+    /// An ICMP error about something that is no flow, towards a container.
+    IcmpError = 50, Drop, "icmp_error", "an ICMP error that belongs to no conversation of its target";
+    /// A packet could not be rewritten.
+    RewriteFailed = 51, Drop, "rewrite_failed", "the kernel refused to rewrite the packet";
+    /// A TCP segment of no known conversation.
+    NoFlow = 52, Drop, "no_flow", "a segment of no known conversation";
+}
+
+/// Room for every verdict's number, and for more to come.
+pub const VERDICT_SLOTS: usize = 64;
+
+impl Verdict {
+    /// The verdict with that number.
+    pub fn from_number(n: u32) -> Option<Verdict> {
+        Verdict::ALL.iter().copied().find(|v| *v as u32 == n)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_fit_the_counters() {
+        for (i, v) in Verdict::ALL.iter().enumerate() {
+            assert!((*v as usize) < VERDICT_SLOTS);
+            assert_eq!(Verdict::from_number(*v as u32), Some(*v));
+            for w in &Verdict::ALL[i + 1..] {
+                assert_ne!(v.name(), w.name());
+            }
+        }
+    }
+
+    #[test]
+    fn drops_are_numbered_from_32() {
+        for v in Verdict::ALL {
+            assert_eq!(v.kind() == Kind::Drop, *v as u32 >= 32, "{v}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The maps. Names and layouts are an interface: `bpftool map dump` shows them, and a new daemon adopts them.
+
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use runtime_common::decide::Scratch;
+use runtime_common::maps::{
+    Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, MAX_ADDRESSES,
+    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, Publication,
+    PublicationKey,
+};
+use runtime_common::{Addr, VERDICT_SLOTS};
+
+/// One entry: how the programs behave.
+#[btf_map]
+pub static CONFIG: Array<Config, 1> = Array::new();
+
+/// The generation of each publication, link and endpoint, by slot; 0 where there is none.
+#[btf_map]
+pub static RULES: Array<u64, MAX_RULES> = Array::new();
+
+/// Containers by host-side interface.
+#[btf_map]
+pub static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS> = HashMap::new();
+
+/// What each address of this machine belongs to.
+#[btf_map]
+pub static ADDRESSES: HashMap<Addr, Address, MAX_ADDRESSES> = HashMap::new();
+
+/// Published ports. Not preallocated: memory goes with what is published.
+#[btf_map]
+pub static PUBLICATIONS: HashMap<PublicationKey, Publication, MAX_PUBLICATIONS, NO_PREALLOC> = HashMap::new();
+
+/// Open ports of links.
+#[btf_map]
+pub static LINKS: HashMap<LinkKey, Link, MAX_LINKS, NO_PREALLOC> = HashMap::new();
+
+/// Answered conversations.
+#[btf_map]
+pub static FLOWS: HashMap<FlowKey, Flow, MAX_FLOWS> = HashMap::new();
+
+/// Unanswered conversations: under pressure the oldest make room, and answered ones never do.
+#[btf_map]
+pub static PENDING: LruHashMap<FlowKey, Flow, MAX_PENDING> = LruHashMap::new();
+
+/// Ports of fragmented datagrams.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, MAX_FRAGMENTS> = LruHashMap::new();
+
+/// Packets by verdict number.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, VERDICT_SLOTS> = PerCpuArray::new();
+
+/// When each drop reason was last told of, by verdict number: nanoseconds.
+#[btf_map]
+pub static REPORTED: PerCpuArray<u64, VERDICT_SLOTS> = PerCpuArray::new();
+
+/// Drops, not every one: see `report`.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();
+
+/// Room for a packet's headers and a new flow: too large for the stack.
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;

@@ -1,0 +1,118 @@
+//! The decisions' tables, as maps.
+
+use core::ptr::NonNull;
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use runtime_common::Addr;
+use runtime_common::decide::{Opening, Scratch, Tables};
+use runtime_common::maps::{
+    Address, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, Publication, PublicationKey,
+};
+
+use runtime_common::packet::Headers;
+
+use crate::maps::{ADDRESSES, FLOWS, FRAGMENTS, LINKS, PENDING, PUBLICATIONS, RULES, SCRATCH};
+
+/// The kernel's maps, and this run's scratch room.
+#[derive(Clone, Copy)]
+pub struct Maps(NonNull<Scratch>);
+
+impl Maps {
+    /// `None` never happens, but the verifier does not know.
+    #[inline(always)]
+    pub fn new() -> Option<Self> {
+        SCRATCH.get_ptr_mut(0).and_then(NonNull::new).map(Maps)
+    }
+
+    /// Room for the headers.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "each hook takes it once")]
+    pub fn headers(&self) -> &mut Headers {
+        // SAFETY: this CPU's slot, and programs of one hook do not interrupt one another on a CPU.
+        unsafe { &mut (*self.0.as_ptr()).headers }
+    }
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        now()
+    }
+
+    #[inline(always)]
+    fn answered(&self, key: &FlowKey) -> Option<NonNull<Flow>> {
+        FLOWS.get_ptr_mut(key).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn pending(&self, key: &FlowKey) -> Option<NonNull<Flow>> {
+        PENDING.get_ptr_mut(key).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn insert_pending(&self, key: &FlowKey, flow: &Flow) -> bool {
+        PENDING.insert(key, flow, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn promote(&self, key: &FlowKey, flow: &Flow) -> bool {
+        if FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_err() {
+            return false;
+        }
+        let _ = PENDING.remove(key);
+        true
+    }
+
+    #[inline(always)]
+    fn forget(&self, key: &FlowKey) {
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn scratch(&self) -> Option<NonNull<Opening>> {
+        // SAFETY: a field of a valid object.
+        NonNull::new(unsafe { &raw mut (*self.0.as_ptr()).opening })
+    }
+
+    #[inline(always)]
+    fn generation(&self, slot: u32) -> u64 {
+        RULES.get(slot).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn publication(&self, key: &PublicationKey) -> Option<&Publication> {
+        // SAFETY: userspace replaces entries as a whole, and a freed one stays readable while the program runs (RCU).
+        unsafe { PUBLICATIONS.get(key) }
+    }
+
+    #[inline(always)]
+    fn link(&self, key: &LinkKey) -> Option<&Link> {
+        // SAFETY: as for publications.
+        unsafe { LINKS.get(key) }
+    }
+
+    #[inline(always)]
+    fn address(&self, addr: &Addr) -> Option<&Address> {
+        // SAFETY: as for publications.
+        unsafe { ADDRESSES.get(addr) }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        // SAFETY: as for publications.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
+        let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
+    }
+}
+
+/// Nanoseconds of the coarse monotonic clock: one tick exact, and far cheaper than the fine one.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper takes nothing and only reads a clock.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}

@@ -1,0 +1,59 @@
+//! tc egress of a container's host-side interface: the last gate, for what did not come by redirect.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use runtime_common::Verdict;
+use runtime_common::decide::{Decision, gate};
+use runtime_common::maps::{ENDPOINT_ISOLATED, Zone};
+use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, Headers, ethernet, headers};
+
+use crate::maps::ENDPOINTS;
+use crate::report::{count, dropped, enforcing};
+use crate::skb::{DROP, NEXT, Skb};
+use crate::tables::Maps;
+
+#[classifier]
+pub fn to_endpoint(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let ifindex = skb.raw().ifindex;
+    // SAFETY: entries are replaced as a whole and stay readable while the program runs.
+    let Some(ep) = (unsafe { ENDPOINTS.get(&ifindex) }) else {
+        return refuse(Verdict::EndpointClosed, None, ifindex);
+    };
+    // Only what the host itself makes has not come in anywhere.
+    let from_host = skb.raw().ingress_ifindex == 0;
+    let ethertype = match ethernet(&skb) {
+        Ok(e) => e.ethertype,
+        Err(v) => return refuse(v, None, ifindex),
+    };
+    match ethertype {
+        ETH_IPV4 | ETH_IPV6 if skb.raw().vlan_present == 0 => {}
+        ETH_ARP if skb.raw().vlan_present == 0 => return pass(Verdict::Neighbour),
+        _ if from_host => return pass(Verdict::FromHost),
+        _ if ep.flags & ENDPOINT_ISOLATED == 0 => return pass(Verdict::Network),
+        _ => return refuse(Verdict::EtherType, None, ifindex),
+    }
+    let Some(maps) = Maps::new() else {
+        return DROP;
+    };
+    let h = maps.headers();
+    if let Err(v) = headers(&skb, ethertype, Zone::Gate, h) {
+        return refuse(v, None, ifindex);
+    }
+    match gate(&skb, &maps, ep, h, from_host) {
+        Decision::Drop(v) => refuse(v, Some(h), ifindex),
+        other => pass(other.verdict()),
+    }
+}
+
+#[inline(always)]
+fn pass(v: Verdict) -> i32 {
+    count(v);
+    NEXT
+}
+
+#[inline(always)]
+fn refuse(v: Verdict, h: Option<&Headers>, ifindex: u32) -> i32 {
+    dropped(v, h, ifindex, Zone::Gate);
+    if enforcing() { DROP } else { NEXT }
+}
