@@ -20,9 +20,9 @@ pub fn uplink_ingress(_context: TcContext) -> i32 {
         Some(count) => {
             // SAFETY: the slot belongs to this CPU, and a classifier is not interrupted by itself.
             unsafe { *count += 1 };
-            TC_ACT_OK as i32
+            TC_ACT_OK
         }
-        None => TC_ACT_SHOT as i32,
+        None => TC_ACT_SHOT,
     }
 }
 
