@@ -52,7 +52,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
 
 fn run(arguments: &[&str]) -> Result<bool> {
     let status = Command::new("apt-get")
-        .args(["-o", "DPkg::Lock::Timeout=300"])
+        .args(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
