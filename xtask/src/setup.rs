@@ -29,11 +29,11 @@ pub fn setup(root: &Path) -> Result<()> {
     for Need { packages, .. } in &needs {
         eprintln!("  package {}", packages.join(" or "));
     }
-    if let Err(error) = &toolchain {
+    if let Err(Error::NoToolchain { found }) = &toolchain {
         eprintln!(
             "  a toolchain for BPF: rustup's component rust-src, or else Debian's rustc-web, cargo-web, rust-web-src"
         );
-        eprintln!("    ({error})");
+        eprintln!("    ({found})");
     }
     if linker.is_err() {
         eprintln!("  bpf-linker {} from crates.io, into {TOOLS_DIR}", linker::VERSION);
@@ -122,7 +122,7 @@ fn install_packages(needs: &[Need], with_toolchain: bool) -> Result<()> {
         let oldest = toolchain::OLDEST_MINOR;
         let Some(compiler) = packages::toolchain_packages(oldest, apt::candidate) else {
             bail!(
-                "this distribution has no rustc 1.{oldest} with its source (rustc-web, rust-web-src): \
+                "apt knows no rustc 1.{oldest} with its source (rustc-web, rust-web-src of Debian's security updates): \
                  install rustup, then run `rustup component add rust-src`"
             );
         };

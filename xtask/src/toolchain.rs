@@ -66,7 +66,7 @@ pub fn choose(found: Vec<Toolchain>) -> Result<Toolchain, Error> {
     Err(Error::NoToolchain { found })
 }
 
-/// Finds the one to use: rustup's, the active first, then the distribution's.
+/// Finds the one to use: rustup's, the active first, then the one on the PATH, then the distribution's.
 ///
 /// # Errors
 /// [`Error::NoToolchain`], which tells what was found.
@@ -82,9 +82,8 @@ fn probe_all() -> Vec<Toolchain> {
     for (name, folder) in rustup_toolchains() {
         add(probe(&format!("rustup's {name}"), &folder.join("bin")));
     }
-    for folder in ["/usr/bin", "/usr/local/bin"] {
-        let folder = Path::new(folder);
-        add(probe(&folder.join("rustc").display().to_string(), folder));
+    for folder in on_path().into_iter().chain(["/usr/bin".into(), "/usr/local/bin".into()]) {
+        add(probe(&folder.join("rustc").display().to_string(), &folder));
     }
     found
 }
@@ -96,6 +95,12 @@ fn rustup_toolchains() -> Vec<(String, PathBuf)> {
         Ok(output) if output.status.success() => parse_toolchains(&String::from_utf8_lossy(&output.stdout)),
         _ => Vec::new(),
     }
+}
+
+/// The folder of the compiler on the PATH, which need not be rustup's or the distribution's.
+fn on_path() -> Option<PathBuf> {
+    let output = clean_command("rustc").args(["--print", "sysroot"]).output().ok()?;
+    Some(Path::new(String::from_utf8_lossy(&output.stdout).trim_end()).join("bin"))
 }
 
 /// Lines of `rustup toolchain list -v`: `NAME (active, default) /FOLDER`, the bracket being optional.
