@@ -1,3 +1,184 @@
-//! Build, set-up and test tasks.
+//! Build, set-up and test tasks: `cargo xtask help`.
 
-fn main() {}
+mod apt;
+mod packages;
+mod run;
+mod setup;
+
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread::available_parallelism,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use run::{cargo, run};
+
+/// Build, set-up and test tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the tests and the demo need on this machine (as root); skips what is there
+    Setup,
+    /// Build the kernel side; installs the pinned bpf-linker where it is missing
+    BuildEbpf {
+        /// Copy the object there
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Set up, build, and run all tests (as root)
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Set up, build, and show published ports and links at work on a Docker host made of namespaces (as root)
+    Demo {
+        /// Passed on to the demo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Build, then run `runtime up` (as root)
+    Up {
+        /// Passed on to `runtime up`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Check the formatting
+    Fmt,
+    /// Run clippy, with warnings denied
+    Clippy,
+    /// Everything that must hold before a change is taken: fmt, clippy, test
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().task.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Task {
+    fn run(self) -> Result<()> {
+        let root = &root()?;
+        // Before the folder changes: a path of the user's is meant from theirs.
+        let task = match self {
+            Self::BuildEbpf { out: Some(out) } => Self::BuildEbpf { out: Some(std::path::absolute(out)?) },
+            other => other,
+        };
+        std::env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))?;
+        match task {
+            Self::Setup => setup::setup(root),
+            Self::BuildEbpf { out } => build_ebpf(root, out.as_deref()),
+            Self::Test { arguments } => test(root, &arguments),
+            Self::Demo { arguments } => demo(root, &arguments),
+            Self::Up { arguments } => up(root, &arguments),
+            Self::Fmt => fmt(),
+            Self::Clippy => {
+                setup::install_linker(root)?;
+                clippy()
+            }
+            Self::Ci => ci(root),
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> Result<PathBuf> {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let root = Path::new(&package).parent().context("the package lies outside of its workspace")?;
+    Ok(root.to_owned())
+}
+
+fn phase(name: &str) {
+    eprintln!("==> {name}");
+}
+
+fn build_ebpf(root: &Path, out: Option<&Path>) -> Result<()> {
+    setup::install_linker(root)?;
+    let mut object = xtask::ebpf::build(root)?;
+    if let Some(out) = out {
+        xtask::ebpf::copy(&object, out)?;
+        object = out.to_owned();
+    }
+    eprintln!("built {}", object.display());
+    Ok(())
+}
+
+fn test(root: &Path, arguments: &[OsString]) -> Result<()> {
+    phase("set-up");
+    setup::setup(root)?;
+    phase("build");
+    // The scenarios run the binaries, which `cargo test` alone does not build for another package.
+    run(cargo().args(["build", "--workspace"]))?;
+    phase("tests");
+    run_tests(arguments)
+}
+
+fn run_tests(arguments: &[OsString]) -> Result<()> {
+    let names_packages = arguments.iter().any(|argument| argument == "-p" || argument == "--package");
+    let mut command = cargo();
+    command.args(["test", "--no-fail-fast"]);
+    if !names_packages {
+        command.arg("--workspace");
+    }
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        // A scenario has a Docker Engine and servers of its own: more at once only wait for each other.
+        let threads = available_parallelism().map_or(1, |cores| cores.get().min(4));
+        command.env("RUST_TEST_THREADS", threads.to_string());
+    }
+    run(command.args(arguments))
+}
+
+fn demo(root: &Path, arguments: &[OsString]) -> Result<()> {
+    phase("set-up");
+    setup::setup(root)?;
+    phase("build");
+    run(cargo().args(["build", "--workspace", "--release", "--bins"]))?;
+    phase("demo");
+    run(cargo().args(["run", "--quiet", "--package", "tests", "--release", "--bin", "demo", "--"]).args(arguments))
+}
+
+fn up(root: &Path, arguments: &[OsString]) -> Result<()> {
+    setup::install_linker(root)?;
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", "runtime", "--release", "--bin", "runtime", "--", "up"]);
+    // Returns only where it fails: signals reach `runtime` itself.
+    Err(command.args(arguments).exec()).context("cannot run cargo")
+}
+
+fn fmt() -> Result<()> {
+    phase("fmt");
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["fmt", "--manifest-path", "runtime-ebpf/Cargo.toml", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    phase("clippy");
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    // Checked as for the host: clippy need not come with the compiler that builds for BPF.
+    let kernel_side = ["--manifest-path", "runtime-ebpf/Cargo.toml", "--target-dir", xtask::TARGET_DIR];
+    run(cargo().arg("clippy").args(kernel_side).args(["--", "-D", "warnings"]))
+}
+
+fn ci(root: &Path) -> Result<()> {
+    fmt()?;
+    phase("set-up");
+    setup::setup(root)?;
+    clippy()?;
+    test(root, &[])
+}
