@@ -10,7 +10,9 @@ mod functions;
 mod rewrite;
 mod value;
 
+use functions::Function;
 use gotmpl::parse::Parser;
+use value::{PLAIN, TYPED};
 
 /// Why a template could not be read or carried out: one line, in Go's manner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +33,13 @@ pub enum TemplateError {
 }
 
 /// A parsed template.
+///
+/// Docker runs a template over its typed structs first. Where that fails it runs it again over the plain JSON, in which
+/// every object is a map and a missing key an error, and the second outcome counts.
 pub struct Template {
     text: String,
-    inner: gotmpl::Template,
+    typed: gotmpl::Template,
+    plain: gotmpl::Template,
 }
 
 /// The name under which the main body is kept: none, as with Docker's.
@@ -58,17 +64,19 @@ impl Template {
 
         balance::check(text).map_err(|(line, message)| error(line, message))?;
 
-        let mut inner = gotmpl::Template::new(MAIN);
-        for (name, function) in functions::all().into_iter().chain(value::all()) {
-            inner = inner.func(name, function);
-        }
         rewrite::list(text, &mut main)?;
-        inner = inner.add_parse_tree(MAIN, main);
+        let mut bodies = vec![(MAIN.to_owned(), main)];
         for mut definition in definitions {
             rewrite::list(text, &mut definition.body)?;
-            inner = inner.add_parse_tree(&definition.name, definition.body);
+            bodies.push((definition.name.to_string(), definition.body));
         }
-        Ok(Template { text: text.to_owned(), inner })
+
+        let build = |answers: Vec<(&'static str, Function)>| {
+            let functions = functions::all().into_iter().chain(answers);
+            let empty = functions.fold(gotmpl::Template::new(MAIN), |t, (name, function)| t.func(name, function));
+            bodies.iter().fold(empty, |t, (name, body)| t.add_parse_tree(name, body.clone()))
+        };
+        Ok(Template { text: text.to_owned(), typed: build(value::all::<TYPED>()), plain: build(value::all::<PLAIN>()) })
     }
 
     /// The template's text for this data, with no newline added.
@@ -79,7 +87,9 @@ impl Template {
     /// # Errors
     /// Missing fields, and operations that do not fit the value's type.
     pub fn render(&self, data: &serde_json::Value) -> Result<String, TemplateError> {
-        self.inner.execute_template_to_string(MAIN, &value::from_json(data)).map_err(|e| {
+        let data = value::from_json(data);
+        let typed = self.typed.execute_template_to_string(MAIN, &data);
+        typed.or_else(|_| self.plain.execute_template_to_string(MAIN, &data)).map_err(|e| {
             let message = match e {
                 gotmpl::TemplateError::Exec(message) => message,
                 other => other.to_string(),

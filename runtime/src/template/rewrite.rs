@@ -47,30 +47,32 @@ impl Rewriter<'_> {
         branch.else_body.as_mut().map_or(Ok(()), |body| self.list(body))
     }
 
-    /// `raw`: for `json`, to which a null list is `null` and not an empty list.
-    fn pipe(&self, pipe: &mut PipeNode, raw: bool) -> Result<(), TemplateError> {
-        let raw = raw || pipe.commands.iter().any(|c| function_of(c) == Some("json"));
+    /// `keep_null` is for `json`, to which a null list is `null` and not an empty list.
+    fn pipe(&self, pipe: &mut PipeNode, keep_null: bool) -> Result<(), TemplateError> {
+        let keep_null = keep_null || pipe.commands.iter().any(|c| function_of(c) == Some("json"));
         let mut piped_field = String::new();
         for mut command in std::mem::take(&mut pipe.commands) {
-            let prints = function_of(&command).is_some_and(|name| PRINTERS.contains(&name));
-            if prints && !pipe.commands.is_empty() {
-                pipe.commands.push(call(command.pos, value::SHOW, vec![string(command.pos, &piped_field)]));
+            if let Some(lists) = shows(&command).filter(|_| !pipe.commands.is_empty()) {
+                let args = vec![string(command.pos, &piped_field), Expr::Bool(command.pos, lists)];
+                pipe.commands.push(call(command.pos, value::SHOW, args));
             }
             piped_field = last_field(std::slice::from_ref(&command));
-            self.command(&mut command, prints, raw)?;
+            self.command(&mut command, keep_null)?;
             pipe.commands.push(command);
         }
         Ok(())
     }
 
-    fn command(&self, command: &mut CommandNode, prints: bool, raw: bool) -> Result<(), TemplateError> {
+    fn command(&self, command: &mut CommandNode, keep_null: bool) -> Result<(), TemplateError> {
+        let shows = shows(command);
+        let indexed = command.args.get(1).map_or(String::new(), field_of);
         for (i, expr) in command.args.iter_mut().enumerate() {
             let field = field_of(expr);
-            self.expr(expr, raw)?;
-            if prints && i > 0 {
+            self.expr(expr, keep_null)?;
+            if let Some(lists) = shows.filter(|_| i > 0) {
                 let pos = expr.pos();
                 let shown = std::mem::replace(expr, Expr::Dot(pos));
-                *expr = call_expr(pos, value::SHOW, vec![string(pos, &field), shown]);
+                *expr = call_expr(pos, value::SHOW, vec![string(pos, &field), Expr::Bool(pos, lists), shown]);
             }
         }
         if let Some(Expr::Identifier(pos, name)) = command.args.first_mut()
@@ -78,31 +80,31 @@ impl Rewriter<'_> {
         {
             let (pos, place) = (*pos, self.place(pos.offset));
             *name = SmolStr::from(value::INDEX);
-            command.args.insert(1, string(pos, &place));
+            command.args.splice(1..1, [string(pos, &place), string(pos, &indexed)]);
         }
         Ok(())
     }
 
-    fn expr(&self, expr: &mut Expr, raw: bool) -> Result<(), TemplateError> {
+    fn expr(&self, expr: &mut Expr, keep_null: bool) -> Result<(), TemplateError> {
         match expr {
             Expr::Identifier(pos, name) => self.known(*pos, name),
-            Expr::Pipe(_, pipe) => self.pipe(pipe, raw),
+            Expr::Pipe(_, pipe) => self.pipe(pipe, keep_null),
             Expr::Field(pos, fields) => {
                 let pos = *pos;
                 // Go gives the place of the second element where there are several.
                 let skip = if fields.len() > 1 { 1 + fields[0].len() } else { 0 };
-                *expr = self.field(pos, skip, "", Expr::Dot(pos), fields, raw);
+                *expr = self.field(pos, skip, "", Expr::Dot(pos), fields, keep_null);
                 Ok(())
             }
             Expr::Variable(pos, name, fields) if !fields.is_empty() => {
                 let variable = Expr::Variable(*pos, name.clone(), Vec::new());
-                *expr = self.field(*pos, name.len(), name, variable, fields, raw);
+                *expr = self.field(*pos, name.len(), name, variable, fields, keep_null);
                 Ok(())
             }
-            Expr::Chain(_, inner, _) if matches!(**inner, Expr::Identifier(..)) => self.expr(inner, raw),
+            Expr::Chain(_, inner, _) if matches!(**inner, Expr::Identifier(..)) => self.expr(inner, keep_null),
             Expr::Chain(pos, inner, fields) => {
-                self.expr(inner, raw)?;
-                *expr = self.field(*pos, 0, "(...)", (**inner).clone(), fields, raw);
+                self.expr(inner, keep_null)?;
+                *expr = self.field(*pos, 0, "(...)", (**inner).clone(), fields, keep_null);
                 Ok(())
             }
             _ => Ok(()),
@@ -110,10 +112,10 @@ impl Rewriter<'_> {
     }
 
     /// The call that answers `receiver.field.field`; `skip` is how far after `pos` Go says that it stands.
-    fn field(&self, pos: Pos, skip: usize, shown: &str, receiver: Expr, fields: &[SmolStr], raw: bool) -> Expr {
+    fn field(&self, pos: Pos, skip: usize, shown: &str, receiver: Expr, fields: &[SmolStr], keep_null: bool) -> Expr {
         let path: String = fields.iter().flat_map(|f| [".", f]).collect();
         let context = format!("{}: executing \"\" at <{shown}{path}>", self.place(pos.offset + skip));
-        let mut args = vec![string(pos, &context), Expr::Bool(pos, raw), receiver];
+        let mut args = vec![string(pos, &context), Expr::Bool(pos, keep_null), receiver];
         args.extend(fields.iter().map(|f| string(pos, f)));
         call_expr(pos, value::FIELD, args)
     }
@@ -154,6 +156,14 @@ fn field_of(expr: &Expr) -> String {
 
 fn is_nil(pipe: &PipeNode) -> bool {
     matches!(&pipe.commands[..], [CommandNode { args, .. }] if matches!(args[..], [Expr::Nil(_)]))
+}
+
+/// Whether a command prints its arguments, and then whether lists of plain values are to be made text for it too: the
+/// library's `printf` knows them under `%v` alone. (Not for `%q`, which quotes each element.)
+fn shows(command: &CommandNode) -> Option<bool> {
+    let name = function_of(command).filter(|name| PRINTERS.contains(name))?;
+    let quotes = matches!(command.args.get(1), Some(Expr::String(_, format)) if format.contains('q'));
+    Some(name == "printf" && !quotes)
 }
 
 fn function_of(command: &CommandNode) -> Option<&str> {

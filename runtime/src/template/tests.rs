@@ -59,6 +59,13 @@ fn values_print_as_docker_types() {
         ("{{range .NetworkSettings.Networks}}{{.IPAMConfig}}{{.DriverOpts}}{{.Aliases}}{{end}}", "<nil>map[][]"),
         ("{{.HostConfig.LogConfig.Config}}", "map[]"),
         ("{{len .HostConfig.Binds}} {{if .HostConfig.Binds}}a{{else}}b{{end}}", "0 b"),
+        ("{{.State.Health}} {{if .State.Health}}a{{end}}", "<nil> "),
+        (r#"{{printf "%s" .Args}}"#, "[-g daemon off;]"),
+        // Docker falls back to plain maps here: a port is no string to it.
+        (
+            r#"{{index .NetworkSettings.Ports "80/tcp"}}"#,
+            "[map[HostIp:0.0.0.0 HostPort:8080] map[HostIp::: HostPort:8080]]",
+        ),
         (r#"{{printf "%v" .NetworkSettings.Ports}}"#, "map[443/tcp:[] 80/tcp:[{0.0.0.0 8080} {:: 8080}]]"),
         ("{{print nil .HostConfig.Binds}}", "<nil> []"),
         // A null stays one in JSON.

@@ -8,18 +8,23 @@ use gotmpl::{TemplateError, Value};
 
 use super::functions::Function;
 
-/// Called as `FIELD context raw receiver name...`.
+/// Called as `FIELD context keep_null receiver name...`.
 pub const FIELD: &str = "__field";
-/// Called as `INDEX place receiver key...`.
+/// Called as `INDEX place field receiver key...`; `field` holds the receiver and may be empty.
 pub const INDEX: &str = "__index";
 /// Called as `PRINT field value` with the value of an action; `field` may be empty.
 pub const PRINT: &str = "__print";
-/// Called as `SHOW field value` with what goes to a printing function.
+/// Called as `SHOW field lists value` with what goes to a printing function; `lists` makes text of plain lists as well.
 pub const SHOW: &str = "__show";
 
-/// The functions that a rewritten template calls.
-pub fn all() -> Vec<(&'static str, Function)> {
-    vec![(FIELD, field), (INDEX, index), (PRINT, print), (SHOW, show)]
+/// Answer as Docker's types would: see [`all`].
+pub const TYPED: bool = true;
+/// Answer by the JSON alone: see [`all`].
+pub const PLAIN: bool = false;
+
+/// The functions that a rewritten template calls, over Docker's types or over plain maps.
+pub fn all<const TYPES: bool>() -> Vec<(&'static str, Function)> {
+    vec![(FIELD, field::<TYPES>), (INDEX, index::<TYPES>), (PRINT, print::<TYPES>), (SHOW, show::<TYPES>)]
 }
 
 /// Fields of the Engine's answers that are maps; what else is an object there is a struct.
@@ -40,7 +45,11 @@ const MAPS: [&str; 14] = [
     "Volumes",
 ];
 
-/// Fields that are pointers: their null is `<nil>`. The null of any other field is an empty list or map.
+/// Maps whose keys are no strings to Go: `index` does not take one for them.
+const PORT_MAPS: [&str; 3] = ["ExposedPorts", "PortBindings", "Ports"];
+
+/// Fields that are pointers: their null is `<nil>`, also where the JSON leaves it out. The null of any other field is an
+/// empty list or map.
 const POINTERS: [&str; 10] = [
     "ContainerSpec",
     "Health",
@@ -108,8 +117,8 @@ fn null_of(field: &str) -> Value {
     }
 }
 
-fn field(args: &[Value]) -> Result<Value, TemplateError> {
-    let [Value::String(context), Value::Bool(raw), receiver, names @ ..] = args else {
+fn field<const TYPES: bool>(args: &[Value]) -> Result<Value, TemplateError> {
+    let [Value::String(context), Value::Bool(keep_null), receiver, names @ ..] = args else {
         return Err(TemplateError::Exec("a field access without a field".to_owned()));
     };
     let fail = |what: String| TemplateError::Exec(format!("{context}: {what}"));
@@ -118,12 +127,15 @@ fn field(args: &[Value]) -> Result<Value, TemplateError> {
     for name in names.iter().filter_map(Value::as_str) {
         value = match &value {
             Value::Map(map) => match map.get(name) {
-                Some(Value::Nil) if !raw => null_of(name),
+                Some(Value::Nil) if TYPES && !keep_null => null_of(name),
                 Some(value) => value.clone(),
-                None if is_struct(held_by, map) => {
-                    return Err(fail(format!("map has no entry for key {name:?}")));
+                None if !TYPES || is_struct(held_by, map) => {
+                    if !TYPES || !POINTERS.contains(&name) {
+                        return Err(fail(format!("map has no entry for key {name:?}")));
+                    }
+                    Value::Nil
                 }
-                // From here on, every field of nothing is nothing.
+                // A map's: from here on, every field of nothing is nothing.
                 None => return Ok(Value::Nil),
             },
             Value::Nil => return Err(fail(format!("nil data; no entry for key {name:?}"))),
@@ -137,43 +149,47 @@ fn field(args: &[Value]) -> Result<Value, TemplateError> {
     Ok(value)
 }
 
-fn index(args: &[Value]) -> Result<Value, TemplateError> {
-    let [Value::String(place), receiver, keys @ ..] = args else {
-        return Err(TemplateError::Exec("index needs a list or a map".to_owned()));
+fn index<const TYPES: bool>(args: &[Value]) -> Result<Value, TemplateError> {
+    let [Value::String(place), Value::String(field), receiver, keys @ ..] = args else {
+        return Err(TemplateError::Exec("error calling index: it needs a list or a map".to_owned()));
     };
+    let fail =
+        |what: String| TemplateError::Exec(format!("{place}: executing \"\" at <index>: error calling index: {what}"));
+    if TYPES && PORT_MAPS.contains(&field.as_ref()) {
+        return Err(fail("value has type string; should be nat.Port".to_owned()));
+    }
     let mut value = receiver.clone();
     for key in keys {
         value = match (&value, key) {
             // Labels: a map of strings has an empty one for a key that is not there.
             (Value::Map(map), Value::String(k))
-                if !map.contains_key(k) && map.values().all(|v| matches!(v, Value::String(_))) =>
+                if TYPES && !map.contains_key(k) && map.values().all(|v| matches!(v, Value::String(_))) =>
             {
                 Value::String("".into())
             }
-            _ => value.index(key).map_err(|e| {
-                let what = match e {
-                    TemplateError::Exec(what) => what,
-                    other => other.to_string(),
-                };
-                TemplateError::Exec(format!("{place}: executing \"\" at <index>: error calling index: {what}"))
+            _ => value.index(key).map_err(|e| match e {
+                TemplateError::Exec(what) => fail(what),
+                other => fail(other.to_string()),
             })?,
         };
     }
     Ok(value)
 }
 
-fn print(args: &[Value]) -> Result<Value, TemplateError> {
+fn print<const TYPES: bool>(args: &[Value]) -> Result<Value, TemplateError> {
     Ok(match args {
         // There is such a field, and it points nowhere; the library prints what is not there at all.
-        [Value::String(field), Value::Nil] if POINTERS.contains(&field.as_ref()) => Value::String("<nil>".into()),
-        [Value::String(field), value @ (Value::List(_) | Value::Map(_))] => printed(field, value).into(),
+        [Value::String(field), Value::Nil] if TYPES && POINTERS.contains(&field.as_ref()) => {
+            Value::String("<nil>".into())
+        }
+        [Value::String(field), value @ (Value::List(_) | Value::Map(_))] => printed::<TYPES>(field, value),
         [_, other] => other.clone(),
         _ => Value::Nil,
     })
 }
 
 /// Objects become text; what the library prints in Go's way itself stays what it is, so that every verb still fits.
-fn show(args: &[Value]) -> Result<Value, TemplateError> {
+fn show<const TYPES: bool>(args: &[Value]) -> Result<Value, TemplateError> {
     fn has_object(value: &Value) -> bool {
         match value {
             Value::Map(_) => true,
@@ -182,55 +198,62 @@ fn show(args: &[Value]) -> Result<Value, TemplateError> {
         }
     }
     Ok(match args {
-        [Value::String(field), value] if has_object(value) => printed(field, value).into(),
-        [_, value] => value.clone(),
-        _ => Value::Nil,
+        [Value::String(field), Value::Bool(lists), value]
+            if has_object(value) || (*lists && matches!(value, Value::List(_))) =>
+        {
+            printed::<TYPES>(field, value)
+        }
+        [.., value] => value.clone(),
+        [] => Value::Nil,
     })
 }
 
-fn printed(field: &str, value: &Value) -> String {
+fn printed<const TYPES: bool>(field: &str, value: &Value) -> Value {
     let mut text = String::new();
-    write_value(&mut text, field, value);
-    text
+    write_value::<TYPES>(&mut text, field, value);
+    text.into()
 }
 
 /// Go's `%v` of a value: `{a b}` for a struct, `map[k:v]` for a map, `[a b]` for a list. `field` is what holds it.
-fn write_value(out: &mut String, field: &str, value: &Value) {
+fn write_value<const TYPES: bool>(out: &mut String, field: &str, value: &Value) {
+    let separator = |i| if i > 0 { " " } else { "" };
     match value {
         Value::List(items) => {
             out.push('[');
             for (i, item) in items.iter().enumerate() {
-                out.push_str(if i > 0 { " " } else { "" });
-                write_value(out, "", item);
+                out.push_str(separator(i));
+                write_value::<TYPES>(out, "", item);
             }
             out.push(']');
         }
-        Value::Map(map) if is_struct(field, map) => {
+        Value::Map(map) if TYPES && is_struct(field, map) => {
             out.push('{');
             for (i, (name, value)) in map.iter().enumerate() {
-                out.push_str(if i > 0 { " " } else { "" });
+                out.push_str(separator(i));
                 match value {
-                    Value::Nil => write_value(out, name, &null_of(name)),
-                    value => write_value(out, name, value),
+                    Value::Nil => write_value::<TYPES>(out, name, &null_of(name)),
+                    value => write_value::<TYPES>(out, name, value),
                 }
             }
             out.push('}');
         }
-        // The values of these have no fields.
         Value::Map(map) if map.is_empty() && field == SET_ELEMENT => out.push_str("{}"),
         Value::Map(map) => {
             out.push_str("map[");
             for (i, (key, value)) in map.iter().enumerate() {
-                let _ = write!(out, "{}{key}:", if i > 0 { " " } else { "" });
+                out.push_str(separator(i));
+                out.push_str(key);
+                out.push(':');
                 match (field, value) {
-                    ("Ports" | "PortBindings", Value::Nil) => out.push_str("[]"),
-                    ("ExposedPorts" | "Volumes", value) => write_value(out, SET_ELEMENT, value),
-                    (_, value) => write_value(out, "", value),
+                    ("Ports" | "PortBindings", Value::Nil) if TYPES => out.push_str("[]"),
+                    ("ExposedPorts" | "Volumes", value) if TYPES => write_value::<TYPES>(out, SET_ELEMENT, value),
+                    (_, value) => write_value::<TYPES>(out, "", value),
                 }
             }
             out.push(']');
         }
         other => {
+            // Writing to a string does not fail.
             let _ = write!(out, "{other}");
         }
     }
