@@ -1,22 +1,20 @@
 //! What `runtime run` asks of the Engine besides looking.
 
 use std::fmt;
-use std::pin::Pin;
 use std::str::FromStr;
 
-use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
-    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, KillContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder, StartContainerOptions,
 };
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use hyper::Method;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::AsyncWrite;
 
 use super::{DockerEngine, EngineError, http, innermost, one_line, reference, unreachable_at};
 
@@ -44,13 +42,8 @@ impl fmt::Display for ApiVersion {
     }
 }
 
-/// The two directions of an attached container.
-pub struct Attached {
-    /// What its process writes, in order.
-    pub output: BoxStream<'static, Result<LogOutput, EngineError>>,
-    /// What its process reads; shutting it down is the end of its input.
-    pub input: Pin<Box<dyn AsyncWrite + Send>>,
-}
+/// A connection of its own to an attached container.
+pub type Connection = TokioIo<Upgraded>;
 
 impl DockerEngine {
     /// An image of the Engine.
@@ -134,18 +127,19 @@ impl DockerEngine {
         self.client.resize_container_tty(id, options).await.map_err(|e| self.error("container", id, e))
     }
 
-    /// Attaches to a container's output, and to its input where `stdin` says so.
+    /// Attaches to a container's output, and to its input where `stdin` says so; shutting the connection down for writing is
+    /// the end of that input.
+    ///
+    /// Bytes as they are for a container with a terminal; else the output comes in frames of an eight-byte head (stream,
+    /// three zeros, length in network byte order) and that many bytes.
     ///
     /// # Errors
     /// The Engine's own words where it refuses.
-    pub async fn attach(&self, id: &str, stdin: bool) -> Result<Attached, EngineError> {
-        let options =
-            AttachContainerOptionsBuilder::default().stdin(stdin).stdout(true).stderr(true).stream(true).build();
-        let attached = self.client.attach_container(id, Some(options)).await;
-        let attached = attached.map_err(|e| self.error("container", id, e))?;
-        let address = self.address.clone();
-        let output = attached.output.map_err(move |e| super::explain(&address, "", "", e)).boxed();
-        Ok(Attached { output, input: attached.input })
+    pub async fn attach(&self, id: &str, stdin: bool) -> Result<Connection, EngineError> {
+        let id = reference("container", id)?;
+        let stdin = u8::from(stdin);
+        let path = format!("/containers/{id}/attach?stream=1&stdout=1&stderr=1&stdin={stdin}");
+        http::upgrade(&self.address, &path).await.map_err(|e| self.http_error("container", id, e))
     }
 
     /// Begins to wait for a container's exit status under one of Docker's conditions (`next-exit`, `removed`, `not-running`).

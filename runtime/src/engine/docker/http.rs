@@ -5,6 +5,9 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HOST, UPGRADE};
+use hyper::http::request;
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -33,11 +36,21 @@ impl From<hyper::Error> for HttpError {
 ///
 /// The Engine sends the head of a streaming answer (`/events`, `/wait`) when it has begun to listen, not with the first item.
 pub(super) async fn request(address: &Address, method: Method, path: &str) -> Result<Response<Incoming>, HttpError> {
-    let transport = |e: std::io::Error| HttpError::Transport(e.to_string());
-    let response = match address {
-        Address::Unix(socket) => send(UnixStream::connect(socket).await.map_err(transport)?, method, path).await?,
-        Address::Tcp(host) => send(TcpStream::connect(host.as_str()).await.map_err(transport)?, method, path).await?,
-    };
+    successful(open(address, Request::builder().method(method).uri(path)).await?).await
+}
+
+/// Asks for the bare connection behind a path such as `/containers/ID/attach`: both directions, until either end shuts.
+pub(super) async fn upgrade(address: &Address, path: &str) -> Result<TokioIo<Upgraded>, HttpError> {
+    let request = Request::post(path).header(CONNECTION, "Upgrade").header(UPGRADE, "tcp");
+    let response = open(address, request).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(TokioIo::new(hyper::upgrade::on(response).await?));
+    }
+    successful(response).await?;
+    Err(HttpError::Transport("it does not give the connection away".to_owned()))
+}
+
+async fn successful(response: Response<Incoming>) -> Result<Response<Incoming>, HttpError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -50,19 +63,23 @@ pub(super) async fn request(address: &Address, method: Method, path: &str) -> Re
     Err(HttpError::Status(status, message))
 }
 
-async fn send<S>(stream: S, method: Method, path: &str) -> Result<Response<Incoming>, HttpError>
+async fn open(address: &Address, request: request::Builder) -> Result<Response<Incoming>, HttpError> {
+    let transport = |e: std::io::Error| HttpError::Transport(e.to_string());
+    match address {
+        Address::Unix(socket) => send(UnixStream::connect(socket).await.map_err(transport)?, request).await,
+        Address::Tcp(host) => send(TcpStream::connect(host.as_str()).await.map_err(transport)?, request).await,
+    }
+}
+
+async fn send<S>(stream: S, request: request::Builder) -> Result<Response<Incoming>, HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the response's body, or when the response is dropped.
-    tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(hyper::header::HOST, "docker")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| HttpError::Transport(e.to_string()))?;
+    tokio::spawn(connection.with_upgrades());
+    let request =
+        request.header(HOST, "docker").body(Empty::<Bytes>::new()).map_err(|e| HttpError::Transport(e.to_string()))?;
     Ok(sender.send_request(request).await?)
 }
 

@@ -20,7 +20,7 @@ use hyper::{Method, StatusCode};
 use tokio::io::AsyncBufReadExt;
 
 pub use address::{Address, InvalidAddress};
-pub use control::{ApiVersion, Attached};
+pub use control::{ApiVersion, Connection};
 use http::HttpError;
 use names::Names;
 
