@@ -1,5 +1,7 @@
 //! Where containers come from.
 
+pub mod docker;
+
 use std::net::IpAddr;
 
 use async_trait::async_trait;

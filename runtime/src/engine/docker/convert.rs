@@ -1,0 +1,263 @@
+//! From the Engine's words to the model's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, EventMessage,
+    EventMessageTypeEnum, Network as NetworkSummary, NetworkInspect, PortMap,
+};
+
+use super::names::Names;
+use crate::engine::Event;
+use crate::model::{Container, Endpoint, Link, Network, Port, Publication};
+
+/// What Docker writes for "never".
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// A container from `inspect`; `None` when the answer names no id.
+pub fn container(inspect: ContainerInspectResponse, names: &Names) -> Option<Container> {
+    let id = inspect.id.filter(|id| !id.is_empty())?;
+    let config = inspect.config.unwrap_or_default();
+    let host = inspect.host_config.unwrap_or_default();
+    let settings = inspect.network_settings.unwrap_or_default();
+    let state = inspect.state.unwrap_or_default();
+    let networks = settings.networks.unwrap_or_default();
+
+    // Both are true while the Engine waits to restart it: no process then.
+    let running = state.running == Some(true) && state.restarting != Some(true);
+    let published = settings.ports.unwrap_or_default();
+    let mut exposed: BTreeSet<Port> = config.exposed_ports.iter().flatten().filter_map(|p| p.parse().ok()).collect();
+    exposed.extend(published.keys().filter_map(|p| p.parse::<Port>().ok()));
+    exposed.extend(host.port_bindings.iter().flat_map(HashMap::keys).filter_map(|p| p.parse::<Port>().ok()));
+
+    let mut links: BTreeSet<Link> = host.links.iter().flatten().filter_map(|l| default_bridge_link(l, names)).collect();
+    for endpoint in networks.values() {
+        links.extend(endpoint.links.iter().flatten().filter_map(|l| custom_network_link(l, names)));
+    }
+    let mode = host.network_mode.unwrap_or_default();
+    let own_sandbox = mode != "host" && !mode.starts_with("container:");
+    Some(Container {
+        id,
+        name: inspect.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        hostname: config.hostname.unwrap_or_default(),
+        running,
+        started_at: state.started_at.filter(|t| t != ZERO_TIME).unwrap_or_default(),
+        pid: if running { state.pid.and_then(|p| u32::try_from(p).ok()).unwrap_or(0) } else { 0 },
+        labels: config.labels.unwrap_or_default().into_iter().collect(),
+        env: config.env.unwrap_or_default(),
+        exposed: exposed.into_iter().collect(),
+        publications: if running { publications(&published) } else { Vec::new() },
+        links: links.into_iter().collect(),
+        endpoints: endpoints(&networks, names),
+        sandbox: settings.sandbox_key.filter(|k| running && own_sandbox && !k.is_empty()).map(Into::into),
+        // Another container's file is no business of this one.
+        hosts_path: inspect.hosts_path.filter(|p| !p.is_empty() && !mode.starts_with("container:")).map(Into::into),
+    })
+}
+
+/// What the list says of a container: all that can be had of one that the Engine is busy starting. Its environment,
+/// process id, sandbox and links on networks of the user's own are not in it.
+pub fn container_from_summary(summary: &ContainerSummary, names: &Names) -> Option<Container> {
+    let id = summary.id.clone().filter(|id| !id.is_empty())?;
+    let name = own_name(summary)?.to_owned();
+    let running = matches!(
+        summary.state,
+        Some(
+            ContainerSummaryStateEnum::RUNNING
+                | ContainerSummaryStateEnum::PAUSED
+                | ContainerSummaryStateEnum::STOPPING
+        )
+    );
+    let mut exposed = BTreeSet::new();
+    let mut publications = BTreeSet::new();
+    for p in summary.ports.iter().flatten() {
+        let Some(protocol) = p.typ.and_then(|t| t.to_string().parse().ok()) else { continue };
+        let container_port = Port::new(p.private_port, protocol);
+        exposed.insert(container_port);
+        if let (true, Some(host_port)) = (running, p.public_port.filter(|p| *p != 0)) {
+            publications.insert(Publication { host_addr: host_addr(p.ip.as_deref())?, host_port, container_port });
+        }
+    }
+    let networks = summary.network_settings.clone().and_then(|s| s.networks).unwrap_or_default();
+    let links: BTreeSet<Link> = names.links_of(&name).collect();
+    Some(Container {
+        hostname: id.chars().take(12).collect(),
+        id,
+        name,
+        running,
+        started_at: String::new(),
+        pid: 0,
+        labels: summary.labels.clone().unwrap_or_default().into_iter().collect(),
+        env: Vec::new(),
+        exposed: exposed.into_iter().collect(),
+        publications: publications.into_iter().collect(),
+        links: links.into_iter().collect(),
+        endpoints: endpoints(&networks, names),
+        sandbox: None,
+        hosts_path: None,
+    })
+}
+
+/// A listed container's own name: the others in the list are the aliases that links give it.
+pub fn own_name(summary: &ContainerSummary) -> Option<&str> {
+    summary.names.iter().flatten().map(|n| n.trim_start_matches('/')).find(|n| !n.is_empty() && !n.contains('/'))
+}
+
+/// `/db:/web/webdb`, in `HostConfig.Links`: the Engine writes the source's present name.
+fn default_bridge_link(link: &str, names: &Names) -> Option<Link> {
+    let (source, path) = link.split_once(':')?;
+    let source = names.container(source.trim_start_matches('/'))?.to_owned();
+    Some(Link { source, alias: path.rsplit('/').next()?.to_owned() })
+}
+
+/// `db:webdb` or `db` alone, in the settings of an endpoint on a network of the user's own.
+fn custom_network_link(link: &str, names: &Names) -> Option<Link> {
+    let (source, alias) = link.split_once(':').unwrap_or((link, link));
+    let source = names.container(source.trim_start_matches('/'))?.to_owned();
+    Some(Link { source, alias: alias.rsplit('/').next()?.to_owned() })
+}
+
+/// The publications of `NetworkSettings.Ports`, in order, each once.
+pub fn publications(ports: &PortMap) -> Vec<Publication> {
+    let mut all = BTreeSet::new();
+    for (port, bindings) in ports {
+        let Ok(container_port) = port.parse::<Port>() else { continue };
+        for binding in bindings.iter().flatten() {
+            let host_port = binding.host_port.as_deref().and_then(|p| p.parse().ok()).filter(|p: &u16| *p != 0);
+            if let (Some(host_addr), Some(host_port)) = (host_addr(binding.host_ip.as_deref()), host_port) {
+                all.insert(Publication { host_addr, host_port, container_port });
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// No address is every IPv4 address.
+fn host_addr(text: Option<&str>) -> Option<IpAddr> {
+    match text {
+        None | Some("") => Some(Ipv4Addr::UNSPECIFIED.into()),
+        Some(text) => text.trim_start_matches('[').trim_end_matches(']').parse().ok(),
+    }
+}
+
+fn endpoints(networks: &HashMap<String, EndpointSettings>, names: &Names) -> Vec<Endpoint> {
+    let mut all: Vec<Endpoint> = networks
+        .iter()
+        .filter_map(|(name, e)| {
+            // Empty until the container has been started once.
+            let network = e.network_id.clone().filter(|id| !id.is_empty());
+            Some(Endpoint {
+                network: network.or_else(|| names.network(name).map(str::to_owned))?,
+                id: e.endpoint_id.clone().unwrap_or_default(),
+                mac: e.mac_address.as_deref().and_then(mac),
+                ipv4: e.ip_address.as_deref().and_then(address),
+                ipv6: e.global_ipv6_address.as_deref().and_then(address),
+            })
+        })
+        .collect();
+    all.sort_by(|a, b| a.network.cmp(&b.network));
+    all
+}
+
+/// A network from `inspect`; `None` when the answer names no id.
+pub fn network(inspect: NetworkInspect) -> Option<Network> {
+    let id = inspect.id.filter(|id| !id.is_empty())?;
+    let driver = inspect.driver.unwrap_or_default();
+    let options = inspect.options.unwrap_or_default();
+    let is_default_bridge =
+        options.get("com.docker.network.bridge.default_bridge").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    let bridge = (driver == "bridge").then(|| match options.get("com.docker.network.bridge.name") {
+        Some(name) if !name.is_empty() => name.clone(),
+        _ if is_default_bridge => "docker0".to_owned(),
+        _ => format!("br-{}", id.chars().take(12).collect::<String>()),
+    });
+    let config = inspect.ipam.and_then(|i| i.config).unwrap_or_default();
+    let endpoints: BTreeMap<String, Endpoint> = inspect
+        .containers
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(container, e)| {
+            let endpoint = Endpoint {
+                network: id.clone(),
+                id: e.endpoint_id.unwrap_or_default(),
+                mac: e.mac_address.as_deref().and_then(mac),
+                ipv4: e.ipv4_address.as_deref().and_then(address),
+                ipv6: e.ipv6_address.as_deref().and_then(address),
+            };
+            (container, endpoint)
+        })
+        .collect();
+    Some(Network {
+        name: inspect.name.unwrap_or_default(),
+        driver,
+        bridge,
+        is_default_bridge,
+        labels: inspect.labels.unwrap_or_default().into_iter().collect(),
+        subnets: config.iter().filter_map(|c| c.subnet.clone()).filter(|s| !s.is_empty()).collect(),
+        gateways: config.iter().filter_map(|c| c.gateway.as_deref().and_then(address)).collect(),
+        endpoints,
+        id,
+    })
+}
+
+/// Adds the gateways that the endpoints of listed containers name: the network itself leaves out those that the Engine chose.
+pub fn add_gateways(network: &mut Network, containers: &[ContainerSummary]) {
+    let endpoints = containers
+        .iter()
+        .filter_map(|c| c.network_settings.as_ref()?.networks.as_ref())
+        .flat_map(HashMap::values)
+        .filter(|e| e.network_id.as_deref() == Some(network.id.as_str()));
+    let mut found: BTreeSet<IpAddr> = network.gateways.iter().copied().collect();
+    for e in endpoints {
+        found.extend(e.gateway.as_deref().and_then(address::<Ipv4Addr>).map(IpAddr::from));
+        found.extend(e.ipv6_gateway.as_deref().and_then(address::<Ipv6Addr>).map(IpAddr::from));
+    }
+    network.gateways = found.into_iter().collect();
+}
+
+/// The ids and names of listed networks.
+pub fn network_name(summary: &NetworkSummary) -> Option<(String, String)> {
+    Some((summary.name.clone()?, summary.id.clone()?))
+}
+
+/// An event that may change what the datapath serves; `None` for the rest (exec, attach, health checks, images, ...).
+pub fn event(message: EventMessage) -> Option<Event> {
+    let action = message.action?;
+    let actor = message.actor?;
+    let id = actor.id.filter(|id| !id.is_empty())?;
+    match message.typ? {
+        EventMessageTypeEnum::CONTAINER => match action.as_str() {
+            "create" | "start" | "restart" | "die" | "stop" | "oom" | "destroy" | "rename" | "update" | "pause"
+            | "unpause" => Some(Event::Container { id, action }),
+            _ => None,
+        },
+        EventMessageTypeEnum::NETWORK => match action.as_str() {
+            "connect" | "disconnect" => {
+                let container = actor.attributes?.remove("container").filter(|c| !c.is_empty())?;
+                Some(Event::Endpoint { network: id, container, connected: action == "connect" })
+            }
+            _ => Some(Event::Network { id, action }),
+        },
+        _ => None,
+    }
+}
+
+/// `02:42:ac:11:00:03`.
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = text.split(':').map(|b| u8::from_str_radix(b, 16).ok());
+    let mut mac = [0; 6];
+    for byte in &mut mac {
+        *byte = bytes.next()??;
+    }
+    bytes.next().is_none().then_some(mac)
+}
+
+/// An address, with or without a prefix length behind it.
+fn address<A: std::str::FromStr>(text: &str) -> Option<A> {
+    text.split('/').next()?.parse().ok()
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

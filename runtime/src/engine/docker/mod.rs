@@ -1,0 +1,290 @@
+//! A real Docker Engine, through its API.
+
+mod address;
+mod control;
+pub mod convert;
+mod http;
+mod names;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::query_parameters::ListNetworksOptions;
+use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use hyper::{Method, StatusCode};
+use tokio::io::AsyncBufReadExt;
+
+pub use address::{Address, InvalidAddress};
+pub use control::{ApiVersion, Connection};
+use http::HttpError;
+use names::Names;
+
+use super::{Engine, EngineError, Event};
+use crate::model::{Container, Network, Snapshot};
+
+/// How long one request may take. Starting a container is one, and takes as long as its storage does.
+const REQUEST_TIMEOUT_SECONDS: u64 = 300;
+/// How long a snapshot waits for a container that runs: only a busy machine makes it wait at all.
+const RUNNING_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a snapshot waits for one that does not run: the Engine answers nothing about a container that it is starting.
+const STARTING_PATIENCE: Duration = Duration::from_millis(500);
+/// Questions asked at a time.
+const CONCURRENCY: usize = 16;
+
+/// A Docker Engine (API 1.41 and later).
+#[derive(Clone, Debug)]
+pub struct DockerEngine {
+    client: Docker,
+    address: Address,
+    api: ApiVersion,
+    version: String,
+}
+
+impl DockerEngine {
+    /// Connects to the Engine at `address` (`unix:///path` or `tcp://host:port`; `None` or empty: the usual socket), and asks
+    /// for its version.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`] where none answers, [`EngineError::Refused`] for an address that is none.
+    pub async fn connect(address: Option<&str>) -> Result<Self, EngineError> {
+        let address: Address = match address {
+            Some(text) if !text.is_empty() => {
+                text.parse().map_err(|e: InvalidAddress| EngineError::Refused(e.to_string()))?
+            }
+            _ => Address::default(),
+        };
+        let text = address.to_string();
+        let client = match &address {
+            Address::Unix(_) => Docker::connect_with_unix(&text, REQUEST_TIMEOUT_SECONDS, API_DEFAULT_VERSION),
+            Address::Tcp(_) => Docker::connect_with_http(&text, REQUEST_TIMEOUT_SECONDS, API_DEFAULT_VERSION),
+        };
+        let client = client.map_err(|e| explain(&address, "", "", e))?;
+        let client = client.negotiate_version().await.map_err(|e| explain(&address, "", "", e))?;
+        let version = client.version().await.map_err(|e| explain(&address, "", "", e))?;
+        let api = version.api_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default();
+        Ok(DockerEngine { client, address, api, version: version.version.unwrap_or_default() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The newest version of the API that it speaks.
+    pub fn api_version(&self) -> ApiVersion {
+        self.api
+    }
+
+    fn error(&self, kind: &'static str, name: &str, e: bollard::errors::Error) -> EngineError {
+        explain(&self.address, kind, name, e)
+    }
+
+    fn http_error(&self, kind: &'static str, name: &str, e: HttpError) -> EngineError {
+        match e {
+            HttpError::Transport(reason) => EngineError::Unreachable { address: self.address.to_string(), reason },
+            HttpError::Status(StatusCode::NOT_FOUND, _) => EngineError::NotFound { kind, name: name.to_owned() },
+            HttpError::Status(_, message) => EngineError::Refused(one_line(&message)),
+        }
+    }
+
+    /// The Engine's list of containers, stopped ones included, under its own filters (`name`, `status`, `label`, ...).
+    /// Never waits for a container.
+    ///
+    /// # Errors
+    /// Where the Engine is gone, or refuses a filter.
+    pub async fn list(
+        &self,
+        all: bool,
+        filters: &BTreeMap<String, Vec<String>>,
+    ) -> Result<Vec<ContainerSummary>, EngineError> {
+        let filters = filters.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let options = ListContainersOptionsBuilder::default().all(all).filters(&filters).build();
+        self.client.list_containers(Some(options)).await.map_err(|e| self.error("container", "", e))
+    }
+
+    async fn network_names(&self, names: &mut Names) -> Result<Vec<String>, EngineError> {
+        let listed = self.client.list_networks(None::<ListNetworksOptions>).await;
+        let listed = listed.map_err(|e| self.error("network", "", e))?;
+        let found: Vec<(String, String)> = listed.iter().filter_map(convert::network_name).collect();
+        for (name, id) in &found {
+            names.add_network(name.clone(), id.clone());
+        }
+        Ok(found.into_iter().map(|(_, id)| id).collect())
+    }
+
+    async fn inspect_with(&self, id: &str, names: &Names) -> Result<Container, EngineError> {
+        let id = reference("container", id)?;
+        let inspect = self.client.inspect_container(id, None::<InspectContainerOptions>).await;
+        let inspect = inspect.map_err(|e| self.error("container", id, e))?;
+        convert::container(inspect, names)
+            .ok_or_else(|| EngineError::Refused(format!("the Engine's answer about container {id} names no id")))
+    }
+
+    /// One container of a snapshot: `None` when it has vanished since it was listed.
+    async fn listed_container(
+        &self,
+        summary: &ContainerSummary,
+        names: &Names,
+    ) -> Result<Option<Container>, EngineError> {
+        let Some(id) = summary.id.as_deref() else { return Ok(None) };
+        let patience = match summary.state {
+            Some(ContainerSummaryStateEnum::RUNNING) => RUNNING_PATIENCE,
+            _ => STARTING_PATIENCE,
+        };
+        match tokio::time::timeout(patience, self.inspect_with(id, names)).await {
+            Ok(Ok(container)) => Ok(Some(container)),
+            Ok(Err(EngineError::NotFound { .. })) => Ok(None),
+            Ok(Err(gone @ EngineError::Unreachable { .. })) => Err(gone),
+            Ok(Err(EngineError::Refused(_))) | Err(_) => Ok(convert::container_from_summary(summary, names)),
+        }
+    }
+
+    /// One network of a snapshot: `None` when it has vanished since it was listed.
+    async fn listed_network(&self, id: &str, listed: &[ContainerSummary]) -> Result<Option<Network>, EngineError> {
+        match self.inspect_network(id, listed).await {
+            Ok(network) => Ok(Some(network)),
+            Err(EngineError::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn inspect_network(&self, id: &str, listed: &[ContainerSummary]) -> Result<Network, EngineError> {
+        let id = reference("network", id)?;
+        let inspect = self.client.inspect_network(id, None::<InspectNetworkOptions>).await;
+        let inspect = inspect.map_err(|e| self.error("network", id, e))?;
+        let mut network = convert::network(inspect)
+            .ok_or_else(|| EngineError::Refused(format!("the Engine's answer about network {id} names no id")))?;
+        convert::add_gateways(&mut network, listed);
+        Ok(network)
+    }
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    async fn snapshot(&self) -> Result<Snapshot, EngineError> {
+        let mut names = Names::default();
+        let listed = self.list(true, &BTreeMap::new()).await?;
+        names.add_containers(&listed);
+        let network_ids = self.network_names(&mut names).await?;
+
+        let questions: Vec<_> = network_ids.iter().map(|id| self.listed_network(id, &listed)).collect();
+        let networks: Vec<Option<Network>> =
+            stream::iter(questions).buffer_unordered(CONCURRENCY).try_collect().await?;
+        let questions: Vec<_> = listed.iter().map(|summary| self.listed_container(summary, &names)).collect();
+        let containers: Vec<Option<Container>> =
+            stream::iter(questions).buffer_unordered(CONCURRENCY).try_collect().await?;
+        Ok(Snapshot {
+            containers: containers.into_iter().flatten().map(|c| (c.id.clone(), c)).collect(),
+            networks: networks.into_iter().flatten().map(|n| (n.id.clone(), n)).collect(),
+        })
+    }
+
+    async fn container(&self, id: &str) -> Result<Container, EngineError> {
+        let mut names = Names::default();
+        names.add_containers(&self.list(true, &BTreeMap::new()).await?);
+        self.network_names(&mut names).await?;
+        self.inspect_with(id, &names).await
+    }
+
+    async fn network(&self, id: &str) -> Result<Network, EngineError> {
+        let listed = self.list(true, &BTreeMap::new()).await?;
+        self.inspect_network(id, &listed).await
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, Event>, EngineError> {
+        // {"type":["container","network"]}
+        let path = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
+        let response = http::request(&self.address, Method::GET, path).await;
+        let response = response.map_err(|e| self.http_error("container", "", e))?;
+        let lines = http::reader(response).lines();
+        // Ends at the end of the answer, and at the first line that cannot be read: events would be missing after it.
+        let events = stream::unfold(lines, |mut lines| async {
+            let line = lines.next_line().await.ok()??;
+            match serde_json::from_str::<EventMessage>(&line) {
+                Ok(message) => Some((convert::event(message), lines)),
+                Err(e) => {
+                    tracing::warn!("an event of the Engine cannot be read: {e}: {line}");
+                    None
+                }
+            }
+        });
+        Ok(events.filter_map(|e| async { e }).boxed())
+    }
+
+    async fn version(&self) -> Result<String, EngineError> {
+        let version = self.client.version().await.map_err(|e| self.error("", "", e))?;
+        Ok(format!("Docker Engine {}", version.version.unwrap_or_else(|| self.version.clone())))
+    }
+}
+
+/// A name or id that may stand in a request's path. Docker's names are `[a-zA-Z0-9][a-zA-Z0-9_.-]*`: no other can exist.
+fn reference<'a>(kind: &'static str, name: &'a str) -> Result<&'a str, EngineError> {
+    let bare = name.strip_prefix('/').unwrap_or(name);
+    let plain = bare.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && bare.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if plain { Ok(bare) } else { Err(EngineError::NotFound { kind, name: name.to_owned() }) }
+}
+
+fn explain(address: &Address, kind: &'static str, name: &str, e: bollard::errors::Error) -> EngineError {
+    use bollard::errors::Error;
+    match e {
+        Error::DockerResponseServerError { status_code: 404, .. } if !kind.is_empty() => {
+            EngineError::NotFound { kind, name: name.to_owned() }
+        }
+        Error::DockerResponseServerError { message, .. } => EngineError::Refused(one_line(&message)),
+        Error::DockerStreamError { error } => EngineError::Refused(one_line(&error)),
+        Error::RequestTimeoutError => unreachable_at(address, "no answer in time".to_owned()),
+        Error::SocketNotFoundError(_) => unreachable_at(address, "no such socket".to_owned()),
+        e @ (Error::HyperLegacyError { .. } | Error::HyperResponseError { .. } | Error::IOError { .. }) => {
+            unreachable_at(address, innermost(&e))
+        }
+        e => EngineError::Refused(one_line(&e.to_string())),
+    }
+}
+
+fn unreachable_at(address: &Address, reason: String) -> EngineError {
+    EngineError::Unreachable { address: address.to_string(), reason }
+}
+
+/// The cause at the bottom: `Connection refused (os error 111)`, not `client error (Connect)`.
+fn innermost(e: &(dyn std::error::Error + 'static)) -> String {
+    let mut e = e;
+    while let Some(source) = e.source() {
+        e = source;
+    }
+    one_line(&e.to_string())
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_go_into_a_path() {
+        assert_eq!(reference("container", "/web_1.a-b").unwrap(), "web_1.a-b");
+        for bad in ["", "/", "../images/x", "a/b", "a?all=1", "-x", "ü"] {
+            let Err(EngineError::NotFound { name, .. }) = reference("container", bad) else {
+                panic!("{bad} was taken")
+            };
+            assert_eq!(name, bad);
+        }
+    }
+
+    #[tokio::test]
+    async fn no_engine_is_one_clear_line() {
+        let dir = std::env::temp_dir().join("runtime-no-engine.sock");
+        let error = DockerEngine::connect(Some(&format!("unix://{}", dir.display()))).await.unwrap_err().to_string();
+        assert!(error.contains("runtime-no-engine.sock") && error.contains("--docker-host"), "{error}");
+        let error = DockerEngine::connect(Some("ftp://x")).await.unwrap_err().to_string();
+        assert!(error.contains("\"ftp://x\""), "{error}");
+    }
+}
