@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn runs_of_ports() {
         let tcp = [8000, 8002, 8001, 9000, 65534, 65535].map(|n| Port::new(n, Tcp));
-        let got = lines(&[&tcp[..], &[Port::new(8003, Udp)]].concat(), &[], "a");
+        let got = lines(&[&tcp[..], &[Port::new(1, Udp)]].concat(), &[], "a");
         let ends: Vec<_> = got.iter().filter(|l| l.contains("_START=") || l.contains("_END=")).cloned().collect();
         assert_eq!(
             ends,
@@ -156,6 +156,12 @@ mod tests {
         );
         // Every port of a run has its own four as well.
         assert!(got.contains(&"A_PORT_8001_TCP_ADDR=172.17.0.5".to_owned()));
+    }
+
+    #[test]
+    fn a_run_is_of_one_protocol() {
+        let got = lines(&[Port::new(80, Tcp), Port::new(81, Udp)], &[], "a");
+        assert!(!got.iter().any(|l| l.contains("_START") || l.contains("_END")), "{got:?}");
     }
 
     #[test]

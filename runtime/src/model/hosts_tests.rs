@@ -95,6 +95,9 @@ fn families_do_not_overwrite_each_other() {
     let got = update(DOCKER, &both, &[]).unwrap();
     assert_eq!(got, format!("{DOCKER}2001:db8::2\twebdb 4c01db0b339c db\n"));
     assert_eq!(update(&got, &both, &[]), None);
+    let reversed = "2001:db8::1\ta\n192.0.2.9\tx\n192.0.2.1\ta\n";
+    let wanted = ["192.0.2.2 a", "2001:db8::2 a"];
+    assert_eq!(update(reversed, &wanted, &[]).unwrap(), "2001:db8::2\ta\n192.0.2.9\tx\n192.0.2.2\ta\n");
     // The source loses its IPv6 address.
     assert_eq!(update(&got, &both[..1], &[]).unwrap(), DOCKER);
     let moved = ["172.17.0.2 webdb 4c01db0b339c db", "2001:db8::9 webdb 4c01db0b339c db"];

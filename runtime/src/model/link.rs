@@ -35,7 +35,7 @@ pub enum LinkError {
     Colons(String),
     /// The alias could not stand in /etc/hosts and in a variable's name.
     #[error(
-        "invalid --link {spec:?}: alias {alias:?} has a blank, '#' or '=' in it; write a plain name, as in db:webdb"
+        "invalid --link {spec:?}: alias {alias:?} has a blank, a control character, '#' or '=' in it; write a plain name, as in db:webdb"
     )]
     Alias {
         /// As typed.
@@ -107,6 +107,7 @@ mod tests {
             ("a:b:", "bad format for links, more than one colon"),
             ("db:web db", r#"alias "web db" has a blank"#),
             ("db:x\n192.0.2.1 y", r#"alias "x\n192.0.2.1 y" has a blank"#),
+            ("db:a\u{7}b", r#"alias "a\u{7}b" has a blank"#),
             ("db:a#b", r##"alias "a#b" has a blank"##),
             ("db:a=b", r#"alias "a=b" has a blank"#),
         ] {

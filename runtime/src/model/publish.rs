@@ -194,9 +194,9 @@ fn parse_short(spec: &str) -> Result<Vec<PublishRequest>, PublishProblem> {
     };
     let (ports, protocol) = container_ports(container, spec)?;
     let host_addr = parse_address(address)?;
-    // Docker's word for "choose one" is either nothing or 0.
-    let host_ports =
-        if host.is_empty() || host.bytes().all(|b| b == b'0') { None } else { Some(parse_range(host, Side::Host)?) };
+    // Docker's word for "choose one" is either nothing, or 0 for a single port.
+    let random = host.is_empty() || (host.bytes().all(|b| b == b'0') && ports.len() == 1);
+    let host_ports = if random { None } else { Some(parse_range(host, Side::Host)?) };
 
     let request =
         |number, host_ports| PublishRequest { host_addr, host_ports, container_port: Port { protocol, number } };

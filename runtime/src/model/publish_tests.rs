@@ -96,6 +96,7 @@ fn refusals_quote_the_text() {
         (" 80", r#"container port " 80" is not 1 to 65535"#),
         ("80-", r#"container port "" is not 1 to 65535"#),
         ("80-82-90", r#"container port "82-90" is not 1 to 65535"#),
+        ("0:80-81", "host port 0 is not 1 to 65535"),
         ("0-2:80-82", "host port 0 is not 1 to 65535"),
         ("65535-65536:80", "host port 65536 is not 1 to 65535"),
         ("192.168.1.100", r#"container port "192.168.1.100" is not 1 to 65535"#),

@@ -2,8 +2,8 @@
 //!
 //! The language itself (`text/template`: syntax, control flow, `printf` and the other built-in functions) is the `gotmpl`
 //! crate's. Docker however runs templates over Go *structs*, and JSON does not tell a struct from a map. What depends on
-//! that is put back here: [`rewrite`] turns every field access and every printed value into a call, and [`value`] answers
-//! those calls by what Docker's types are. [`functions`] are the ones that Docker adds.
+//! that is put back here: `rewrite` turns every field access and every printed value into a call, and `value` answers
+//! those calls by what Docker's types are. `functions` are the ones that Docker adds.
 
 mod balance;
 mod functions;

@@ -69,6 +69,7 @@ fn values_print_as_docker_types() {
         (r#"{{printf "%v" .NetworkSettings.Ports}}"#, "map[443/tcp:[] 80/tcp:[{0.0.0.0 8080} {:: 8080}]]"),
         ("{{print nil .HostConfig.Binds}}", "<nil> []"),
         // A null stays one in JSON.
+        ("{{json (.HostConfig.Binds)}}", "null"),
         (
             "{{json .NetworkSettings.Ports}} {{json .HostConfig.Binds}} {{.HostConfig.Binds|json}}",
             concat!(
