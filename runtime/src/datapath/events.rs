@@ -1,0 +1,83 @@
+//! Drops as the kernel side tells of them.
+
+use std::net::IpAddr;
+
+use aya::maps::{Map, MapData, RingBuf};
+use runtime_common::maps::Event;
+use runtime_common::{Protocol, Verdict};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+use super::{DatapathError, map_error};
+
+/// One drop. The kernel tells of one per reason, CPU and 10 ms at most; the counters count all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropEvent {
+    /// Name of the verdict.
+    pub verdict: String,
+    /// Index of the interface it was seen on.
+    pub ifindex: u32,
+    /// Source address.
+    pub src: IpAddr,
+    /// Source port in host byte order.
+    pub sport: u16,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Destination port in host byte order.
+    pub dport: u16,
+    /// `tcp`, `udp`, `sctp`, `icmp`, or the protocol's number.
+    pub protocol: String,
+}
+
+impl DropEvent {
+    fn new(e: &Event) -> Option<Self> {
+        let protocol = match (Protocol::from_number(e.protocol), e.protocol) {
+            (Some(p), _) => p.name().to_owned(),
+            (None, 1 | 58) => "icmp".to_owned(),
+            (None, n) => n.to_string(),
+        };
+        Some(DropEvent {
+            verdict: Verdict::from_number(e.verdict)?.name().to_owned(),
+            ifindex: e.ifindex,
+            src: e.tuple.src.to_ip(),
+            sport: u16::from_be(e.tuple.sport),
+            dst: e.tuple.dst.to_ip(),
+            dport: u16::from_be(e.tuple.dport),
+            protocol,
+        })
+    }
+}
+
+/// A stream of drops.
+pub struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Events {
+    pub(super) fn new(map: Map) -> Result<Self, DatapathError> {
+        let ring = RingBuf::try_from(map).map_err(|e| map_error("EVENTS", &e))?;
+        let ring = AsyncFd::register(ring).map_err(|e| map_error("EVENTS", &e))?;
+        Ok(Events { ring })
+    }
+
+    /// Waits for drops and returns those that are there.
+    pub async fn next(&mut self) -> Vec<DropEvent> {
+        let mut found = Vec::new();
+        while found.is_empty() {
+            let Ok(mut guard) = self.ring.readable_mut().await else {
+                return std::future::pending().await;
+            };
+            let ring = guard.get_inner_mut();
+            while let Some(item) = ring.next() {
+                if item.len() == size_of::<Event>() {
+                    // SAFETY: as long as an `Event`, which is plain data; the ring aligns to eight bytes at least, and an
+                    // unaligned read asks for nothing.
+                    let event = unsafe { item.as_ptr().cast::<Event>().read_unaligned() };
+                    found.extend(DropEvent::new(&event));
+                }
+            }
+            guard.clear_ready();
+        }
+        found
+    }
+}

@@ -1,0 +1,217 @@
+//! The kernel side as userspace sees it: loading, attaching, pinning, adopting, and typed views of the maps.
+//!
+//! The pins under the bpffs are the only references: a daemon that dies leaves the programs at work, and the next one
+//! adopts what it finds and replaces programs in place.
+
+mod events;
+mod features;
+mod flows;
+mod hooks;
+mod object;
+mod pins;
+mod state;
+
+pub use events::{DropEvent, Events};
+pub use flows::{FlowCount, Seed};
+pub use features::kernel_release;
+pub use hooks::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
+pub use object::OBJECT;
+pub use pins::{Pins, remove_everything};
+pub use state::{Desired, Operations};
+
+use std::collections::BTreeMap;
+
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::{Ebpf, EbpfLoader};
+use runtime_common::maps::{
+    Address, Config, Endpoint, Flow, FlowKey, LAYOUT, Link, LinkKey, Publication, PublicationKey,
+};
+use runtime_common::{Addr, Verdict};
+
+/// Why the datapath could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The kernel or the rights lack something.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A pin could not be made, read or removed.
+    #[error("{path}: {reason}")]
+    Pin {
+        /// The pin's path.
+        path: String,
+        /// What went wrong, and the remedy where there is one.
+        reason: String,
+    },
+    /// The object could not be loaded.
+    #[error("the kernel refused the datapath: {0}")]
+    Load(String),
+    /// A program could not be attached.
+    #[error("{hook} on {interface}: {reason}")]
+    Attach {
+        /// Which hook.
+        hook: Hook,
+        /// Interface name.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// A map is full.
+    #[error("map {map} is full: it holds {size} entries at most; remove publications, links or containers")]
+    Full {
+        /// Its name.
+        map: &'static str,
+        /// Its size in entries.
+        size: usize,
+    },
+    /// A map could not be read or written.
+    #[error("map {map}: {reason}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What the kernel said.
+        reason: String,
+    },
+}
+
+/// The loaded datapath.
+pub struct Datapath {
+    ebpf: Ebpf,
+    pins: Pins,
+    hooks: hooks::Attached,
+    state: state::State,
+    config: Array<MapData, Config>,
+    flows: HashMap<MapData, FlowKey, Flow>,
+    pending: HashMap<MapData, FlowKey, Flow>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl Datapath {
+    /// Loads the programs, adopting the pinned maps and links of a predecessor where there are some.
+    ///
+    /// # Errors
+    /// Where the kernel or the rights do not suffice, before anything is attached; where pins are of another layout.
+    pub fn load(pins: Pins, hook_options: HookOptions) -> Result<Self, DatapathError> {
+        features::check(&pins)?;
+        pins.prepare()?;
+        pins.check_layout(LAYOUT)?;
+        let mut loader = EbpfLoader::new();
+        for name in pins::MAPS {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|e| DatapathError::Load(chain(&e)))?;
+        let hooks = hooks::Attached::load(&mut ebpf, hook_options)?;
+        let state = state::State::adopt(state::Maps {
+            rules: Array::try_from(take(&mut ebpf, "RULES")?).map_err(|e| map_error("RULES", &e))?,
+            endpoints: hash(&mut ebpf, "ENDPOINTS")?,
+            addresses: hash(&mut ebpf, "ADDRESSES")?,
+            publications: hash(&mut ebpf, "PUBLICATIONS")?,
+            links: hash(&mut ebpf, "LINKS")?,
+        })?;
+        let mut config: Array<MapData, Config> =
+            Array::try_from(take(&mut ebpf, "CONFIG")?).map_err(|e| map_error("CONFIG", &e))?;
+        let enforce = config.get(&0, 0).map_err(|e| map_error("CONFIG", &e))?.enforce;
+        config.set(0, Config { layout: LAYOUT, enforce }, 0).map_err(|e| map_error("CONFIG", &e))?;
+        Ok(Datapath {
+            flows: hash(&mut ebpf, "FLOWS")?,
+            pending: hash(&mut ebpf, "PENDING")?,
+            counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|e| map_error("COUNTERS", &e))?,
+            ebpf,
+            pins,
+            hooks,
+            state,
+            config,
+        })
+    }
+
+    /// Whether drops are carried out: true after a predecessor's start was complete.
+    pub fn enforcing(&self) -> Result<bool, DatapathError> {
+        Ok(self.config.get(&0, 0).map_err(|e| map_error("CONFIG", &e))?.enforce != 0)
+    }
+
+    /// Carries out drops from now on.
+    pub fn enforce(&mut self) -> Result<(), DatapathError> {
+        self.config.set(0, Config { layout: LAYOUT, enforce: 1 }, 0).map_err(|e| map_error("CONFIG", &e))
+    }
+
+    /// Attaches what `wanted` names and is not attached, and detaches what it does not name.
+    ///
+    /// Interfaces that vanish meanwhile are passed over; other errors are collected, and the rest is done.
+    pub fn attach(&mut self, wanted: &BTreeMap<u32, hooks::Role>) -> Vec<DatapathError> {
+        self.hooks.reconcile(&mut self.ebpf, &self.pins, wanted)
+    }
+
+    /// What is attached where.
+    pub fn attached(&self) -> Vec<HookStatus> {
+        self.hooks.status()
+    }
+
+    /// Makes the maps say what `desired` says; returns what had to be changed.
+    ///
+    /// Flows of what goes or changes end first, before anything new is there.
+    pub fn apply(&mut self, desired: &Desired) -> Result<Operations, DatapathError> {
+        self.state.apply(desired)
+    }
+
+    /// Packets by verdict, over all CPUs.
+    pub fn counters(&self) -> Result<Vec<(Verdict, u64)>, DatapathError> {
+        Verdict::ALL
+            .iter()
+            .map(|v| {
+                let values = self.counters.get(&(*v as u32), 0).map_err(|e| map_error("COUNTERS", &e))?;
+                Ok((*v, values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// The drops that the kernel side tells of.
+    pub fn events(&mut self) -> Result<Events, DatapathError> {
+        Events::new(take(&mut self.ebpf, "EVENTS")?)
+    }
+
+    /// Removes flows that are over or idle; returns how many live ones there are.
+    pub fn collect_flows(&mut self) -> Result<FlowCount, DatapathError> {
+        flows::collect(&mut self.flows, &self.pending, &self.state)
+    }
+
+    /// Puts conversations that are older than the datapath into the flow table.
+    pub fn seed(&mut self, seeds: &[Seed]) -> Result<(), DatapathError> {
+        flows::seed(&mut self.flows, &self.state, seeds)
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, DatapathError> {
+    ebpf.take_map(name).ok_or(DatapathError::Map { map: name, reason: "not in the object".into() })
+}
+
+fn hash<K: aya::Pod, V: aya::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, DatapathError> {
+    HashMap::try_from(take(ebpf, name)?).map_err(|e| map_error(name, &e))
+}
+
+fn map_error(map: &'static str, e: &dyn std::error::Error) -> DatapathError {
+    DatapathError::Map { map, reason: chain(e) }
+}
+
+/// An error with its causes, in one line.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    // The verifier's log runs to thousands of lines: its end says what is wrong.
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    if lines.len() > 4 { format!("{} ... {}", lines[0], lines[lines.len() - 3..].join(" | ")) } else { lines.join(" ") }
+}
+
+type EndpointMap = HashMap<MapData, u32, Endpoint>;
+type AddressMap = HashMap<MapData, Addr, Address>;
+type PublicationMap = HashMap<MapData, PublicationKey, Publication>;
+type LinkMap = HashMap<MapData, LinkKey, Link>;
