@@ -101,7 +101,7 @@ pub(super) async fn run(args: RunArgs, globals: &Globals) -> Result<(), Failure>
     let (dry_run, format) = (args.dry_run, Format::parse(args.format.as_deref())?);
     let request = Request::parse(args)?;
     if dry_run {
-        return print_plan(&request, &format, globals).await;
+        return print_plan(request, &format, globals).await;
     }
     if request.interactive && request.tty && !request.detach && !std::io::stdin().is_terminal() {
         // Docker's words.
@@ -117,7 +117,9 @@ pub(super) async fn run(args: RunArgs, globals: &Globals) -> Result<(), Failure>
     start(&request, &engine, &datapath).await
 }
 
-async fn print_plan(request: &Request, format: &Format, globals: &Globals) -> Result<(), Failure> {
+async fn print_plan(mut request: Request, format: &Format, globals: &Globals) -> Result<(), Failure> {
+    request.name_recipient(&|_| false);
+    let request = &request;
     let context = if request.links.is_empty() && !request.publish_all {
         plan::Context::default()
     } else {
@@ -173,6 +175,7 @@ async fn check(mut request: Request, engine: &DockerEngine, datapath: &DatapathC
             holder.id.as_deref().unwrap_or_default()
         )));
     }
+    request.name_recipient(&|name| listed.iter().any(|c| own_name(c) == Some(name)));
     // Before the image: a pull takes long.
     let live = datapath.live_publications().await?;
     conflict::check(&request.publications, &conflict::held(&listed, &live))?;

@@ -1,6 +1,7 @@
 //! The arguments of `run`, understood: everything that can be refused without asking anybody is refused here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 
 use bollard::models::{RestartPolicy, RestartPolicyNameEnum};
@@ -8,7 +9,7 @@ use bollard::models::{RestartPolicy, RestartPolicyNameEnum};
 use super::{Failure, RunArgs, env};
 use crate::model::Port;
 use crate::model::link::{LinkRequest, parse_link};
-use crate::model::names::container_name;
+use crate::model::names::{container_name, generate_name};
 use crate::model::publish::{PublishRequest, first_duplicate, parse_expose, parse_publish};
 
 /// Where the container is to live.
@@ -201,6 +202,16 @@ impl Request {
             self.publish_all = false;
         }
         Ok(())
+    }
+
+    /// Gives a recipient of links a name where it has none: a link's variables tell it.
+    pub(super) fn name_recipient(&mut self, taken: &dyn Fn(&str) -> bool) {
+        if self.name.is_some() || self.links.is_empty() {
+            return;
+        }
+        // Every state of the standard library's hasher is another random one.
+        let name = || generate_name(RandomState::new().build_hasher().finish());
+        self.name = Some(std::iter::repeat_with(name).take(100).find(|n| !taken(n)).unwrap_or_else(name));
     }
 
     /// Ports that the container exposes beyond its image: `--expose`, and the published ones.

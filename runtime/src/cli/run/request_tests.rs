@@ -77,6 +77,16 @@ fn a_link_twice_is_one() {
 }
 
 #[test]
+fn a_recipient_has_a_name() {
+    let mut request = request(&["--link", "db", "x"], NO_ENV).unwrap();
+    let first = std::cell::OnceCell::new();
+    request.name_recipient(&|name| first.set(name.to_owned()).is_ok());
+    let name = request.name.unwrap();
+    assert_ne!(Some(&name), first.get(), "that one was taken");
+    assert_eq!(container_name(&name), Ok(name.as_str()));
+}
+
+#[test]
 fn no_network_no_ports() {
     let request = request(&["--network", "host", "-P", "-p", "80:80", "x"], NO_ENV).unwrap();
     assert!(request.publications.is_empty() && !request.publish_all);
