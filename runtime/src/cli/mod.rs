@@ -1,8 +1,235 @@
 //! The command line: one file a command.
 
+pub mod datapath_client;
+pub mod display;
+mod inspect;
+pub mod output;
+mod port;
+mod ps;
+mod run;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::engine::EngineError;
+use crate::engine::docker::DockerEngine;
+use datapath_client::DatapathClient;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// Bad input: exit status 2, and one line that quotes the offending text.
+    Usage(String),
+    /// The operation failed: exit status 1, and one line that names the thing and the remedy.
+    Failed(anyhow::Error),
+    /// The same with an exit status of its own.
+    FailedWith(u8, anyhow::Error),
+    /// Nothing to say: the exit status alone, such as a container's.
+    Status(u8),
+}
+
+impl Failure {
+    /// The exit status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 2,
+            Failure::Failed(_) => 1,
+            Failure::FailedWith(status, _) | Failure::Status(status) => *status,
+        }
+    }
+
+    /// The line for stderr, without a prefix.
+    pub fn message(&self) -> Option<String> {
+        let text = match self {
+            Failure::Usage(text) => text.clone(),
+            Failure::Failed(e) | Failure::FailedWith(_, e) => format!("{e:#}"),
+            Failure::Status(_) => return None,
+        };
+        Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(e: anyhow::Error) -> Self {
+        Failure::Failed(e)
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(e: EngineError) -> Self {
+        Failure::Failed(e.into())
+    }
+}
+
+/// Published ports and links of Docker containers, in eBPF.
+#[derive(Debug, Parser)]
+#[command(name = "runtime", version, max_term_width = 100, subcommand_required = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command knows.
+#[derive(Clone, Debug, Args)]
+pub struct Globals {
+    /// The Docker Engine: unix:///PATH or tcp://HOST:PORT [default: unix:///var/run/docker.sock]
+    #[arg(long, global = true, env = "DOCKER_HOST", value_name = "ADDRESS", hide_env_values = true)]
+    pub docker_host: Option<String>,
+    /// Where the daemon keeps its socket (runtime.sock) and its pid file
+    #[arg(
+        long,
+        global = true,
+        env = "RUNTIME_RUN_DIR",
+        value_name = "DIRECTORY",
+        default_value = "/run/runtime",
+        hide_env_values = true
+    )]
+    pub run_dir: PathBuf,
+    /// Where links and publications made on running containers are kept
+    #[arg(
+        long,
+        global = true,
+        env = "RUNTIME_STATE_DIR",
+        value_name = "DIRECTORY",
+        default_value = "/var/lib/runtime",
+        hide_env_values = true
+    )]
+    pub state_dir: PathBuf,
+    /// Where in a BPF file system programs, maps and links are pinned
+    #[arg(
+        long,
+        global = true,
+        env = "RUNTIME_BPFFS",
+        value_name = "DIRECTORY",
+        default_value = "/sys/fs/bpf/runtime",
+        hide_env_values = true
+    )]
+    pub bpffs: PathBuf,
+}
+
+impl Globals {
+    /// Connects to the Engine.
+    ///
+    /// # Errors
+    /// Bad input for an address that is none, else what the attempt said.
+    pub async fn engine(&self) -> Result<DockerEngine, Failure> {
+        match DockerEngine::connect(self.docker_host.as_deref()).await {
+            // Before any answer, there is only the address to refuse.
+            Err(EngineError::Refused(reason)) => Err(Failure::Usage(reason)),
+            other => Ok(other?),
+        }
+    }
+
+    /// The way to the daemon; nothing is sent yet.
+    pub fn datapath(&self) -> DatapathClient {
+        DatapathClient::new(&self.run_dir)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a container, start it, and return once its ports and links are served
+    Run(Box<run::RunArgs>),
+    /// List containers
+    Ps(ps::PsArgs),
+    /// List a container's published ports, or those of one port of it
+    Port(port::PortArgs),
+    /// Print what the Engine knows of containers, with live publications
+    Inspect(inspect::InspectArgs),
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let globals = cli.globals;
+    match cli.command {
+        Command::Run(args) => run::run(*args, &globals).await,
+        Command::Ps(args) => ps::run(args, &globals).await,
+        Command::Port(args) => port::run(args, &globals).await,
+        Command::Inspect(args) => inspect::run(args, &globals).await,
+    }
+}
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return finish(explain(&e)),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return finish(Err(anyhow::Error::new(e).context("cannot start threads").into())),
+    };
+    let result = runtime.block_on(dispatch(cli));
+    // A read of the terminal may still be waiting for a key.
+    runtime.shutdown_background();
+    finish(result)
+}
+
+fn finish(result: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    if let Some(message) = failure.message() {
+        eprintln!("Error: {message}");
+    }
+    ExitCode::from(failure.status())
+}
+
+/// Help and version are printed; the rest is bad input. Clap tells of it over several lines: its first paragraph says what is
+/// wrong, and quotes it.
+fn explain(e: &clap::Error) -> Result<(), Failure> {
+    let text = e.render().to_string();
+    match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::print(&text),
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(Failure::Usage("no command given; `runtime --help` lists them".to_owned()))
+        }
+        _ => {
+            let first = text.split("\n\n").next().unwrap_or_default();
+            Err(Failure::Usage(first.trim_start_matches("error: ").to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(arguments: &[&str]) -> String {
+        let e = Cli::try_parse_from(arguments).expect_err("taken");
+        let failure = explain(&e).expect_err("taken");
+        assert_eq!(failure.status(), 2);
+        failure.message().expect("no message")
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn refusals_are_one_line_and_quote() {
+        for (arguments, quoted) in [
+            (&["runtime", "fly"][..], "'fly'"),
+            (&["runtime", "ps", "--bogus"], "'--bogus'"),
+            (&["runtime", "run"], "<IMAGE>"),
+            (&["runtime", "port"], "<CONTAINER>"),
+            (&["runtime", "run", "--restart"], "'--restart <POLICY>'"),
+            (&["runtime"], "no command"),
+        ] {
+            let message = refusal(arguments);
+            assert!(message.contains(quoted), "{message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let cli = Cli::try_parse_from(["runtime", "ps", "--docker-host", "tcp://h:1", "--run-dir", "/x"]).unwrap();
+        assert_eq!(cli.globals.docker_host.as_deref(), Some("tcp://h:1"));
+        assert_eq!(cli.globals.run_dir, PathBuf::from("/x"));
+    }
 }

@@ -145,10 +145,14 @@ fn endpoints(networks: &HashMap<String, EndpointSettings>, names: &Names) -> Vec
     let mut all: Vec<Endpoint> = networks
         .iter()
         .filter_map(|(name, e)| {
-            // Empty until the container has been started once.
-            let network = e.network_id.clone().filter(|id| !id.is_empty());
+            let known = e.network_id.clone().filter(|id| !id.is_empty());
+            // The id of a network is that of the last start, if any: the Engine makes its default one anew with every restart
+            // of its own.
+            let current = || names.network(name).map(str::to_owned);
+            let connected = e.endpoint_id.as_deref().is_some_and(|id| !id.is_empty());
+            let network = if connected { known.or_else(current) } else { current().or(known) };
             Some(Endpoint {
-                network: network.or_else(|| names.network(name).map(str::to_owned))?,
+                network: network?,
                 id: e.endpoint_id.clone().unwrap_or_default(),
                 mac: e.mac_address.as_deref().and_then(mac),
                 ipv4: e.ip_address.as_deref().and_then(address),

@@ -91,6 +91,15 @@ fn a_container_that_never_ran() {
 }
 
 #[test]
+fn a_stopped_container_is_on_the_network_that_has_the_name_now() {
+    let mut inspect: ContainerInspectResponse =
+        serde_json::from_str(include_str!("../fixtures/container_stopped.json")).unwrap();
+    let networks = inspect.network_settings.as_mut().unwrap().networks.as_mut().unwrap();
+    networks.get_mut("bridge").unwrap().network_id = Some("of an earlier day".into());
+    assert_eq!(container(inspect, &names()).unwrap().endpoints[0].network, BRIDGE);
+}
+
+#[test]
 fn published_ports_are_exposed_even_while_stopped() {
     let mut inspect: ContainerInspectResponse =
         serde_json::from_str(include_str!("../fixtures/container_stopped.json")).unwrap();

@@ -1,0 +1,142 @@
+//! Ports that somebody has already published.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bollard::models::ContainerSummary;
+use runtime_common::Protocol;
+
+use super::Failure;
+use crate::cli::datapath_client::LivePublication;
+use crate::engine::docker::convert::own_name;
+use crate::model::publish::PublishRequest;
+
+/// A host port that a running container has.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    container: String,
+    address: IpAddr,
+    port: u16,
+    protocol: Protocol,
+}
+
+/// What listed containers have published, at their start or since.
+pub(super) fn held(listed: &[ContainerSummary], live: &[LivePublication]) -> Vec<Held> {
+    let mut all = Vec::new();
+    for container in listed {
+        let name = own_name(container).unwrap_or_default();
+        for port in container.ports.iter().flatten() {
+            let address = port.ip.as_deref().and_then(|ip| ip.parse().ok());
+            let protocol = port.typ.and_then(|t| t.to_string().parse().ok());
+            if let (Some(address), Some(port), Some(protocol)) = (address, port.public_port, protocol) {
+                all.push(Held { container: name.to_owned(), address, port, protocol });
+            }
+        }
+        for publication in live.iter().filter(|l| Some(&l.container) == container.id.as_ref()).map(|l| &l.publication) {
+            all.push(Held {
+                container: name.to_owned(),
+                address: publication.host_addr,
+                port: publication.host_port,
+                protocol: publication.container_port.protocol,
+            });
+        }
+    }
+    all
+}
+
+/// Refuses requests that cannot be met, naming who has the port. One of a range is enough; a random one is always there.
+pub(super) fn check(requests: &[PublishRequest], held: &[Held]) -> Result<(), Failure> {
+    for request in requests {
+        let Some(ports) = request.host_ports.clone() else { continue };
+        let addresses: Vec<IpAddr> = match request.host_addr {
+            Some(address) => vec![address],
+            None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        };
+        let protocol = request.container_port.protocol;
+        let holder = |port: u16| {
+            addresses.iter().find_map(|address| {
+                let holds = |h: &&Held| h.port == port && h.protocol == protocol && overlap(*address, h.address);
+                held.iter().find(holds).map(|h| (address, h))
+            })
+        };
+        let (first, last) = (*ports.start(), *ports.end());
+        // All of them are taken only if every single one is.
+        let mut taken = None;
+        for port in ports {
+            match holder(port) {
+                Some(found) => taken = taken.or(Some(found)),
+                None => {
+                    taken = None;
+                    break;
+                }
+            }
+        }
+        let Some((address, holder)) = taken else { continue };
+        return Err(Failure::Failed(if first == last {
+            anyhow::anyhow!(
+                "port {first}/{protocol} on {address} is already published by container \"{}\"",
+                holder.container
+            )
+        } else {
+            anyhow::anyhow!(
+                "no port of {first}-{last}/{protocol} on {address} is free: {first} is already published by container \"{}\"",
+                holder.container
+            )
+        }));
+    }
+    Ok(())
+}
+
+/// Whether one socket address hides the other: the same, or either is every address of the family.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::publish::parse_publish;
+
+    fn conflict(spec: &str) -> Option<String> {
+        let listed: Vec<ContainerSummary> =
+            serde_json::from_str(include_str!("../../engine/fixtures/containers.json")).unwrap();
+        let stopped = listed.iter().find(|c| own_name(c) == Some("dbc")).and_then(|c| c.id.clone()).unwrap();
+        let publication = crate::model::Publication {
+            host_addr: "192.0.2.1".parse().unwrap(),
+            host_port: 4000,
+            container_port: "5432/tcp".parse().unwrap(),
+        };
+        let live = [LivePublication { container: stopped, publication }];
+        check(&parse_publish(spec).unwrap(), &held(&listed, &live)).err().and_then(|f| f.message())
+    }
+
+    #[test]
+    fn a_taken_port_names_its_holder() {
+        for (spec, address, port, container) in [
+            ("81:80", "0.0.0.0", "81/tcp", "webc"),
+            ("127.0.0.1:81:9", "127.0.0.1", "81/tcp", "webc"),
+            ("[::1]:81:9", "::1", "81/tcp", "webc"),
+            ("8080:80", "0.0.0.0", "8080/tcp", "web"),
+            ("5353:53/udp", "0.0.0.0", "5353/udp", "web"),
+            ("4000:1", "0.0.0.0", "4000/tcp", "dbc"),
+            ("80-81:80-81", "0.0.0.0", "81/tcp", "webc"),
+        ] {
+            let expected = format!("port {port} on {address} is already published by container \"{container}\"");
+            assert_eq!(conflict(spec), Some(expected), "{spec}");
+        }
+    }
+
+    #[test]
+    fn free_ports() {
+        for spec in ["81:80/udp", "5353:53", "192.0.2.1:8080:80", "[::]:8080:80", "192.0.2.2:4000:1", "80", "80-82:80"]
+        {
+            assert_eq!(conflict(spec), None, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_range_without_a_free_port() {
+        let message = conflict("32768-32771:80").unwrap();
+        assert!(message.contains("32768-32771/tcp") && message.contains("\"web\""), "{message}");
+        assert_eq!(conflict("32768-32772:80"), None);
+    }
+}
