@@ -6,5 +6,7 @@
 pub mod cli;
 pub mod datapath;
 pub mod engine;
+pub mod host;
 pub mod model;
+pub mod reconcile;
 pub mod template;

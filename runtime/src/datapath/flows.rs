@@ -164,12 +164,8 @@ fn entries(seed: &Seed, rule: u32) -> [(FlowKey, Flow); 2] {
         ),
     };
     let forward = Flow { to: tuple, state: FLOW_ANSWERED, pair_zone: zone as u8, ..forward };
-    let reply = Flow {
-        to: tuple.reversed(),
-        state: FLOW_ANSWERED | FLOW_REPLY,
-        pair_zone: Zone::Endpoint as u8,
-        ..reply
-    };
+    let reply =
+        Flow { to: tuple.reversed(), state: FLOW_ANSWERED | FLOW_REPLY, pair_zone: Zone::Endpoint as u8, ..reply };
     [
         (FlowKey::new(tuple, seed.protocol, Zone::Endpoint), forward),
         (FlowKey::new(tuple.reversed(), seed.protocol, zone), reply),

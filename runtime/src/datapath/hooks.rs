@@ -185,14 +185,7 @@ impl Attached {
         }
     }
 
-    fn attach(
-        &self,
-        ebpf: &mut Ebpf,
-        pins: &Pins,
-        ifindex: u32,
-        hook: Hook,
-        name: &str,
-    ) -> Result<Held, String> {
+    fn attach(&self, ebpf: &mut Ebpf, pins: &Pins, ifindex: u32, hook: Hook, name: &str) -> Result<Held, String> {
         let path = pin_path(pins, (ifindex, hook));
         if hook == Hook::UplinkXdp {
             let p: &mut Xdp = program(ebpf, hook).map_err(|e| e.to_string())?;
@@ -251,17 +244,16 @@ impl Attached {
 
 /// Physical devices whose drivers run XDP before they build packets. Everything virtual has built them already.
 fn is_fast_with_xdp(name: &str) -> bool {
-    const DRIVERS: &[&str] = &["mlx5_core", "mlx4_en", "i40e", "ice", "ixgbe", "igb", "igc", "bnxt_en", "ena", "nfp", "qede"];
+    const DRIVERS: &[&str] =
+        &["mlx5_core", "mlx4_en", "i40e", "ice", "ixgbe", "igb", "igc", "bnxt_en", "ena", "nfp", "qede"];
     let driver = std::fs::read_link(format!("/sys/class/net/{name}/device/driver"));
-    driver.ok().and_then(|d| d.file_name().map(|f| f.to_string_lossy().into_owned())).is_some_and(|d| DRIVERS.contains(&d.as_str()))
+    driver
+        .ok()
+        .and_then(|d| d.file_name().map(|f| f.to_string_lossy().into_owned()))
+        .is_some_and(|d| DRIVERS.contains(&d.as_str()))
 }
 
-fn attach_tcx(
-    p: &mut SchedClassifier,
-    path: &Path,
-    name: &str,
-    hook: Hook,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn attach_tcx(p: &mut SchedClassifier, path: &Path, name: &str, hook: Hook) -> Result<(), Box<dyn std::error::Error>> {
     if path.exists() {
         let adopted = PinnedLink::from_pin(path)
             .map_err(Box::<dyn std::error::Error>::from)

@@ -12,8 +12,8 @@ mod pins;
 mod state;
 
 pub use events::{DropEvent, Events};
-pub use flows::{FlowCount, Seed};
 pub use features::kernel_release;
+pub use flows::{FlowCount, Seed, SeedKind};
 pub use hooks::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
 pub use pins::{Pins, remove_everything};

@@ -116,10 +116,17 @@ impl State {
         let slots = &self.slots;
         let rule = |generation| slots.of.get(&generation).copied().unwrap_or_default();
         // Addresses before endpoints: a container that is opened finds its siblings known as such.
-        write("ADDRESSES", &mut self.maps.addresses, &mut self.current.addresses, &desired.addresses, &mut ops, |a| *a)?;
-        write("PUBLICATIONS", &mut self.maps.publications, &mut self.current.publications, &desired.publications, &mut ops, |p| {
-            Publication { rule: rule(p.generation), ..*p }
+        write("ADDRESSES", &mut self.maps.addresses, &mut self.current.addresses, &desired.addresses, &mut ops, |a| {
+            *a
         })?;
+        write(
+            "PUBLICATIONS",
+            &mut self.maps.publications,
+            &mut self.current.publications,
+            &desired.publications,
+            &mut ops,
+            |p| Publication { rule: rule(p.generation), ..*p },
+        )?;
         write("LINKS", &mut self.maps.links, &mut self.current.links, &desired.links, &mut ops, |l| Link {
             rule: rule(l.generation),
             ..*l
@@ -190,7 +197,10 @@ fn check_size(map: &'static str, wanted: usize, size: usize) -> Result<(), Datap
     if wanted > size { Err(DatapathError::Full { map, size }) } else { Ok(()) }
 }
 
-fn read<K: Pod + Ord, V: Pod>(name: &'static str, map: &HashMap<MapData, K, V>) -> Result<BTreeMap<K, V>, DatapathError> {
+fn read<K: Pod + Ord, V: Pod>(
+    name: &'static str,
+    map: &HashMap<MapData, K, V>,
+) -> Result<BTreeMap<K, V>, DatapathError> {
     map.iter().collect::<Result<_, MapError>>().map_err(|e| map_error(name, &e))
 }
 

@@ -5,6 +5,7 @@ mod container;
 pub mod environment;
 pub mod hosts;
 pub mod link;
+pub mod live;
 pub mod names;
 pub mod publish;
 

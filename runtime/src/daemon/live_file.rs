@@ -1,0 +1,50 @@
+//! Live changes on disk.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::model::live::Live;
+
+/// Live changes, and the file that keeps them over restarts.
+pub struct LiveFile {
+    path: PathBuf,
+    live: Live,
+}
+
+impl LiveFile {
+    /// Reads the file of a state directory; a missing one has no changes.
+    pub fn open(state_dir: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
+        let path = state_dir.join("live.json");
+        let live = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+                format!("{} cannot be understood: mend it, or move it away to start without live changes", path.display())
+            })?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Live::default(),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        Ok(LiveFile { path, live })
+    }
+
+    /// The changes.
+    pub fn get(&self) -> &Live {
+        &self.live
+    }
+
+    /// Puts other changes in their place: on disk first, so that nothing is in force that a restart forgets.
+    pub fn set(&mut self, live: Live) -> anyhow::Result<()> {
+        let temporary = self.path.with_extension("json.new");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&serde_json::to_vec_pretty(&live)?)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &self.path)
+        };
+        write().with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.live = live;
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! The daemon: follows the engine and the host, keeps the kernel side true, and answers the command line.
+
+mod api;
+mod changes;
+mod hosts_files;
+mod live_file;
+mod lock;
+mod ports;
+mod report;
+mod takeover;
+mod world;
+
+pub use api::{LinkRow, Request, Status};
+pub use lock::{DaemonLock, LockError};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::StreamExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::datapath::{Datapath, HookOptions, Pins, remove_everything};
+use crate::engine::{Engine, EngineError, Event};
+use crate::host::Netlink;
+use crate::model::{Container, Network, Snapshot};
+use crate::reconcile;
+use world::World;
+
+/// How the daemon is to run.
+pub struct Options {
+    /// Folder of its socket, lock and log.
+    pub run_dir: PathBuf,
+    /// Folder of what must survive it.
+    pub state_dir: PathBuf,
+    /// Folder of the pins.
+    pub bpffs: PathBuf,
+    /// How programs are attached.
+    pub hooks: HookOptions,
+    /// What is isolated, and which interfaces are uplinks.
+    pub reconcile: reconcile::Options,
+}
+
+/// What the loop hears of.
+enum Input {
+    Engine(Event),
+    EngineGone,
+    EngineBack(Box<Snapshot>, String),
+    Container(String, Result<Box<Container>, EngineError>),
+    Network(String, Result<Box<Network>, EngineError>),
+    Host,
+    Request(Request, oneshot::Sender<api::Answer>),
+}
+
+/// Room for events while one is being dealt with.
+const QUEUE: usize = 1024;
+/// How often flows that are over are collected.
+const COLLECT: Duration = Duration::from_secs(5);
+/// How often an engine that is away is looked for.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until a signal or a `down` request ends it. `ready` is called once everything is served.
+///
+/// # Errors
+/// Where it cannot start; nothing is left half made then.
+pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()) -> anyhow::Result<()> {
+    let _lock = DaemonLock::take(&options.run_dir)?;
+    let version = engine.version().await?;
+    let (inputs, mut queue) = mpsc::channel(QUEUE);
+
+    // Subscribed before the state is read: what happens in between is heard of.
+    let mut changes = Netlink::changes()?;
+    let netlink = Netlink::connect()?;
+    let events = engine.events().await?;
+    let snapshot = engine.snapshot().await?;
+
+    let adopted = Pins::new(&options.bpffs).exist();
+    let started = async {
+        let datapath = Datapath::load(Pins::new(&options.bpffs), options.hooks)?;
+        let live = live_file::LiveFile::open(&options.state_dir)?;
+        let mut world = World::new(datapath, netlink, live, options.reconcile.clone(), version)?;
+        world.take_over(snapshot).await?;
+        anyhow::Ok(world)
+    };
+    let mut world = match started.await {
+        Ok(world) => world,
+        Err(e) => {
+            if !adopted {
+                let _ = remove_everything(&Pins::new(&options.bpffs));
+            }
+            return Err(e);
+        }
+    };
+    let mut drops = world.drop_events()?;
+    let socket = api::listen(&options.run_dir, inputs.clone())?;
+    follow_engine(engine.clone(), events, inputs.clone());
+    let host_inputs = inputs.clone();
+    tokio::spawn(async move {
+        while changes.next().await.is_some() {
+            if host_inputs.send(Input::Host).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut collect = tokio::time::interval(COLLECT);
+    collect.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ready();
+
+    let down = loop {
+        tokio::select! {
+            Some(input) = queue.recv() => {
+                let mut refresh = Refresh { engine: &engine, inputs: &inputs };
+                let mut end = world.handle(input, &mut refresh);
+                // Everything that is there already is one change.
+                while let Ok(input) = queue.try_recv() {
+                    end = world.handle(input, &mut refresh).or(end);
+                }
+                world.reconcile().await;
+                if let Some(answer) = end {
+                    break Some(answer);
+                }
+            }
+            found = drops.next() => world.report_drops(found),
+            _ = collect.tick() => world.collect(),
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+        }
+    };
+    drop(socket);
+    let Some(answer) = down else {
+        // The pins keep the datapath at work; the next daemon adopts it.
+        return Ok(());
+    };
+    drop(world);
+    let result = remove_everything(&Pins::new(&options.bpffs));
+    let _ = answer.send(match &result {
+        Ok(_) => Ok(serde_json::Value::Null),
+        Err(e) => Err(api::Refusal::failed(e)),
+    });
+    // The answer is written by its connection's own task.
+    tokio::task::yield_now().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    result?;
+    Ok(())
+}
+
+/// Hears the engine's events; when it goes away, waits until it is back and takes everything anew.
+fn follow_engine(
+    engine: Arc<dyn Engine>,
+    mut events: futures_util::stream::BoxStream<'static, Event>,
+    inputs: mpsc::Sender<Input>,
+) {
+    tokio::spawn(async move {
+        loop {
+            while let Some(event) = events.next().await {
+                if inputs.send(Input::Engine(event)).await.is_err() {
+                    return;
+                }
+            }
+            if inputs.send(Input::EngineGone).await.is_err() {
+                return;
+            }
+            events = loop {
+                tokio::time::sleep(RETRY).await;
+                let Ok(events) = engine.events().await else { continue };
+                let (Ok(snapshot), Ok(version)) = (engine.snapshot().await, engine.version().await) else { continue };
+                if inputs.send(Input::EngineBack(Box::new(snapshot), version)).await.is_err() {
+                    return;
+                }
+                break events;
+            };
+        }
+    });
+}
+
+/// Asks the engine anew, beside the loop: an answer about a container that is being started can take long.
+struct Refresh<'a> {
+    engine: &'a Arc<dyn Engine>,
+    inputs: &'a mpsc::Sender<Input>,
+}
+
+impl Refresh<'_> {
+    fn container(&mut self, id: &str) {
+        let (engine, inputs, id) = (self.engine.clone(), self.inputs.clone(), id.to_owned());
+        tokio::spawn(async move {
+            let result = engine.container(&id).await.map(Box::new);
+            let _ = inputs.send(Input::Container(id, result)).await;
+        });
+    }
+
+    fn network(&mut self, id: &str) {
+        let (engine, inputs, id) = (self.engine.clone(), self.inputs.clone(), id.to_owned());
+        tokio::spawn(async move {
+            let result = engine.network(&id).await.map(Box::new);
+            let _ = inputs.send(Input::Network(id, result)).await;
+        });
+    }
+}

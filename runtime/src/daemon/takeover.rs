@@ -1,0 +1,67 @@
+//! Taking over a running host: conversations that are older than the datapath go on.
+
+use std::net::IpAddr;
+
+use runtime_common::maps::{ADDRESS_ENDPOINT, LinkKey};
+use runtime_common::packet::TCP;
+
+use crate::datapath::{Seed, SeedKind};
+use crate::host::{Socket, established};
+use crate::model::Snapshot;
+use crate::model::live::Live;
+use crate::reconcile::{EndpointPlan, Plan};
+
+/// The conversations of every served container that the rules of before and of now both allow.
+pub fn seeds(plan: &Plan, snapshot: &Snapshot, live: &Live) -> Vec<Seed> {
+    let mut found = Vec::new();
+    for container in snapshot.containers.values().filter(|c| c.running && c.pid != 0) {
+        // Gone meanwhile: it has no conversations.
+        let Ok(sockets) = established(container.pid) else { continue };
+        let published: Vec<_> =
+            live.publications_of(container).into_iter().filter(|p| !p.closed).map(|p| p.publication.container_port).collect();
+        for socket in sockets {
+            let own = plan.endpoints_of(&container.id).find(|e| e.address_like(&socket.local.ip()) == Some(socket.local.ip()));
+            let Some(endpoint) = own else { continue };
+            let is_published = published
+                .iter()
+                .any(|p| p.number == socket.local.port() && p.protocol.number() == socket.protocol);
+            found.extend(seed(plan, endpoint, &socket, is_published));
+        }
+    }
+    found
+}
+
+fn seed(plan: &Plan, endpoint: &EndpointPlan, socket: &Socket, is_published: bool) -> Option<Seed> {
+    let by_stack = Seed {
+        local: socket.local,
+        remote: socket.remote,
+        protocol: socket.protocol,
+        generation: endpoint.generation,
+        kind: SeedKind::Stack { ifindex: endpoint.ifindex },
+    };
+    let remote: IpAddr = socket.remote.ip();
+    let sibling = plan.desired.addresses.get(&remote.into()).is_some_and(|a| a.kind == ADDRESS_ENDPOINT);
+    if !sibling {
+        return Some(by_stack);
+    }
+    let key = LinkKey {
+        recipient: socket.local.ip().into(),
+        source: remote.into(),
+        port: socket.remote.port().to_be(),
+        protocol: socket.protocol,
+        reserved: 0,
+    };
+    if let Some(link) = plan.desired.links.get(&key) {
+        let source = plan.endpoints.iter().find(|e| e.address_like(&remote) == Some(remote))?;
+        return Some(Seed {
+            generation: link.generation,
+            kind: SeedKind::Link {
+                recipient: (endpoint.ifindex, endpoint.mac),
+                source: (source.ifindex, source.mac),
+            },
+            ..by_stack
+        });
+    }
+    // A sibling that came through the host's address: the engine's rules carry it.
+    (is_published && socket.protocol == TCP).then_some(by_stack)
+}

@@ -1,0 +1,58 @@
+//! The host's network as netlink tells of it: interfaces, addresses, and which container is behind which interface.
+
+mod netlink;
+mod sockets;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+pub use netlink::{Netlink, NetlinkError, is_global};
+pub use sockets::{Socket, established};
+
+/// An interface of the host's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Index of the bridge or bond that it belongs to.
+    pub master: Option<u32>,
+    /// For a veth whose other end is in another namespace: the kernel's id of that namespace, and the peer's index there.
+    pub peer: Option<(i32, u32)>,
+    /// Whether it is a veth.
+    pub is_veth: bool,
+    /// Whether it is a bridge.
+    pub is_bridge: bool,
+    /// Whether it has Ethernet frames.
+    pub is_ethernet: bool,
+    /// Whether it is a loopback interface.
+    pub is_loopback: bool,
+}
+
+/// Everything that decisions ask of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Interfaces by index.
+    pub interfaces: BTreeMap<u32, Interface>,
+    /// Addresses with the index of their interface.
+    pub addresses: Vec<(IpAddr, u32)>,
+    /// The kernel's ids of containers' network namespaces, by container id.
+    pub namespaces: BTreeMap<String, i32>,
+    /// MAC addresses of veths' other ends, by the index of this end.
+    pub peer_macs: BTreeMap<u32, [u8; 6]>,
+}
+
+impl Host {
+    /// The interface of that name.
+    pub fn by_name(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.values().find(|i| i.name == name)
+    }
+
+    /// Addresses of an interface.
+    pub fn addresses_of(&self, index: u32) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().filter(move |(_, i)| *i == index).map(|(a, _)| *a)
+    }
+}

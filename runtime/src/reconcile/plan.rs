@@ -1,0 +1,364 @@
+//! The plan: which interfaces are what, what the maps are to say, and what /etc/hosts of recipients is to say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use runtime_common::maps::{
+    ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Link, LinkKey,
+    PUBLICATION_CLOSED, Publication, PublicationKey,
+};
+use runtime_common::packet::{ICMP, ICMPV6};
+use runtime_common::{Addr, Protocol};
+use serde::{Deserialize, Serialize};
+
+use super::generation::generation;
+use crate::datapath::{Desired, Role};
+use crate::host::Host;
+use crate::model::hosts::{HostsEntry, link_entries};
+use crate::model::live::{EffectiveLink, EffectivePublication, Live};
+use crate::model::{Container, Network, Port, Snapshot};
+
+/// The label that isolates a network.
+pub const ISOLATE_LABEL: &str = "runtime.isolate";
+
+/// Which networks are isolated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolate {
+    /// Every bridge network.
+    All,
+    /// The engine's default bridge, and networks labelled `runtime.isolate=true`.
+    #[default]
+    Default,
+    /// None: publications are served, and containers talk as the engine lets them.
+    None,
+}
+
+/// What the user asked of the whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Which networks are isolated.
+    pub isolate: Isolate,
+    /// Names of uplinks; empty to find them.
+    pub uplinks: Vec<String>,
+}
+
+/// A container on a network, as it is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPlan {
+    /// The container's full id.
+    pub container: String,
+    /// The network's full id.
+    pub network: String,
+    /// Whether the network is isolated.
+    pub isolated: bool,
+    /// Host-side interface.
+    pub ifindex: u32,
+    /// The network's bridge.
+    pub bridge: u32,
+    /// The container's MAC address.
+    pub mac: [u8; 6],
+    /// Its IPv4 address.
+    pub ipv4: Option<std::net::Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ipv6: Option<std::net::Ipv6Addr>,
+    /// Its generation.
+    pub generation: u64,
+}
+
+impl EndpointPlan {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ipv4.map(IpAddr::from).into_iter().chain(self.ipv6.map(IpAddr::from))
+    }
+
+    /// Its address of the same family as `like`.
+    pub fn address_like(&self, like: &IpAddr) -> Option<IpAddr> {
+        self.addresses().find(|a| a.is_ipv4() == like.is_ipv4())
+    }
+}
+
+/// What links want of a recipient's /etc/hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostsPlan {
+    /// The recipient's full id.
+    pub container: String,
+    /// The file on the host.
+    pub path: PathBuf,
+    /// Lines of its links.
+    pub entries: Vec<HostsEntry>,
+    /// Aliases that are gone.
+    pub removed: Vec<String>,
+}
+
+/// Everything that is to be so.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Interfaces that programs belong on.
+    pub roles: BTreeMap<u32, Role>,
+    /// What the maps are to say.
+    pub desired: Desired,
+    /// Recipients' hosts files.
+    pub hosts: Vec<HostsPlan>,
+    /// Endpoints that are served.
+    pub endpoints: Vec<EndpointPlan>,
+    /// What cannot be served, and why: a line each.
+    pub problems: Vec<String>,
+}
+
+impl Plan {
+    /// Endpoints of a container.
+    pub fn endpoints_of<'p>(&'p self, container: &'p str) -> impl Iterator<Item = &'p EndpointPlan> {
+        self.endpoints.iter().filter(move |e| e.container == container)
+    }
+
+    /// Whether every endpoint of a container on a bridge network is open.
+    pub fn serves(&self, container: &Container, snapshot: &Snapshot) -> bool {
+        let on_bridges = container
+            .endpoints
+            .iter()
+            .filter(|e| !e.id.is_empty() && snapshot.networks.get(&e.network).is_some_and(|n| n.driver == "bridge"));
+        container.running
+            && on_bridges.into_iter().all(|e| self.endpoints_of(&container.id).any(|p| p.network == e.network))
+    }
+}
+
+/// Makes the plan.
+pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) -> Plan {
+    let mut p = Plan::default();
+    for network in snapshot.networks.values().filter(|n| n.driver == "bridge") {
+        add_network(&mut p, snapshot, host, network, options);
+    }
+    add_uplinks(&mut p, snapshot, host, options);
+    for (address, _) in host.addresses.iter().filter(|(a, _)| !a.is_loopback()) {
+        let known = Address { kind: ADDRESS_HOST, ..Address::default() };
+        p.desired.addresses.insert((*address).into(), known);
+    }
+    for endpoint in &p.endpoints {
+        add_endpoint(&mut p.desired, host, endpoint);
+    }
+    for container in snapshot.containers.values() {
+        add_publications(&mut p, snapshot, live, container);
+        add_links(&mut p, snapshot, live, container);
+    }
+    p
+}
+
+fn is_isolated(network: &Network, options: &Options) -> bool {
+    match options.isolate {
+        Isolate::All => true,
+        Isolate::None => false,
+        Isolate::Default => network.is_default_bridge || network.labels.get(ISOLATE_LABEL).is_some_and(|v| v == "true"),
+    }
+}
+
+/// The interfaces of a network, and whose they are. One that is nobody's (yet) stays closed.
+fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network, options: &Options) {
+    let Some(bridge) = network.bridge.as_deref().and_then(|name| host.by_name(name)) else {
+        // The engine makes the bridge with the network, but one that was lost comes back only with its next start.
+        if network.endpoints.values().any(|e| !e.id.is_empty()) {
+            p.problems.push(format!("network {}: its bridge {:?} is not there", network.name, network.bridge));
+        }
+        return;
+    };
+    let ports = host.interfaces.values().filter(|i| i.master == Some(bridge.index) && i.is_veth);
+    for port in ports.clone() {
+        p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false });
+    }
+    for container in snapshot.containers.values() {
+        // The network knows an endpoint before the engine answers questions about the container itself.
+        let own = container.endpoints.iter().find(|e| e.network == network.id && container.running);
+        let Some(e) = network.endpoints.get(&container.id).or(own).filter(|e| !e.id.is_empty()) else { continue };
+        let (Some(mac), true) = (e.mac, e.ipv4.is_some() || e.ipv6.is_some()) else { continue };
+        let namespace = host.namespaces.get(&container.id);
+        let port = ports.clone().find(|i| match (namespace, i.peer) {
+            (Some(id), Some((peer, _))) => *id == peer,
+            (None, _) => host.peer_macs.get(&i.index) == Some(&mac),
+            _ => false,
+        });
+        let Some(port) = port else { continue };
+        p.endpoints.push(EndpointPlan {
+            container: container.id.clone(),
+            network: network.id.clone(),
+            isolated: is_isolated(network, options),
+            ifindex: port.index,
+            bridge: bridge.index,
+            mac,
+            ipv4: e.ipv4,
+            ipv6: e.ipv6,
+            generation: generation(&["endpoint", &container.id, &network.id, &e.id]),
+        });
+    }
+}
+
+/// Where outside traffic comes in: what has an address that outsiders know and is none of the engine's own.
+fn add_uplinks(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Options) {
+    let bridges: Vec<&str> = snapshot.networks.values().filter_map(|n| n.bridge.as_deref()).collect();
+    if options.uplinks.is_empty() {
+        for i in host.interfaces.values() {
+            let known_outside = host.addresses_of(i.index).any(|a| crate::host::is_global(&a));
+            let engine_made = bridges.contains(&i.name.as_str());
+            if known_outside && i.is_ethernet && !i.is_loopback && !engine_made && !p.roles.contains_key(&i.index) {
+                p.roles.insert(i.index, Role { name: i.name.clone(), uplink: true });
+            }
+        }
+        return;
+    }
+    for name in &options.uplinks {
+        match host.by_name(name) {
+            Some(i) if i.is_ethernet => {
+                p.roles.insert(i.index, Role { name: name.clone(), uplink: true });
+            }
+            Some(_) => p.problems.push(format!("uplink {name}: not an Ethernet interface, so it cannot be served")),
+            None => p.problems.push(format!("uplink {name}: no such interface; it is taken up when it appears")),
+        }
+    }
+}
+
+fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
+    let flags = if e.isolated { ENDPOINT_ISOLATED } else { 0 };
+    let gateway =
+        |v4: bool| host.addresses_of(e.bridge).find(|a| a.is_ipv4() == v4 && crate::host::is_global(a)).map(Addr::from);
+    let entry = Endpoint {
+        generation: e.generation,
+        ipv4: e.ipv4.map(Addr::from).unwrap_or_default(),
+        ipv6: e.ipv6.map(Addr::from).unwrap_or_default(),
+        gateway4: gateway(true).unwrap_or_default(),
+        gateway6: gateway(false).unwrap_or_default(),
+        rule: 0,
+        bridge: e.bridge,
+        mac: e.mac,
+        flags,
+    };
+    desired.endpoints.insert(e.ifindex, entry);
+    for address in e.addresses() {
+        let entry =
+            Address { ifindex: e.ifindex, bridge: e.bridge, mac: e.mac, kind: ADDRESS_ENDPOINT, flags: flags as u8 };
+        desired.addresses.insert(address.into(), entry);
+    }
+}
+
+fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &Container) {
+    let publications = live.publications_of(container);
+    if publications.is_empty() {
+        return;
+    }
+    // The engine publishes on the network whose name comes first.
+    let name = |e: &&EndpointPlan| snapshot.networks.get(&e.network).map(|n| n.name.clone());
+    let mut endpoints: Vec<&EndpointPlan> = p.endpoints.iter().filter(|e| e.container == container.id).collect();
+    endpoints.sort_by_key(name);
+    let mut problems = Vec::new();
+    for EffectivePublication { publication, created, closed } in publications {
+        let key = PublicationKey {
+            addr: publication.host_addr.into(),
+            port: publication.host_port.to_be(),
+            protocol: publication.container_port.protocol.number(),
+            reserved: 0,
+        };
+        let port = publication.container_port;
+        let identity = [
+            "publication",
+            &container.id,
+            &publication.host_addr.to_string(),
+            &publication.host_port.to_string(),
+            &port.to_string(),
+            &created.to_string(),
+        ];
+        if closed {
+            let generation = generation(&[&["closed"][..], &identity].concat());
+            let entry = Publication { generation, flags: PUBLICATION_CLOSED, ..Publication::default() };
+            p.desired.publications.entry(key).or_insert(entry);
+            continue;
+        }
+        let target = endpoints.iter().find_map(|e| Some((e, e.address_like(&publication.host_addr)?)));
+        let Some((endpoint, address)) = target else { continue };
+        if port.protocol == Protocol::Sctp && port.number != publication.host_port {
+            problems.push(format!(
+                "{}: {}:{} -> {port}: SCTP ports cannot be rewritten; publish it on the same port",
+                container.name, publication.host_addr, publication.host_port
+            ));
+            continue;
+        }
+        let with_endpoint = endpoint.generation.to_string();
+        let entry = Publication {
+            generation: generation(&[&identity[..], &[&with_endpoint]].concat()),
+            addr: address.into(),
+            rule: 0,
+            ifindex: endpoint.ifindex,
+            bridge: endpoint.bridge,
+            port: port.number.to_be(),
+            flags: 0,
+            mac: endpoint.mac,
+            reserved: 0,
+        };
+        p.desired.publications.entry(key).or_insert(entry);
+    }
+    p.problems.append(&mut problems);
+}
+
+fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipient: &Container) {
+    let mut entries = Vec::new();
+    for link in live.links_of(recipient) {
+        let Some(source) = snapshot.containers.get(&link.link.source) else { continue };
+        let ports = open_ports(source, live);
+        let mut named = false;
+        let pairs: Vec<_> = p
+            .endpoints_of(&recipient.id)
+            .flat_map(|r| p.endpoints_of(&source.id).filter(|s| s.network == r.network).map(move |s| (r, s)))
+            .map(|(r, s)| (r.clone(), s.clone()))
+            .collect();
+        for (r, s) in pairs {
+            if !named {
+                entries.extend(link_entries(&link.link.alias, source, s.ipv4, s.ipv6));
+                named = true;
+            }
+            if r.isolated {
+                open(&mut p.desired, &r, &s, &link, &ports);
+            }
+        }
+    }
+    let removed = live.removed_aliases(recipient);
+    if let Some(path) = recipient.hosts_path.as_ref().filter(|_| !(entries.is_empty() && removed.is_empty())) {
+        p.hosts.push(HostsPlan { container: recipient.id.clone(), path: path.clone(), entries, removed });
+    }
+}
+
+/// What a link to this source opens: what it exposes, and what is published on it.
+pub fn open_ports(source: &Container, live: &Live) -> Vec<Port> {
+    let published =
+        live.publications_of(source).into_iter().filter(|p| !p.closed).map(|p| p.publication.container_port);
+    let mut ports: Vec<Port> = source.exposed.iter().copied().chain(published).collect();
+    ports.sort();
+    ports.dedup();
+    ports
+}
+
+fn open(desired: &mut Desired, r: &EndpointPlan, s: &EndpointPlan, link: &EffectiveLink, ports: &[Port]) {
+    let generation = generation(&[
+        "link",
+        &r.generation.to_string(),
+        &s.generation.to_string(),
+        &link.created.to_string(),
+        if link.all_ports { "all" } else { "exposed" },
+    ]);
+    let value = Link { generation, rule: 0, reserved: 0 };
+    for recipient in r.addresses() {
+        let Some(source) = s.address_like(&recipient) else { continue };
+        let key = |port: u16, protocol| LinkKey {
+            recipient: recipient.into(),
+            source: source.into(),
+            port: port.to_be(),
+            protocol,
+            reserved: 0,
+        };
+        let echo = if recipient.is_ipv4() { ICMP } else { ICMPV6 };
+        let mut keys = vec![key(0, echo)];
+        keys.extend(ports.iter().map(|p| key(p.number, p.protocol.number())));
+        if link.all_ports {
+            keys.push(key(0, ALL_PROTOCOLS));
+        }
+        for key in keys {
+            desired.links.entry(key).or_insert(value);
+        }
+    }
+}
