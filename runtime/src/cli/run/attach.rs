@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 
 use rustix::termios::{self, OptionalActions, Termios};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
+use super::signals::{Signals, WINDOW_CHANGED};
 use crate::engine::docker::{Connection, DockerEngine};
 
 /// Docker's default keys to leave a container with a terminal alone: Ctrl-P, Ctrl-Q.
@@ -42,13 +42,12 @@ impl Attachment {
         engine: &DockerEngine,
         id: &str,
         tty: bool,
-        [interrupt, terminate]: [Signal; 2],
+        mut signals: Signals,
     ) -> Result<Ended, Failure> {
         let raw = match &self.input {
             Some(_) if tty => RawTerminal::enter()?,
             _ => None,
         };
-        let mut signals = Signals::new(interrupt, terminate)?;
         let mut input = std::pin::pin!(async {
             match self.input {
                 Some(input) => copy_input(input, tty).await,
@@ -64,10 +63,10 @@ impl Attachment {
                 result = &mut output => break result.map(|()| Ended::Closed),
                 () = &mut input => break Ok(Ended::Detached),
                 signal = signals.next() => match signal {
-                    Some(WINDOW_CHANGED) if tty => resize(engine, id).await,
-                    Some(WINDOW_CHANGED) | None => {}
+                    WINDOW_CHANGED if tty => resize(engine, id).await,
+                    WINDOW_CHANGED => {}
                     // The container may be gone by now.
-                    Some(signal) => { let _ = engine.kill(id, signal).await; }
+                    signal => { let _ = engine.kill(id, signal.name).await; }
                 },
             }
         };
@@ -176,48 +175,5 @@ impl Drop for RawTerminal {
     fn drop(&mut self) {
         // A terminal that is gone needs no restoring.
         let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Drain, &self.0);
-    }
-}
-
-const WINDOW_CHANGED: &str = "SIGWINCH";
-
-/// The signals that are meant for the container.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    quit: Signal,
-    user1: Signal,
-    user2: Signal,
-    alarm: Signal,
-    window: Signal,
-}
-
-impl Signals {
-    fn new(interrupt: Signal, terminate: Signal) -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(|e| anyhow::Error::new(e).context("cannot listen for signals"));
-        Ok(Signals {
-            interrupt,
-            terminate,
-            hangup: on(SignalKind::hangup())?,
-            quit: on(SignalKind::quit())?,
-            user1: on(SignalKind::user_defined1())?,
-            user2: on(SignalKind::user_defined2())?,
-            alarm: on(SignalKind::alarm())?,
-            window: on(SignalKind::window_change())?,
-        })
-    }
-
-    async fn next(&mut self) -> Option<&'static str> {
-        tokio::select! {
-            s = self.interrupt.recv() => s.map(|()| "SIGINT"),
-            s = self.terminate.recv() => s.map(|()| "SIGTERM"),
-            s = self.hangup.recv() => s.map(|()| "SIGHUP"),
-            s = self.quit.recv() => s.map(|()| "SIGQUIT"),
-            s = self.user1.recv() => s.map(|()| "SIGUSR1"),
-            s = self.user2.recv() => s.map(|()| "SIGUSR2"),
-            s = self.alarm.recv() => s.map(|()| "SIGALRM"),
-            s = self.window.recv() => s.map(|()| WINDOW_CHANGED),
-        }
     }
 }
