@@ -11,7 +11,7 @@ use crate::engine::docker::{Connection, DockerEngine};
 
 /// Docker's default keys to leave a container with a terminal alone: Ctrl-P, Ctrl-Q.
 const DETACH_KEYS: [u8; 2] = [0x10, 0x11];
-/// The streams of a frame's head.
+/// The stream of a frame's head that is not for stdout.
 const STDERR: u8 = 2;
 
 /// How a foreground run ended.
@@ -54,7 +54,7 @@ impl Attachment {
                 None => std::future::pending().await,
             }
         });
-        let mut output = std::pin::pin!(copy_output(self.output, tty));
+        let mut output = std::pin::pin!(copy_output(self.output, tty, std::io::stdout(), std::io::stderr()));
         if tty {
             resize(engine, id).await;
         }
@@ -102,7 +102,13 @@ async fn copy_input(mut input: WriteHalf<Connection>, tty: bool) {
     std::future::pending().await
 }
 
-async fn copy_output(mut output: impl AsyncRead + Unpin, tty: bool) -> Result<(), Failure> {
+/// Copies a container's output: as it is from a terminal, else by the frames that the Engine packs both streams into.
+async fn copy_output(
+    mut output: impl AsyncRead + Unpin,
+    tty: bool,
+    mut out: impl Write,
+    mut err: impl Write,
+) -> Result<(), Failure> {
     let lost = |e: std::io::Error| anyhow::Error::new(e).context("the container's output is cut off");
     let mut buffer = vec![0; 32 * 1024];
     if tty {
@@ -111,7 +117,7 @@ async fn copy_output(mut output: impl AsyncRead + Unpin, tty: bool) -> Result<()
             if read == 0 {
                 return Ok(());
             }
-            write(std::io::stdout(), buffer.get(..read).unwrap_or_default())?;
+            write(&mut out, buffer.get(..read).unwrap_or_default())?;
         }
     }
     loop {
@@ -128,8 +134,8 @@ async fn copy_output(mut output: impl AsyncRead + Unpin, tty: bool) -> Result<()
             let bytes = buffer.get(..read).unwrap_or_default();
             match (read, stream) {
                 (0, _) => break,
-                (_, STDERR) => write(std::io::stderr(), bytes)?,
-                _ => write(std::io::stdout(), bytes)?,
+                (_, STDERR) => write(&mut err, bytes)?,
+                _ => write(&mut out, bytes)?,
             }
         }
     }
@@ -175,5 +181,35 @@ impl Drop for RawTerminal {
     fn drop(&mut self) {
         // A terminal that is gone needs no restoring.
         let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Drain, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What reaches stdout and stderr of bytes that arrive in pieces of the given size.
+    async fn copied(bytes: &[u8], piece: usize, tty: bool) -> (Vec<u8>, Vec<u8>) {
+        let (mut engine, here) = tokio::io::duplex(piece);
+        let bytes = bytes.to_vec();
+        let sender = tokio::spawn(async move { engine.write_all(&bytes).await.unwrap() });
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        copy_output(here, tty, &mut out, &mut err).await.unwrap();
+        sender.await.unwrap();
+        (out, err)
+    }
+
+    #[tokio::test]
+    async fn frames_are_taken_apart() {
+        let frames = b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x04err\n\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01!";
+        for piece in [1, 3, 1024] {
+            assert_eq!(copied(frames, piece, false).await, (b"out!".to_vec(), b"err\n".to_vec()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_terminal_is_passed_through() {
+        let bytes = b"\x01\0\0\0\0\0\0\x03out";
+        assert_eq!(copied(bytes, 4, true).await, (bytes.to_vec(), Vec::new()));
     }
 }
