@@ -15,7 +15,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::EngineError;
-use crate::engine::docker::DockerEngine;
+use crate::engine::docker::{Address, DockerEngine};
 use datapath_client::DatapathClient;
 
 /// Why a command did not do what it was asked.
@@ -118,11 +118,11 @@ impl Globals {
     /// # Errors
     /// Bad input for an address that is none, else what the attempt said.
     pub async fn engine(&self) -> Result<DockerEngine, Failure> {
-        match DockerEngine::connect(self.docker_host.as_deref()).await {
-            // Before any answer, there is only the address to refuse.
-            Err(EngineError::Refused(reason)) => Err(Failure::Usage(reason)),
-            other => Ok(other?),
+        let address = self.docker_host.as_deref().filter(|a| !a.is_empty());
+        if let Some(address) = address {
+            address.parse::<Address>().map_err(|e| Failure::Usage(e.to_string()))?;
         }
+        Ok(DockerEngine::connect(address).await?)
     }
 
     /// The way to the daemon; nothing is sent yet.

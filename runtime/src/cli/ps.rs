@@ -18,7 +18,7 @@ pub(super) struct PsArgs {
     /// Show stopped containers too
     #[arg(short, long)]
     all: bool,
-    /// Print full ids alone with --no-trunc, short ones without
+    /// Print ids alone
     #[arg(short, long)]
     quiet: bool,
     /// Do not shorten ids and commands
@@ -117,7 +117,11 @@ fn row(container: &ContainerSummary, live: &[LivePublication], whole: bool, now:
     let mounts = mounts.iter().filter_map(|m| m.name.clone().filter(|n| !n.is_empty()).or_else(|| m.source.clone()));
 
     let mut ports: Vec<ShownPort> = container.ports.iter().flatten().map(shown_port).collect();
-    ports.extend(live.iter().filter(|l| l.container == id).map(|l| ShownPort::from(&l.publication)));
+    for published in live.iter().filter(|l| l.container == id).map(|l| ShownPort::from(&l.publication)) {
+        // No longer exposed alone.
+        ports.retain(|p| p.host.is_some() || (p.private, &p.protocol) != (published.private, &published.protocol));
+        ports.push(published);
+    }
 
     let fields = [
         ("Command", json!(display::command(container.command.as_deref().unwrap_or_default(), whole))),
@@ -176,7 +180,7 @@ mod tests {
             ("Command", "\"/bin/sleep 100000\""),
             ("RunningFor", "2 minutes ago"),
             ("Status", "Up 5 minutes"),
-            ("Ports", "443/tcp, 0.0.0.0:81->80/tcp, [::]:81->80/tcp, 0.0.0.0:8443->443/tcp"),
+            ("Ports", "0.0.0.0:81->80/tcp, [::]:81->80/tcp, 0.0.0.0:8443->443/tcp"),
             ("Names", "webc"),
             ("Networks", "app"),
             ("State", "running"),

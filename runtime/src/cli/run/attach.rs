@@ -4,14 +4,14 @@ use std::io::{IsTerminal, Write};
 
 use rustix::termios::{self, OptionalActions, Termios};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
+use super::signals::{Signals, WINDOW_CHANGED};
 use crate::engine::docker::{Connection, DockerEngine};
 
 /// Docker's default keys to leave a container with a terminal alone: Ctrl-P, Ctrl-Q.
 const DETACH_KEYS: [u8; 2] = [0x10, 0x11];
-/// The streams of a frame's head.
+/// The stream of a frame's head that is not for stdout.
 const STDERR: u8 = 2;
 
 /// How a foreground run ended.
@@ -42,20 +42,19 @@ impl Attachment {
         engine: &DockerEngine,
         id: &str,
         tty: bool,
-        [interrupt, terminate]: [Signal; 2],
+        mut signals: Signals,
     ) -> Result<Ended, Failure> {
         let raw = match &self.input {
             Some(_) if tty => RawTerminal::enter()?,
             _ => None,
         };
-        let mut signals = Signals::new(interrupt, terminate)?;
         let mut input = std::pin::pin!(async {
             match self.input {
                 Some(input) => copy_input(input, tty).await,
                 None => std::future::pending().await,
             }
         });
-        let mut output = std::pin::pin!(copy_output(self.output, tty));
+        let mut output = std::pin::pin!(copy_output(self.output, tty, std::io::stdout(), std::io::stderr()));
         if tty {
             resize(engine, id).await;
         }
@@ -64,10 +63,10 @@ impl Attachment {
                 result = &mut output => break result.map(|()| Ended::Closed),
                 () = &mut input => break Ok(Ended::Detached),
                 signal = signals.next() => match signal {
-                    Some(WINDOW_CHANGED) if tty => resize(engine, id).await,
-                    Some(WINDOW_CHANGED) | None => {}
+                    WINDOW_CHANGED if tty => resize(engine, id).await,
+                    WINDOW_CHANGED => {}
                     // The container may be gone by now.
-                    Some(signal) => { let _ = engine.kill(id, signal).await; }
+                    signal => { let _ = engine.kill(id, signal.name).await; }
                 },
             }
         };
@@ -103,7 +102,13 @@ async fn copy_input(mut input: WriteHalf<Connection>, tty: bool) {
     std::future::pending().await
 }
 
-async fn copy_output(mut output: impl AsyncRead + Unpin, tty: bool) -> Result<(), Failure> {
+/// Copies a container's output: as it is from a terminal, else by the frames that the Engine packs both streams into.
+async fn copy_output(
+    mut output: impl AsyncRead + Unpin,
+    tty: bool,
+    mut out: impl Write,
+    mut err: impl Write,
+) -> Result<(), Failure> {
     let lost = |e: std::io::Error| anyhow::Error::new(e).context("the container's output is cut off");
     let mut buffer = vec![0; 32 * 1024];
     if tty {
@@ -112,7 +117,7 @@ async fn copy_output(mut output: impl AsyncRead + Unpin, tty: bool) -> Result<()
             if read == 0 {
                 return Ok(());
             }
-            write(std::io::stdout(), buffer.get(..read).unwrap_or_default())?;
+            write(&mut out, buffer.get(..read).unwrap_or_default())?;
         }
     }
     loop {
@@ -129,8 +134,8 @@ async fn copy_output(mut output: impl AsyncRead + Unpin, tty: bool) -> Result<()
             let bytes = buffer.get(..read).unwrap_or_default();
             match (read, stream) {
                 (0, _) => break,
-                (_, STDERR) => write(std::io::stderr(), bytes)?,
-                _ => write(std::io::stdout(), bytes)?,
+                (_, STDERR) => write(&mut err, bytes)?,
+                _ => write(&mut out, bytes)?,
             }
         }
     }
@@ -179,45 +184,32 @@ impl Drop for RawTerminal {
     }
 }
 
-const WINDOW_CHANGED: &str = "SIGWINCH";
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The signals that are meant for the container.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    quit: Signal,
-    user1: Signal,
-    user2: Signal,
-    alarm: Signal,
-    window: Signal,
-}
-
-impl Signals {
-    fn new(interrupt: Signal, terminate: Signal) -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(|e| anyhow::Error::new(e).context("cannot listen for signals"));
-        Ok(Signals {
-            interrupt,
-            terminate,
-            hangup: on(SignalKind::hangup())?,
-            quit: on(SignalKind::quit())?,
-            user1: on(SignalKind::user_defined1())?,
-            user2: on(SignalKind::user_defined2())?,
-            alarm: on(SignalKind::alarm())?,
-            window: on(SignalKind::window_change())?,
-        })
+    /// What reaches stdout and stderr of bytes that arrive in pieces of the given size.
+    async fn copied(bytes: &[u8], piece: usize, tty: bool) -> (Vec<u8>, Vec<u8>) {
+        let (mut engine, here) = tokio::io::duplex(piece);
+        let bytes = bytes.to_vec();
+        let sender = tokio::spawn(async move { engine.write_all(&bytes).await.unwrap() });
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        copy_output(here, tty, &mut out, &mut err).await.unwrap();
+        sender.await.unwrap();
+        (out, err)
     }
 
-    async fn next(&mut self) -> Option<&'static str> {
-        tokio::select! {
-            s = self.interrupt.recv() => s.map(|()| "SIGINT"),
-            s = self.terminate.recv() => s.map(|()| "SIGTERM"),
-            s = self.hangup.recv() => s.map(|()| "SIGHUP"),
-            s = self.quit.recv() => s.map(|()| "SIGQUIT"),
-            s = self.user1.recv() => s.map(|()| "SIGUSR1"),
-            s = self.user2.recv() => s.map(|()| "SIGUSR2"),
-            s = self.alarm.recv() => s.map(|()| "SIGALRM"),
-            s = self.window.recv() => s.map(|()| WINDOW_CHANGED),
+    #[tokio::test]
+    async fn frames_are_taken_apart() {
+        let frames = b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x04err\n\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01!";
+        for piece in [1, 3, 1024] {
+            assert_eq!(copied(frames, piece, false).await, (b"out!".to_vec(), b"err\n".to_vec()));
         }
+    }
+
+    #[tokio::test]
+    async fn a_terminal_is_passed_through() {
+        let bytes = b"\x01\0\0\0\0\0\0\x03out";
+        assert_eq!(copied(bytes, 4, true).await, (bytes.to_vec(), Vec::new()));
     }
 }

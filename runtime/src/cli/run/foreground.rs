@@ -5,11 +5,11 @@ use std::io::{IsTerminal, Write};
 use bollard::models::ImageInspect;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use tokio::signal::unix::Signal;
 
 use super::Failure;
 use super::attach::{Attachment, Ended};
 use super::request::Request;
+use super::signals::Signals;
 use crate::engine::EngineError;
 use crate::engine::docker::DockerEngine;
 
@@ -97,7 +97,7 @@ pub(super) async fn follow(
     engine: &DockerEngine,
     id: &str,
     running: Running,
-    signals: [Signal; 2],
+    signals: Signals,
 ) -> Result<(), Failure> {
     let Running { exit, status, attachment } = running;
     let Some(attachment) = attachment else { return Ok(()) };

@@ -7,12 +7,12 @@ mod env;
 mod foreground;
 mod plan;
 mod request;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
 use clap::{ArgAction, Args};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::datapath_client::DatapathClient;
 use super::output::{self, Format};
@@ -21,6 +21,7 @@ use crate::engine::docker::DockerEngine;
 use crate::engine::docker::convert::own_name;
 use crate::engine::{Engine, EngineError};
 use request::Request;
+use signals::Signals;
 
 /// Docker's flags.
 #[derive(Debug, Args)]
@@ -192,18 +193,18 @@ async fn check(mut request: Request, engine: &DockerEngine, datapath: &DatapathC
 }
 
 async fn start(request: &Request, engine: &DockerEngine, datapath: &DatapathClient) -> Result<(), Failure> {
-    let fail = |e: std::io::Error| Failure::Failed(anyhow::Error::new(e).context("cannot listen for signals"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
-
+    // From here on a signal must not leave the container behind.
+    let mut signals = Signals::listen()?;
     let (id, warnings) = create::create(request, engine).await?;
     for warning in warnings {
         eprintln!("WARNING: {warning}");
     }
     let started = tokio::select! {
         started = serve(request, engine, datapath, &id) => started,
-        _ = interrupt.recv() => Err(Failure::FailedWith(130, anyhow::anyhow!("interrupted"))),
-        _ = terminate.recv() => Err(Failure::FailedWith(143, anyhow::anyhow!("terminated"))),
+        signal = signals.next_fatal() => {
+            let status = u8::try_from(128 + signal.number).unwrap_or(1);
+            Err(Failure::FailedWith(status, anyhow::anyhow!("stopped by {} before the container was served", signal.name)))
+        }
     };
     let running = match started {
         Ok(running) => running,
@@ -212,7 +213,7 @@ async fn start(request: &Request, engine: &DockerEngine, datapath: &DatapathClie
     if request.detach {
         return output::print(&format!("{id}\n"));
     }
-    foreground::follow(request, engine, &id, running, [interrupt, terminate]).await
+    foreground::follow(request, engine, &id, running, signals).await
 }
 
 /// From created to served.

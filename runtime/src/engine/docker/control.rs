@@ -8,8 +8,8 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, KillContainerOptionsBuilder,
     RemoveContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder, StartContainerOptions,
 };
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::upgrade::Upgraded;
@@ -61,11 +61,19 @@ impl DockerEngine {
         let full = if tagged { name.to_owned() } else { format!("{name}:latest") };
         let options = CreateImageOptionsBuilder::default().from_image(&full).build();
         let address = self.address.clone();
+        let refused = move |reason: &str| EngineError::Refused(format!("cannot pull image \"{full}\": {reason}"));
         self.client
             .create_image(Some(options), None, None)
-            .map_err(move |e| match super::explain(&address, "", "", e) {
-                EngineError::Refused(reason) => EngineError::Refused(format!("cannot pull image \"{full}\": {reason}")),
-                other => other,
+            .map(move |step| match step {
+                // A registry's refusal comes as a step of its own.
+                Ok(CreateImageInfo { error_detail: Some(e), .. }) => {
+                    Err(refused(&one_line(e.message.as_deref().unwrap_or_default())))
+                }
+                Ok(step) => Ok(step),
+                Err(e) => Err(match super::explain(&address, "", "", e) {
+                    EngineError::Refused(reason) => refused(&reason),
+                    other => other,
+                }),
             })
             .boxed()
     }
@@ -105,6 +113,8 @@ impl DockerEngine {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match self.client.remove_container(id, Some(options)).await.map_err(|e| self.error("container", id, e)) {
             Err(EngineError::NotFound { .. }) => Ok(()),
+            // With `--rm`, the Engine does so itself.
+            Err(EngineError::Refused(reason)) if reason.contains("is already in progress") => Ok(()),
             other => other,
         }
     }
