@@ -4,6 +4,7 @@
 //! `model` and `reconcile` do no I/O, and nothing but `datapath` names a map or a hook.
 
 pub mod cli;
+pub mod daemon;
 pub mod datapath;
 pub mod engine;
 pub mod host;

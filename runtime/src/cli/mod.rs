@@ -2,11 +2,17 @@
 
 pub mod datapath_client;
 pub mod display;
+mod down;
 mod inspect;
+mod link;
+mod links;
 pub mod output;
 mod port;
 mod ps;
+mod publish;
 mod run;
+mod status;
+mod up;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -133,6 +139,12 @@ impl Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Take over the published ports and the isolation of the Engine's containers
+    Up(up::UpArgs),
+    /// Detach everything and leave the host as it was
+    Down(down::DownArgs),
+    /// Show what is attached, served and refused
+    Status(status::StatusArgs),
     /// Create a container, start it, and return once its ports and links are served
     Run(Box<run::RunArgs>),
     /// List containers
@@ -141,11 +153,29 @@ enum Command {
     Port(port::PortArgs),
     /// Print what the Engine knows of containers, with live publications
     Inspect(inspect::InspectArgs),
+    /// Link running containers: the recipient may reach the source, and only it
+    Link(link::LinkArgs),
+    /// Take a link away, and end its connections
+    Unlink(link::UnlinkArgs),
+    /// List links
+    Links(links::LinksArgs),
+    /// Publish a port of a running container
+    Publish(publish::PublishArgs),
+    /// Take a published port away, and end its connections
+    Unpublish(publish::UnpublishArgs),
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let globals = cli.globals;
     match cli.command {
+        Command::Up(args) => up::run(args, &globals).await,
+        Command::Down(args) => down::run(args, &globals).await,
+        Command::Status(args) => status::run(args, &globals).await,
+        Command::Link(args) => link::link(args, &globals).await,
+        Command::Unlink(args) => link::unlink(args, &globals).await,
+        Command::Links(args) => links::run(args, &globals).await,
+        Command::Publish(args) => publish::publish(args, &globals).await,
+        Command::Unpublish(args) => publish::unpublish(args, &globals).await,
         Command::Run(args) => run::run(*args, &globals).await,
         Command::Ps(args) => ps::run(args, &globals).await,
         Command::Port(args) => port::run(args, &globals).await,

@@ -21,7 +21,10 @@ impl LiveFile {
         let path = state_dir.join("live.json");
         let live = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!("{} cannot be understood: mend it, or move it away to start without live changes", path.display())
+                format!(
+                    "{} cannot be understood: mend it, or move it away to start without live changes",
+                    path.display()
+                )
             })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Live::default(),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),

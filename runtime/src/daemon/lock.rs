@@ -36,7 +36,8 @@ impl DaemonLock {
     /// Takes the lock in `run_dir` and writes this process's id into it.
     pub fn take(run_dir: &Path) -> Result<Self, LockError> {
         let path = run_dir.join("runtime.pid");
-        let failed = |e: &dyn std::fmt::Display| LockError::File { path: path.display().to_string(), reason: e.to_string() };
+        let failed =
+            |e: &dyn std::fmt::Display| LockError::File { path: path.display().to_string(), reason: e.to_string() };
         fs::create_dir_all(run_dir).map_err(|e| failed(&e))?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|e| failed(&e))?;

@@ -17,14 +17,19 @@ pub fn seeds(plan: &Plan, snapshot: &Snapshot, live: &Live) -> Vec<Seed> {
     for container in snapshot.containers.values().filter(|c| c.running && c.pid != 0) {
         // Gone meanwhile: it has no conversations.
         let Ok(sockets) = established(container.pid) else { continue };
-        let published: Vec<_> =
-            live.publications_of(container).into_iter().filter(|p| !p.closed).map(|p| p.publication.container_port).collect();
+        let published: Vec<_> = live
+            .publications_of(container)
+            .into_iter()
+            .filter(|p| !p.closed)
+            .map(|p| p.publication.container_port)
+            .collect();
         for socket in sockets {
-            let own = plan.endpoints_of(&container.id).find(|e| e.address_like(&socket.local.ip()) == Some(socket.local.ip()));
+            let own = plan
+                .endpoints_of(&container.id)
+                .find(|e| e.address_like(&socket.local.ip()) == Some(socket.local.ip()));
             let Some(endpoint) = own else { continue };
-            let is_published = published
-                .iter()
-                .any(|p| p.number == socket.local.port() && p.protocol.number() == socket.protocol);
+            let is_published =
+                published.iter().any(|p| p.number == socket.local.port() && p.protocol.number() == socket.protocol);
             found.extend(seed(plan, endpoint, &socket, is_published));
         }
     }
@@ -55,10 +60,7 @@ fn seed(plan: &Plan, endpoint: &EndpointPlan, socket: &Socket, is_published: boo
         let source = plan.endpoints.iter().find(|e| e.address_like(&remote) == Some(remote))?;
         return Some(Seed {
             generation: link.generation,
-            kind: SeedKind::Link {
-                recipient: (endpoint.ifindex, endpoint.mac),
-                source: (source.ifindex, source.mac),
-            },
+            kind: SeedKind::Link { recipient: (endpoint.ifindex, endpoint.mac), source: (source.ifindex, source.mac) },
             ..by_stack
         });
     }

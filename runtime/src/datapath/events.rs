@@ -56,7 +56,8 @@ pub struct Events {
 impl Events {
     pub(super) fn new(map: Map) -> Result<Self, DatapathError> {
         let ring = RingBuf::try_from(map).map_err(|e| map_error("EVENTS", &e))?;
-        let ring = AsyncFd::try_new(ring).map_err(|e| map_error("EVENTS", &e))?;
+        // SAFETY: the ring keeps its descriptor open for as long as it lives, and gives no other one.
+        let ring = unsafe { AsyncFd::register(ring) }.map_err(|e| map_error("EVENTS", &e))?;
         Ok(Events { ring })
     }
 

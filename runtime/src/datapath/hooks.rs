@@ -228,6 +228,11 @@ impl Attached {
         }
     }
 
+    /// See [`super::Datapath::attachment`].
+    pub fn kind(&self) -> &'static str {
+        if self.tcx { "tcx" } else { "clsact" }
+    }
+
     /// See [`super::Datapath::attached`].
     pub fn status(&self) -> Vec<HookStatus> {
         self.held

@@ -145,6 +145,11 @@ impl Datapath {
         self.hooks.status()
     }
 
+    /// How tc programs are attached: `tcx` or `clsact`.
+    pub fn attachment(&self) -> &'static str {
+        self.hooks.kind()
+    }
+
     /// Makes the maps say what `desired` says; returns what had to be changed.
     ///
     /// Flows of what goes or changes end first, before anything new is there.

@@ -6,4 +6,4 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{EndpointPlan, HostsPlan, Isolate, Options, Plan, plan};
+pub use plan::{EndpointPlan, HostsPlan, Isolate, Options, Plan, open_ports, plan};

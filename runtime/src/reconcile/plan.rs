@@ -68,7 +68,8 @@ pub struct EndpointPlan {
 }
 
 impl EndpointPlan {
-    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.ipv4.map(IpAddr::from).into_iter().chain(self.ipv6.map(IpAddr::from))
     }
 

@@ -1,0 +1,30 @@
+//! `runtime down`: leaves nothing behind.
+
+use clap::Args;
+use serde_json::json;
+
+use super::datapath_client::DatapathError;
+use super::{Failure, Globals};
+use crate::daemon::DaemonLock;
+use crate::datapath::{Pins, remove_everything};
+
+#[derive(Debug, Args)]
+pub(super) struct DownArgs {}
+
+pub(super) async fn run(_: DownArgs, globals: &Globals) -> Result<(), Failure> {
+    match globals.datapath().request(&json!({"command": "down"})).await {
+        Ok(_) => {}
+        // A daemon that was killed leaves its datapath at work: that goes too.
+        Err(DatapathError::NotUp) => {
+            let _lock = DaemonLock::take(&globals.run_dir).map_err(anyhow::Error::from)?;
+            remove_everything(&Pins::new(&globals.bpffs)).map_err(anyhow::Error::from)?;
+        }
+        Err(e) => return Err(e.into()),
+    }
+    for file in ["runtime.sock", "runtime.pid", "runtime.log"] {
+        let _ = std::fs::remove_file(globals.run_dir.join(file));
+    }
+    // Only where nothing else is in it.
+    let _ = std::fs::remove_dir(&globals.run_dir);
+    Ok(())
+}

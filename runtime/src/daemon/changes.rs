@@ -1,0 +1,228 @@
+//! Changes on running containers: publish, unpublish, link, unlink.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::api::{Answer, Refusal};
+use super::ports;
+use super::world::World;
+use crate::model::live::{Live, LiveLink, LivePublication};
+use crate::model::publish::{PublishRequest, parse_publish};
+use crate::model::{Container, Link, Publication};
+
+impl World {
+    /// A container by name, full id, or the beginning of its id.
+    pub(super) fn find(&self, name: &str) -> Result<&Container, Refusal> {
+        let wanted = name.strip_prefix('/').unwrap_or(name);
+        let all = &self.snapshot.containers;
+        let exact = all.get(wanted).or_else(|| all.values().find(|c| c.name == wanted));
+        if let Some(container) = exact {
+            return Ok(container);
+        }
+        let mut by_prefix = all.values().filter(|c| !wanted.is_empty() && c.id.starts_with(wanted));
+        match (by_prefix.next(), by_prefix.next()) {
+            (Some(container), None) => Ok(container),
+            (Some(_), Some(_)) => Err(Refusal::failed(format!("more than one container's id begins with {name}"))),
+            _ => Err(Refusal::failed(format!("no such container: {name}"))),
+        }
+    }
+
+    fn find_running(&self, name: &str) -> Result<&Container, Refusal> {
+        let container = self.find(name)?;
+        if container.running {
+            return Ok(container);
+        }
+        Err(Refusal::failed(format!("container {:?} is not running: start it first", container.name)))
+    }
+
+    pub(super) fn publish(&mut self, container: &str, spec: &str) -> Answer {
+        let requests = parse_publish(spec).map_err(Refusal::usage)?;
+        let container = self.find_running(container)?.clone();
+        if !container.endpoints.iter().any(|e| !e.id.is_empty()) {
+            return Err(Refusal::failed(format!(
+                "container {:?} has no network of its own to publish on",
+                container.name
+            )));
+        }
+        let mut live = self.live.get().clone();
+        let mut made = Vec::new();
+        for request in &requests {
+            for publication in self.choose(&live, request)? {
+                live.unpublished.retain(|(id, p)| !(*id == container.id && *p == publication));
+                live.publications.push(LivePublication {
+                    container: container.id.clone(),
+                    publication: publication.clone(),
+                    created: now(),
+                });
+                made.push(publication);
+            }
+        }
+        self.set_live(live)?;
+        Ok(json!({"changed": true, "publications": made}))
+    }
+
+    /// The addresses and the port of a request, all of them free.
+    fn choose(&self, live: &Live, request: &PublishRequest) -> Result<Vec<Publication>, Refusal> {
+        let addresses: Vec<IpAddr> = match request.host_addr {
+            Some(address) => vec![address],
+            None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        };
+        let on = |port: u16| -> Vec<Publication> {
+            let publication =
+                |a: &IpAddr| Publication { host_addr: *a, host_port: port, container_port: request.container_port };
+            addresses.iter().map(publication).collect()
+        };
+        let Some(range) = request.host_ports.clone() else {
+            let port = ports::random(request.container_port.protocol, &addresses).map_err(Refusal::failed)?;
+            return Ok(on(port));
+        };
+        let mut first_refusal = None;
+        for port in range {
+            let publications = on(port);
+            match publications.iter().try_for_each(|p| self.check_free(live, p)) {
+                Ok(()) => return Ok(publications),
+                Err(e) => first_refusal = first_refusal.or(Some(e)),
+            }
+        }
+        Err(first_refusal.unwrap_or_else(|| Refusal::failed("no port given")))
+    }
+
+    fn check_free(&self, live: &Live, wanted: &Publication) -> Result<(), Refusal> {
+        let same = |p: &Publication| {
+            p.host_port == wanted.host_port
+                && p.container_port.protocol == wanted.container_port.protocol
+                && p.host_addr.is_ipv4() == wanted.host_addr.is_ipv4()
+                && (p.host_addr == wanted.host_addr
+                    || p.host_addr.is_unspecified()
+                    || wanted.host_addr.is_unspecified())
+        };
+        for container in self.snapshot.containers.values() {
+            let taken = live.publications_of(container).into_iter().find(|p| !p.closed && same(&p.publication));
+            if let Some(taken) = taken {
+                return Err(Refusal::failed(format!(
+                    "port {}/{} on {} is already published by container {:?}",
+                    wanted.host_port, wanted.container_port.protocol, taken.publication.host_addr, container.name
+                )));
+            }
+            // Taken away live, and still held by the engine for the same container: it is given back.
+            if container.publications.contains(wanted) {
+                return Ok(());
+            }
+        }
+        if self.held_ports.holds(wanted) {
+            return Ok(());
+        }
+        let port = wanted.container_port;
+        ports::reserve(port.protocol, wanted.host_addr, wanted.host_port).map(drop).map_err(Refusal::failed)
+    }
+
+    pub(super) fn unpublish(&mut self, container: &str, spec: &str) -> Answer {
+        let requests = parse_publish(spec).map_err(Refusal::usage)?;
+        let container = self.find(container)?.clone();
+        let mut live = self.live.get().clone();
+        let mut gone = Vec::new();
+        for request in &requests {
+            let matches = |p: &Publication| {
+                p.container_port == request.container_port
+                    && request.host_addr.is_none_or(|a| a == p.host_addr)
+                    && request.host_ports.as_ref().is_none_or(|r| r.contains(&p.host_port))
+            };
+            let found: Vec<_> =
+                live.publications_of(&container).into_iter().filter(|p| !p.closed && matches(&p.publication)).collect();
+            if found.is_empty() {
+                return Err(Refusal::failed(format!("container {:?} does not publish {request}", container.name)));
+            }
+            for p in found {
+                live.publications.retain(|l| !(l.container == container.id && l.publication == p.publication));
+                if container.publications.contains(&p.publication) {
+                    live.unpublished.push((container.id.clone(), p.publication.clone()));
+                }
+                gone.push(p.publication);
+            }
+        }
+        self.set_live(live)?;
+        Ok(json!({"changed": true, "publications": gone}))
+    }
+
+    pub(super) fn link(&mut self, recipient: &str, source: &str, alias: String, all_ports: bool) -> Answer {
+        let recipient = self.find(recipient)?.clone();
+        let source = self.find(source)?.clone();
+        if !source.running {
+            return Err(Refusal::failed(format!(
+                "Cannot link to a non running container: /{} AS /{}/{alias}",
+                source.name, recipient.name
+            )));
+        }
+        self.find_running(&recipient.id)?;
+        if recipient.id == source.id {
+            return Err(Refusal::failed(format!("container {:?} cannot be linked to itself", source.name)));
+        }
+        let networks = |c: &Container| {
+            let on_bridges = c
+                .endpoints
+                .iter()
+                .filter(|e| self.snapshot.networks.get(&e.network).is_some_and(|n| n.driver == "bridge"));
+            on_bridges.map(|e| e.network.clone()).collect::<Vec<_>>()
+        };
+        let shared = networks(&recipient).into_iter().any(|n| networks(&source).contains(&n));
+        if !shared {
+            return Err(Refusal::failed(format!(
+                "containers {:?} and {:?} share no bridge network: connect them to one with \"docker network connect\"",
+                recipient.name, source.name
+            )));
+        }
+        let mut live = self.live.get().clone();
+        if let Some(taken) = live.links_of(&recipient).into_iter().find(|l| l.link.alias == alias) {
+            let holder = self.snapshot.containers.get(&taken.link.source).map_or("another", |c| c.name.as_str());
+            return Err(Refusal::failed(format!(
+                "container {:?} has a link with alias {alias:?} already, to {holder:?}: unlink it first",
+                recipient.name
+            )));
+        }
+        let link = Link { source: source.id.clone(), alias };
+        live.unlinked.retain(|(id, l)| !(*id == recipient.id && *l == link));
+        live.links.push(LiveLink { recipient: recipient.id.clone(), link, all_ports, created: now() });
+        self.set_live(live)?;
+        Ok(json!({"changed": true}))
+    }
+
+    pub(super) fn unlink(&mut self, recipient: &str, target: &str) -> Answer {
+        let recipient = self.find(recipient)?.clone();
+        let target = target.strip_prefix('/').unwrap_or(target);
+        let (source, alias) = match target.split_once(':') {
+            Some((source, alias)) => (Some(source), Some(alias)),
+            None => (None, None),
+        };
+        // `/web/webdb` and `webdb` name the alias, as `docker rm --link` does; a source's name stands for all its links.
+        let last = target.rsplit('/').next().unwrap_or(target);
+        let by_source = |l: &Link, name: &str| self.find(name).is_ok_and(|c| c.id == l.source);
+        let mut live = self.live.get().clone();
+        let matching: Vec<Link> = live
+            .links_of(&recipient)
+            .into_iter()
+            .map(|l| l.link)
+            .filter(|l| match (source, alias) {
+                (Some(source), Some(alias)) => l.alias == alias && by_source(l, source),
+                _ => l.alias == last || by_source(l, target),
+            })
+            .collect();
+        if matching.is_empty() {
+            return Err(Refusal::failed(format!("container {:?} has no link {target:?}", recipient.name)));
+        }
+        for link in matching {
+            live.links.retain(|l| !(l.recipient == recipient.id && l.link == link));
+            // Also of a live link, so that its line leaves /etc/hosts.
+            live.unlinked.push((recipient.id.clone(), link));
+        }
+        live.unlinked.dedup();
+        self.set_live(live)?;
+        Ok(json!({"changed": true}))
+    }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_nanos() as u64).unwrap_or_default()
+}

@@ -1,0 +1,133 @@
+//! What the daemon tells people: status, links, live publications.
+
+use serde_json::{Value, json};
+
+use super::api::{Answer, CounterRow, EndpointRow, LinkRow, PublicationRow, Refusal, Status};
+use super::world::World;
+use crate::datapath::kernel_release;
+use crate::model::environment::link_environment;
+use crate::reconcile::open_ports;
+
+impl World {
+    pub(super) fn status(&mut self) -> Answer {
+        let counters = self.datapath.counters().map_err(Refusal::failed)?;
+        let hooks = self.datapath.attached();
+        let mut problems = self.plan.problems.clone();
+        problems.extend(self.errors.iter().cloned());
+        if !self.engine_connected {
+            problems.insert(0, "the engine is away: its last known state is served".to_owned());
+        }
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            engine: self.engine_version.clone(),
+            engine_connected: self.engine_connected,
+            kernel: kernel_release(),
+            attachment: self.datapath.attachment().to_owned(),
+            isolate: format!("{:?}", self.options.isolate).to_lowercase(),
+            enforcing: self.datapath.enforcing().map_err(Refusal::failed)?,
+            hooks,
+            endpoints: self.endpoint_rows(),
+            publications: self.publication_rows(),
+            links: self.link_rows(),
+            flows: self.flows,
+            counters: counters
+                .into_iter()
+                .map(|(v, packets)| CounterRow {
+                    verdict: v.name().to_owned(),
+                    kind: v.kind().name().to_owned(),
+                    packets,
+                    text: v.text().to_owned(),
+                })
+                .collect(),
+            drops: self.drops.iter().cloned().collect(),
+            problems,
+        };
+        serde_json::to_value(status).map_err(Refusal::failed)
+    }
+
+    pub(super) fn links(&self) -> Answer {
+        serde_json::to_value(self.link_rows()).map_err(Refusal::failed)
+    }
+
+    /// Made ones as [`crate::model::live::LivePublication`], taken ones alike with `closed`.
+    pub(super) fn live_publications(&self) -> Value {
+        let live = self.live.get();
+        let made = live.publications.iter().map(|p| json!({"container": p.container, "publication": p.publication}));
+        let gone = self.snapshot.containers.values().flat_map(|c| {
+            let closed = live.publications_of(c).into_iter().filter(|p| p.closed);
+            closed.map(|p| json!({"container": c.id, "publication": p.publication, "closed": true}))
+        });
+        made.chain(gone).collect()
+    }
+
+    fn name(&self, container: &str) -> String {
+        self.snapshot.containers.get(container).map_or_else(|| container.to_owned(), |c| c.name.clone())
+    }
+
+    fn endpoint_rows(&self) -> Vec<EndpointRow> {
+        self.plan
+            .endpoints
+            .iter()
+            .map(|e| EndpointRow {
+                container: self.name(&e.container),
+                network: self.snapshot.networks.get(&e.network).map_or_else(|| e.network.clone(), |n| n.name.clone()),
+                interface: self.host.interfaces.get(&e.ifindex).map(|i| i.name.clone()).unwrap_or_default(),
+                addresses: e.addresses().map(|a| a.to_string()).collect(),
+                isolated: e.isolated,
+            })
+            .collect()
+    }
+
+    fn publication_rows(&self) -> Vec<PublicationRow> {
+        let mut rows = Vec::new();
+        for container in self.snapshot.containers.values().filter(|c| c.running) {
+            for p in self.live.get().publications_of(container) {
+                let family = |e: &crate::reconcile::EndpointPlan| e.address_like(&p.publication.host_addr).is_some();
+                let state = match p.closed {
+                    true => "closed",
+                    false if self.plan.endpoints_of(&container.id).any(family) => "served",
+                    false => "not served",
+                };
+                rows.push(PublicationRow {
+                    container: container.name.clone(),
+                    publication: p.publication,
+                    origin: if p.created == 0 { "engine" } else { "live" }.to_owned(),
+                    state: state.to_owned(),
+                });
+            }
+        }
+        rows
+    }
+
+    fn link_rows(&self) -> Vec<LinkRow> {
+        let live = self.live.get();
+        let mut rows = Vec::new();
+        for recipient in self.snapshot.containers.values() {
+            for link in live.links_of(recipient) {
+                let Some(source) = self.snapshot.containers.get(&link.link.source) else { continue };
+                let address = self.plan.endpoints_of(&recipient.id).find_map(|r| {
+                    let s = self.plan.endpoints_of(&source.id).find(|s| s.network == r.network)?;
+                    s.addresses().next()
+                });
+                let ports = match link.all_ports {
+                    true => vec!["all".to_owned()],
+                    false => open_ports(source, live).iter().map(|p| p.to_string()).collect(),
+                };
+                let environment = address.map(|a| link_environment(&recipient.name, &link.link.alias, source, a));
+                rows.push(LinkRow {
+                    recipient: recipient.name.clone(),
+                    source: source.name.clone(),
+                    alias: link.link.alias.clone(),
+                    ports,
+                    address: address.map(|a| a.to_string()),
+                    origin: if link.created == 0 { "engine" } else { "live" }.to_owned(),
+                    active: address.is_some(),
+                    environment: environment.unwrap_or_default().into_iter().map(|(k, v)| format!("{k}={v}")).collect(),
+                });
+            }
+        }
+        rows.sort_by(|a, b| (&a.recipient, &a.alias).cmp(&(&b.recipient, &b.alias)));
+        rows
+    }
+}

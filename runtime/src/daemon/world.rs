@@ -1,0 +1,392 @@
+//! What the daemon knows, and making the kernel agree with it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::api::{Answer, Refusal, Request};
+use super::live_file::LiveFile;
+use super::ports::HeldPorts;
+use super::{Input, Refresh, hosts_files, takeover};
+use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
+use crate::engine::{EngineError, Event};
+use crate::host::{Host, Netlink};
+use crate::model::live::Live;
+use crate::model::{Container, Network, Snapshot};
+use crate::reconcile::{self, Plan, plan};
+
+/// Drops that are kept for people to look at.
+const KEPT_DROPS: usize = 256;
+
+/// Everything that the daemon knows.
+pub struct World {
+    pub(super) datapath: Datapath,
+    pub(super) netlink: Netlink,
+    pub(super) live: LiveFile,
+    pub(super) options: reconcile::Options,
+    pub(super) snapshot: Snapshot,
+    pub(super) host: Host,
+    pub(super) plan: Plan,
+    pub(super) engine_version: String,
+    pub(super) engine_connected: bool,
+    pub(super) held_ports: HeldPorts,
+    pub(super) drops: VecDeque<DropEvent>,
+    pub(super) flows: FlowCount,
+    /// What the last reconciliation could not do.
+    pub(super) errors: Vec<String>,
+    /// Why the kernel side is not as it should be; none while it is.
+    refused: Option<String>,
+    /// The live changes before those of this round: what to go back to where the kernel cannot take them.
+    before: Option<Live>,
+    /// Answers to be given when what they tell of is in force.
+    changes: Vec<(Value, oneshot::Sender<Answer>)>,
+    waiting: Vec<Waiting>,
+}
+
+/// Somebody waits for a container to be served.
+struct Waiting {
+    container: String,
+    /// Whether the engine has answered since: before, "does not run" may be yesterday's news.
+    refreshed: bool,
+    answer: oneshot::Sender<Answer>,
+    /// Whether to wait until it is served, or only until it is known.
+    served: bool,
+}
+
+impl World {
+    /// With nothing known yet.
+    pub fn new(
+        datapath: Datapath,
+        netlink: Netlink,
+        live: LiveFile,
+        options: reconcile::Options,
+        engine_version: String,
+    ) -> anyhow::Result<Self> {
+        Ok(World {
+            datapath,
+            netlink,
+            live,
+            options,
+            snapshot: Snapshot::default(),
+            host: Host::default(),
+            plan: Plan::default(),
+            engine_version,
+            engine_connected: true,
+            held_ports: HeldPorts::default(),
+            drops: VecDeque::new(),
+            flows: FlowCount::default(),
+            errors: Vec::new(),
+            refused: None,
+            before: None,
+            changes: Vec::new(),
+            waiting: Vec::new(),
+        })
+    }
+
+    /// Serves what is there. What runs already goes on: drops begin when the conversations of before are known.
+    pub async fn take_over(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
+        self.set_snapshot(snapshot);
+        self.make_plan().await?;
+        // Maps first: programs that find them empty would know nobody.
+        self.datapath.apply(&self.plan.desired)?;
+        if let Some(e) = self.datapath.attach(&self.plan.roles).into_iter().next() {
+            return Err(e.into());
+        }
+        if !self.datapath.enforcing()? {
+            self.datapath.seed(&takeover::seeds(&self.plan, &self.snapshot, self.live.get()))?;
+            self.datapath.enforce()?;
+        }
+        self.write_hosts();
+        self.hold_ports();
+        Ok(())
+    }
+
+    /// The drops that the kernel tells of, to be awaited beside everything else.
+    pub fn drop_events(&mut self) -> anyhow::Result<Events> {
+        Ok(self.datapath.events()?)
+    }
+
+    /// Keeps drops for people to look at.
+    pub fn report_drops(&mut self, found: Vec<DropEvent>) {
+        for event in found {
+            if self.drops.len() == KEPT_DROPS {
+                self.drops.pop_front();
+            }
+            self.drops.push_back(event);
+        }
+    }
+
+    /// Collects flows that are over.
+    pub fn collect(&mut self) {
+        match self.datapath.collect_flows() {
+            Ok(count) => self.flows = count,
+            Err(e) => warn!("{e}"),
+        }
+    }
+
+    /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
+    pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
+        match input {
+            Input::Engine(event) => self.on_event(event, refresh),
+            Input::EngineGone => {
+                self.engine_connected = false;
+                warn!("the engine is away: what it last said stays in force");
+            }
+            Input::EngineBack(snapshot, version) => {
+                info!("the engine is back");
+                self.engine_connected = true;
+                self.engine_version = version;
+                self.set_snapshot(*snapshot);
+            }
+            Input::Container(id, result) => self.on_container(&id, result),
+            Input::Network(id, result) => match result {
+                Ok(network) => self.on_network(*network),
+                Err(EngineError::NotFound { .. }) => {
+                    self.snapshot.networks.remove(&id);
+                }
+                Err(e) => warn!("network {id}: {e}"),
+            },
+            Input::Host => {}
+            Input::Request(request, answer) => return self.on_request(request, answer, refresh),
+        }
+        None
+    }
+
+    fn set_snapshot(&mut self, snapshot: Snapshot) {
+        self.snapshot = snapshot;
+        self.forget_removed();
+    }
+
+    /// Live changes go with their containers.
+    fn forget_removed(&mut self) {
+        let mut live = self.live.get().clone();
+        if live.forget_unless(|id| self.snapshot.containers.contains_key(id))
+            && let Err(e) = self.live.set(live)
+        {
+            warn!("{e:#}");
+        }
+    }
+
+    fn on_event(&mut self, event: Event, refresh: &mut Refresh<'_>) {
+        match event {
+            Event::Container { id, action } => match action.as_str() {
+                "destroy" => {
+                    self.snapshot.containers.remove(&id);
+                    self.forget_removed();
+                }
+                // Its end must not wait for an answer of the engine.
+                "die" => {
+                    if let Some(container) = self.snapshot.containers.get_mut(&id) {
+                        container.running = false;
+                        container.publications.clear();
+                    }
+                    refresh.container(&id);
+                }
+                // They change nothing that matters here, and there can be many of them.
+                a if a.starts_with("exec_") || a.starts_with("health_status") || a == "top" || a == "resize" => {}
+                _ => refresh.container(&id),
+            },
+            Event::Endpoint { network, container, connected } => {
+                if !connected && let Some(network) = self.snapshot.networks.get_mut(&network) {
+                    network.endpoints.remove(&container);
+                }
+                refresh.network(&network);
+                if !self.snapshot.containers.contains_key(&container) || !connected {
+                    refresh.container(&container);
+                }
+                // A running container that is connected to one more network tells of it itself.
+                if self.snapshot.containers.get(&container).is_some_and(|c| c.running) {
+                    refresh.container(&container);
+                }
+            }
+            Event::Network { id, .. } => refresh.network(&id),
+        }
+    }
+
+    fn on_container(&mut self, id: &str, result: Result<Box<Container>, EngineError>) {
+        match result {
+            Ok(mut container) => {
+                // A link's source that was renamed is no longer found by the name that the engine keeps.
+                if let Some(known) = self.snapshot.containers.get(&container.id)
+                    && container.links.len() < known.links.len()
+                {
+                    let lost = known.links.iter().filter(|l| {
+                        !container.links.iter().any(|n| n.alias == l.alias)
+                            && self.snapshot.containers.contains_key(&l.source)
+                    });
+                    let lost: Vec<_> = lost.cloned().collect();
+                    container.links.extend(lost);
+                }
+                self.snapshot.containers.insert(container.id.clone(), *container);
+            }
+            Err(EngineError::NotFound { .. }) => {
+                self.snapshot.containers.remove(id);
+            }
+            Err(e) => warn!("container {id}: {e}"),
+        }
+        for waiting in self.waiting.iter_mut().filter(|w| w.container == id) {
+            waiting.refreshed = true;
+        }
+    }
+
+    fn on_network(&mut self, network: Network) {
+        self.snapshot.networks.insert(network.id.clone(), network);
+    }
+
+    fn on_request(
+        &mut self,
+        request: Request,
+        answer: oneshot::Sender<Answer>,
+        refresh: &mut Refresh<'_>,
+    ) -> Option<oneshot::Sender<Answer>> {
+        let result = match request {
+            Request::Down => return Some(answer),
+            Request::Prepare { container } | Request::WaitServed { container } if container.is_empty() => {
+                Err(Refusal::usage("no container given"))
+            }
+            Request::Prepare { container } => {
+                refresh.container(&container);
+                self.waiting.push(Waiting { container, refreshed: false, answer, served: false });
+                return None;
+            }
+            Request::WaitServed { container } => {
+                refresh.container(&container);
+                self.waiting.push(Waiting { container, refreshed: false, answer, served: true });
+                return None;
+            }
+            Request::Ping => Ok(json!({"pid": std::process::id()})),
+            Request::Status => self.status(),
+            Request::Links => self.links(),
+            Request::LivePublications => Ok(self.live_publications()),
+            Request::Publish { container, spec } => self.publish(&container, &spec),
+            Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
+            Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
+            Request::Unlink { recipient, target } => self.unlink(&recipient, &target),
+        };
+        // A change is answered when it is in force.
+        match result {
+            Ok(value) => self.changes.push((value, answer)),
+            Err(refusal) => {
+                let _ = answer.send(Err(refusal));
+            }
+        }
+        None
+    }
+
+    /// Makes the kernel, the hosts files and the held ports agree with what is known, and answers who waits for it.
+    pub async fn reconcile(&mut self) {
+        self.errors.clear();
+        self.refused = self.make_true().await.err().map(|e| format!("{e:#}"));
+        if let (Some(refused), Some(before)) = (self.refused.clone(), self.before.take()) {
+            // Nothing half-applied: back to what stood, which the kernel had room for.
+            self.note(refused);
+            if let Err(e) = self.live.set(before) {
+                self.note(format!("{e:#}"));
+            }
+            if let Err(e) = self.make_true().await {
+                self.note(format!("{e:#}"));
+            }
+        } else if let Some(refused) = self.refused.clone() {
+            self.note(refused);
+        }
+        self.before = None;
+        self.write_hosts();
+        self.hold_ports();
+        self.answer_waiting();
+    }
+
+    async fn make_true(&mut self) -> anyhow::Result<()> {
+        self.make_plan().await?;
+        // Programs before map entries: an interface is closed before anybody may use it.
+        let errors = self.datapath.attach(&self.plan.roles);
+        let ops = self.datapath.apply(&self.plan.desired)?;
+        if ops != Default::default() {
+            info!("maps: {} written, {} removed, {} rules ended", ops.written, ops.removed, ops.ended);
+        }
+        errors.into_iter().next().map_or(Ok(()), |e| Err(e.into()))
+    }
+
+    /// Puts live changes in force with the next reconciliation.
+    pub(super) fn set_live(&mut self, live: Live) -> Result<(), Refusal> {
+        let before = self.live.get().clone();
+        self.live.set(live).map_err(|e| Refusal::failed(format!("{e:#}")))?;
+        self.before.get_or_insert(before);
+        Ok(())
+    }
+
+    fn note(&mut self, problem: String) {
+        warn!("{problem}");
+        self.errors.push(problem);
+    }
+
+    async fn make_plan(&mut self) -> anyhow::Result<()> {
+        let sandboxes: BTreeMap<String, PathBuf> = self
+            .snapshot
+            .containers
+            .values()
+            .filter(|c| c.running && c.pid != 0)
+            .map(|c| (c.id.clone(), PathBuf::from(format!("/proc/{}/ns/net", c.pid))))
+            .collect();
+        self.host = self.netlink.read(&sandboxes).await?;
+        self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options);
+        Ok(())
+    }
+
+    fn write_hosts(&mut self) {
+        let failures: Vec<String> =
+            self.plan.hosts.iter().filter_map(|h| hosts_files::write(h).err()).map(|e| format!("{e:#}")).collect();
+        for failure in failures {
+            self.note(failure);
+        }
+    }
+
+    /// Holds the ports of live publications whose containers run.
+    fn hold_ports(&mut self) {
+        let running = |id: &str| self.snapshot.containers.get(id).is_some_and(|c| c.running);
+        let live: Live = self.live.get().clone();
+        let publications = live.publications.iter().filter(|p| running(&p.container)).map(|p| &p.publication);
+        for (_, reason) in self.held_ports.hold(publications) {
+            self.note(reason);
+        }
+    }
+
+    fn answer_waiting(&mut self) {
+        for (value, answer) in self.changes.drain(..) {
+            let _ = answer.send(match &self.refused {
+                Some(e) if value["changed"] == true => Err(Refusal::failed(e)),
+                _ => Ok(value),
+            });
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for w in waiting {
+            match self.verdict_on(&w) {
+                Some(verdict) => {
+                    let _ = w.answer.send(verdict);
+                }
+                None => self.waiting.push(w),
+            }
+        }
+    }
+
+    fn verdict_on(&self, w: &Waiting) -> Option<Answer> {
+        if w.answer.is_closed() {
+            return Some(Ok(Value::Null));
+        }
+        if !w.refreshed {
+            return None;
+        }
+        let Some(container) = self.snapshot.containers.get(&w.container) else {
+            return Some(Err(Refusal::failed(format!("no such container: {}", w.container))));
+        };
+        if !w.served || !container.running {
+            return Some(Ok(json!({"served": false})));
+        }
+        if let Some(e) = &self.refused {
+            return Some(Err(Refusal::failed(e)));
+        }
+        self.plan.serves(container, &self.snapshot).then(|| Ok(json!({"served": true})))
+    }
+}
