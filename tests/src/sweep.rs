@@ -32,6 +32,10 @@ pub(crate) fn folder(name: &str) -> PathBuf {
 
 /// Removes what labs of processes that are gone have left.
 pub(crate) fn sweep() -> Result<()> {
+    // One at a time: two would be in each other's way.
+    let path = std::env::temp_dir().join("rtlab.lock");
+    let lock = fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     let mut names = HashSet::new();
     for place in [Path::new("/run/netns"), &std::env::temp_dir(), Path::new("/sys/fs/bpf")] {
         for entry in entries(place) {
