@@ -223,6 +223,24 @@ impl Lab {
         self.container(name)
     }
 
+    /// Starts a container in the background with `runtime run -d --name NAME` and these words.
+    #[track_caller]
+    pub fn run(&self, name: &str, words: &[&str]) -> Container {
+        self.runtime(["run", "-d", "--name", name].iter().chain(words)).ok();
+        self.container(name)
+    }
+
+    /// Starts a container again at another address: Docker gives the old one to a filler meanwhile.
+    #[track_caller]
+    pub fn move_container(&self, container: &Container) {
+        let before = container.ip();
+        self.docker(["stop", "-t", "0", container.name()]).ok();
+        let filler = self.start(&format!("filler-{}", before.octets()[3]), &["busybox", "sleep", "100000"]);
+        assert_eq!(filler.ip(), before, "the Engine gives the filler another address");
+        self.docker(["start", container.name()]).ok();
+        assert_ne!(container.ip(), before, "the container has its old address");
+    }
+
     /// A container by name or id.
     pub fn container(&self, name: &str) -> Container {
         Container::new(self.docker.clone(), name)
@@ -326,6 +344,18 @@ impl Lab {
         if wait_for(COUNTED, || (self.counters().packets(reason) > before.packets(reason)).then_some(())).is_none() {
             panic!("no packet was dropped as {reason}; counted meanwhile: {}", self.counters().since(&before));
         }
+        result
+    }
+
+    /// Asserts that the datapath carries packets while `action` runs, so that it was not Docker's rules that did it all; gives
+    /// what `action` does.
+    #[track_caller]
+    pub fn assert_carried<T>(&self, action: impl FnOnce() -> T) -> T {
+        let before = self.counters();
+        let result = action();
+        let after = self.counters();
+        let carried = after.of_kind("forward") > before.of_kind("forward");
+        assert!(carried, "the datapath forwarded nothing; counted meanwhile: {}", after.since(&before));
         result
     }
 

@@ -1,12 +1,17 @@
 //! Clients for the servers in the lab, with real sockets.
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::Netns;
+use crate::process::Background;
+use crate::runtime::beside;
+use crate::wait::wait_for;
 
 /// How long a client waits for a connection or an answer: far longer than the lab needs, short enough to fail by.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,6 +41,21 @@ impl Talk {
     /// Connects, and hears which address the server sees.
     pub fn open(ns: &Netns, to: impl Into<SocketAddr>) -> io::Result<Talk> {
         Talk::over(ns.tcp(to)?)
+    }
+
+    /// As [`Talk::open`], but waits until the server is up.
+    ///
+    /// # Panics
+    /// When it does not answer within ten seconds.
+    #[track_caller]
+    pub fn when_up(ns: &Netns, to: impl Into<SocketAddr>) -> Talk {
+        let to = to.into();
+        let mut last = None;
+        let talk = wait_for(Duration::from_secs(10), || Talk::open(ns, to).map_err(|e| last = Some(e)).ok());
+        match talk {
+            Some(talk) => talk,
+            None => panic!("no echo server answers at {to}: {last:?}"),
+        }
     }
 
     /// Over a connection that stands.
@@ -134,6 +154,19 @@ pub fn ask_once(ns: &Netns, to: impl Into<SocketAddr>, words: &[u8]) -> io::Resu
     Ok((seen, socket.local_addr()?.port()))
 }
 
+/// As [`ask_once`], but waits until the server is up.
+///
+/// # Panics
+/// When it does not answer within ten seconds.
+#[track_caller]
+pub fn ask_when_up(ns: &Netns, to: impl Into<SocketAddr>, words: &[u8]) -> (SocketAddr, u16) {
+    let to = to.into();
+    match wait_for(Duration::from_secs(10), || ask_once(ns, to, words).ok()) {
+        Some(answer) => answer,
+        None => panic!("no UDP echo server answers at {to}"),
+    }
+}
+
 /// The body of the page `/` of an HTTP server.
 pub fn http_get(ns: &Netns, to: impl Into<SocketAddr>) -> io::Result<String> {
     let to = to.into();
@@ -144,6 +177,15 @@ pub fn http_get(ns: &Netns, to: impl Into<SocketAddr>) -> io::Result<String> {
     match answer.split_once("\r\n\r\n") {
         Some((_, body)) => Ok(body.to_owned()),
         None => Err(io::Error::other(format!("no HTTP answer: {answer:?}"))),
+    }
+}
+
+/// Starts the echo server in a namespace, outside of any container; `addresses` as for its command line.
+#[track_caller]
+pub fn serve(ns: &Netns, log: &Path, addresses: &[&str]) -> Background {
+    match beside("peer", "cargo build -p tests --bins") {
+        Ok(peer) => ns.spawn(log, std::iter::once(peer.as_os_str()).chain(addresses.iter().map(OsStr::new))),
+        Err(e) => panic!("{e:#}"),
     }
 }
 

@@ -80,6 +80,17 @@ fn frames_arrive_as_they_were_sent() {
 }
 
 #[test]
+fn a_container_can_be_moved_to_another_address() {
+    let lab = Lab::builder("moving").images(&[Image::Echo]).build();
+    let server = lab.start("server", &["-p", "8000:7", "echo"]);
+    let before = server.ip();
+    Talk::when_up(lab.client(), (HOST, 8000));
+    lab.move_container(&server);
+    assert_ne!(server.ip(), before);
+    Talk::when_up(lab.client(), (HOST, 8000));
+}
+
+#[test]
 fn wishes_are_granted() {
     let lab = Lab::builder("wishes").second_uplink().without_iptables().without_client_offloads().mtu(1400).build();
     assert!(pings(lab.client2(), HOST2));
