@@ -10,6 +10,14 @@ use tests::{HOST, Image, Lab, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 #[test]
 fn a_transfer_survives_the_daemon_being_killed_and_the_next_adopts_it() {
     let lab = Lab::builder("kill -9").images(&[Image::Echo]).build();
@@ -23,6 +31,8 @@ fn a_transfer_survives_the_daemon_being_killed_and_the_next_adopts_it() {
 
     let (moved, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        // Also when an assertion fails: the scope waits for the transfer.
+        let _end = OnDrop(|| enough.store(true, Ordering::Relaxed));
         let running = scope.spawn(|| {
             while !enough.load(Ordering::Relaxed) {
                 transfer.transfer(1_000_000, |_| ())?;
