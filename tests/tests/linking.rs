@@ -82,7 +82,7 @@ fn a_link_opens_no_port_that_the_source_does_not_expose() {
 fn the_environment_of_a_recipient_is_dockers() {
     let lab = lab("link environment");
     let _up = lab.up(&[]);
-    let db = lab.run("db", &["-e", "SECRET=a b=c", "-e", "HOME=/elsewhere", "--expose", "5433", "postgres"]);
+    let db = lab.run("db", &["-e", "SECRET=a b=c", "-e", "HOME=/elsewhere", "--expose", "5433-5434", "postgres"]);
     let web = lab.run("web", &["--link", "db:web-db", "-e", "WEB_DB_ENV_SECRET=mine", "webapp"]);
     let ip = db.ip();
     let url = |port: u16| format!("tcp://{ip}:{port}");
@@ -94,13 +94,18 @@ fn the_environment_of_a_recipient_is_dockers() {
         ("WEB_DB_PORT_5432_TCP_PORT", "5432".to_owned()),
         ("WEB_DB_PORT_5432_TCP_PROTO", "tcp".to_owned()),
         ("WEB_DB_PORT_5432_TCP_START", url(5432)),
-        ("WEB_DB_PORT_5432_TCP_END", url(5433)),
+        // A run of three ports or more has a start and an end.
+        ("WEB_DB_PORT_5432_TCP_END", url(5434)),
         ("WEB_DB_PORT_5432_TCP_PORT_START", "5432".to_owned()),
-        ("WEB_DB_PORT_5432_TCP_PORT_END", "5433".to_owned()),
+        ("WEB_DB_PORT_5432_TCP_PORT_END", "5434".to_owned()),
         ("WEB_DB_PORT_5433_TCP", url(5433)),
         ("WEB_DB_PORT_5433_TCP_ADDR", ip.to_string()),
         ("WEB_DB_PORT_5433_TCP_PORT", "5433".to_owned()),
         ("WEB_DB_PORT_5433_TCP_PROTO", "tcp".to_owned()),
+        ("WEB_DB_PORT_5434_TCP", url(5434)),
+        ("WEB_DB_PORT_5434_TCP_ADDR", ip.to_string()),
+        ("WEB_DB_PORT_5434_TCP_PORT", "5434".to_owned()),
+        ("WEB_DB_PORT_5434_TCP_PROTO", "tcp".to_owned()),
         ("WEB_DB_ENV_PG_VERSION", "9.3".to_owned()),
         // The container's own variables win.
         ("WEB_DB_ENV_SECRET", "mine".to_owned()),

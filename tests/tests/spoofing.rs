@@ -60,6 +60,22 @@ fn a_container_sends_only_from_its_own_addresses() {
 }
 
 #[test]
+fn a_container_answers_for_its_own_address_alone() {
+    let scene = scene("forged ARP");
+    let way = scene.honest;
+    // An answer that nobody asked for (RFC 826): Ethernet, IPv4, lengths 6 and 4, reply.
+    let arp = |mac: [u8; 6], address: Ipv4Addr| {
+        let head = [0, 1, 8, 0, 6, 4, 0, 2];
+        let body = [&head[..], &mac, &address.octets(), &way.to_mac, &way.to.octets()].concat();
+        way.ethernet(0x0806, &body)
+    };
+    let gateway = Ipv4Addr::new(172, 17, 0, 1);
+    scene.drops("spoofed_address", &arp(way.from_mac, gateway), &gateway.octets());
+    let mac = [2, 0, 0, 0, 0, 9];
+    scene.drops("spoofed_mac", &arp(mac, way.from), &mac);
+}
+
+#[test]
 fn only_what_ip_needs_passes_between_containers() {
     let scene = scene("other EtherTypes");
     // Local experiments, AppleTalk, MPLS, PPPoE, 802.1X, LLDP (IEEE 802 Numbers).
@@ -67,6 +83,10 @@ fn only_what_ip_needs_passes_between_containers() {
         let mark = format!("EtherType {ether_type:04x}");
         scene.drops("ethertype", &scene.honest.ethernet(ether_type, mark.as_bytes()), mark.as_bytes());
     }
+    // In a VLAN, an IPv4 packet that would be allowed without.
+    let packet = scene.honest.udp(4000, 7, b"in a VLAN");
+    let tagged = [&[0, 5], &packet[12..]].concat();
+    scene.drops("ethertype", &scene.honest.ethernet(0x8100, &tagged), b"in a VLAN");
     let everybody = Way { to_mac: BROADCAST, ..scene.honest };
     scene.drops("ethertype", &everybody.ethernet(0x88b5, b"to everybody"), b"to everybody");
 }
@@ -82,10 +102,16 @@ fn nobody_outside_speaks_as_a_container_or_as_the_host_itself() {
         let wire = Wire::open(lab.client(), "eth0");
         let inside = Wire::open(&target.ns(), "eth0");
         let way = Way { from_mac: lab.client().mac("eth0"), to_mac: lab.host().mac("eth0"), from: CLIENT, to: HOST };
-        for from in [sibling.ip(), target.ip(), Ipv4Addr::LOCALHOST] {
+        let sources = [
+            (sibling.ip(), "spoofed_local"),
+            (target.ip(), "spoofed_local"),
+            (HOST, "spoofed_local"),
+            (Ipv4Addr::LOCALHOST, "loopback"),
+        ];
+        for (from, reason) in sources {
             let mark = format!("from {from}");
             let frame = Way { from, ..way }.udp(4000, 7, mark.as_bytes());
-            lab.assert_dropped("spoofed_address", || wire.send(&frame));
+            lab.assert_dropped(reason, || wire.send(&frame));
             assert!(inside.find(A_WHILE, |f| holds(f, mark.as_bytes())).is_none(), "--xdp {xdp}: {mark} arrives");
         }
     }

@@ -18,8 +18,6 @@ enum Expected {
     Allowed,
     /// It fails, and the datapath drops packets for this reason.
     Refused(&'static str),
-    /// It fails, whichever way.
-    Cut,
     /// It succeeds; the datapath has no part in it.
     Done,
 }
@@ -58,7 +56,6 @@ impl Table {
         let right = match expected {
             Expected::Allowed => outcome.is_ok() && counted.of_kind("forward") > 0,
             Expected::Refused(reason) => outcome.is_err() && counted.packets(reason) > 0,
-            Expected::Cut => outcome.is_err(),
             Expected::Done => outcome.is_ok(),
         };
         let happened = match outcome {
@@ -68,7 +65,6 @@ impl Table {
         let expected = match expected {
             Expected::Allowed => "allowed".to_owned(),
             Expected::Refused(reason) => format!("refused, {reason}"),
-            Expected::Cut => "refused".to_owned(),
             Expected::Done => "done".to_owned(),
         };
         let counted = counted.to_string();
@@ -250,7 +246,7 @@ fn live_changes(table: &mut Table, lab: &Lab) {
         Ok("an echo".to_owned())
     });
     lab.runtime(["unpublish", "echo", "8001:7"]).ok();
-    table.attempt(lab, "the same connection after unpublish", Expected::Cut, || match &mut talk {
+    table.attempt(lab, "the same connection after unpublish", Expected::Refused("flow_ended"), || match &mut talk {
         Some(talk) => said(talk.say(b"still there?"), "it goes on"),
         None => Ok("it never stood".to_owned()),
     });
@@ -265,7 +261,7 @@ fn live_changes(table: &mut Table, lab: &Lab) {
         Ok("an echo".to_owned())
     });
     lab.runtime(["unlink", "third", "echo"]).ok();
-    table.attempt(lab, "the same connection after unlink", Expected::Refused("not_linked"), || match &mut talk {
+    table.attempt(lab, "the same connection after unlink", Expected::Refused("flow_ended"), || match &mut talk {
         Some(talk) => said(talk.say(b"still there?"), "it goes on"),
         None => Ok("it never stood".to_owned()),
     });
