@@ -98,6 +98,12 @@ impl Counters {
         drops.map(|(verdict, (_, packets))| (verdict.clone(), *packets)).collect()
     }
 
+    /// Without the packets that the datapath left alone.
+    pub fn decided(&self) -> Counters {
+        let kept = self.all.iter().filter(|(_, (kind, _))| kind != "pass");
+        Counters { all: kept.map(|(verdict, counter)| (verdict.clone(), counter.clone())).collect() }
+    }
+
     /// What was added since `before`.
     pub fn since(&self, before: &Counters) -> Counters {
         let delta = |(verdict, (kind, packets)): (&String, &(String, u64))| {

@@ -170,3 +170,35 @@ fn containers_reach_the_outside_through_dockers_rules() {
     assert_eq!(ask_when_up(&inside.ns(), (CLIENT, 9), b"words").0.ip(), HOST);
     drop(peer);
 }
+
+#[test]
+fn datagrams_in_fragments_arrive_and_are_answered() {
+    let lab = Lab::builder("fragments").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    lab.run("server", &["-p", "53:7/udp", "echo"]);
+    ask_when_up(lab.client(), (HOST, 53), b"whole");
+    for size in [1473, 4000, 60_000] {
+        let (seen, port) = lab
+            .assert_carried(|| ask_once(lab.client(), (HOST, 53), &vec![b'x'; size]))
+            .unwrap_or_else(|e| panic!("{size} bytes are not answered: {e}"));
+        assert_eq!(seen, (CLIENT, port).into());
+    }
+}
+
+#[test]
+fn ten_thousand_ports_are_published_in_a_moment() {
+    let lab = Lab::builder("ten thousand ports").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let server = lab.run("server", &["echo", "peer", "tcp:0.0.0.0:10000", "tcp:0.0.0.0:19999"]);
+    Talk::when_up(lab.host(), server.at(10000));
+    let start = std::time::Instant::now();
+    lab.runtime(["publish", "server", "10000-19999:10000-19999"]).ok();
+    let taken = start.elapsed();
+    for port in [10000, 19999] {
+        Talk::open(lab.client(), (HOST, port)).expect("an end of the range");
+    }
+    // Docker's own rules take minutes; a shared machine may be slow.
+    assert!(taken < Duration::from_secs(5), "{taken:?}");
+    lab.runtime(["unpublish", "server", "10000-19999:10000-19999"]).ok();
+    assert!(Talk::open(lab.client(), (HOST, 19999)).is_err());
+}

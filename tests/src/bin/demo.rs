@@ -48,7 +48,7 @@ impl Table {
         if let Expected::Refused(reason) = expected {
             let _ = wait_for(Duration::from_secs(1), || counted(reason).then_some(()));
         }
-        let counted = lab.counters().since(&before);
+        let counted = lab.counters().since(&before).decided();
         self.note(tried, expected, outcome, &counted);
     }
 
@@ -144,12 +144,32 @@ fn walk(table: &mut Table, arguments: &[&str]) {
     println!("    host {HOST}, clients {CLIENT} and {CLIENT2}");
 
     step(
+        "An echo server, published by Docker over TCP and UDP",
+        "It says which address it sees. A client connects through Docker's own rules, and stays.",
+    );
+    lab.start("echo", &["-p", "7:7", "-p", "7:7/udp", "echo"]);
+    let mut older = Talk::when_up(lab.client(), (HOST, 7));
+
+    step(
         "runtime up",
         "Loads the kernel programs, attaches them to the uplink and to each container, and follows the Engine.",
     );
     let up = lab.up(arguments);
     for line in lab.runtime(["status"]).ok().lines().take(12) {
         println!("    | {line}");
+    }
+
+    let outcome = said(older.say(b"after up"), "an echo");
+    table.note("the connection from before, under Docker's rules", Expected::Done, outcome, &Counters::default());
+    for (name, ns, address) in [("client", lab.client(), CLIENT), ("client2", lab.client2(), CLIENT2)] {
+        table.attempt(&lab, &format!("{name} -> echo over TCP, 1 MB"), Expected::Allowed, || {
+            let mut talk = Talk::open(ns, (HOST, 7)).map_err(words)?;
+            talk.transfer(1_000_000, |_| ()).map_err(words)?;
+            sees(talk.seen().ip(), address)
+        });
+        table.attempt(&lab, &format!("{name} -> echo over UDP"), Expected::Allowed, || {
+            sees(ask_once(ns, (HOST, 7), b"hello").map_err(words)?.0.ip(), address)
+        });
     }
 
     let db = publications_and_links(table, &lab);
@@ -203,23 +223,6 @@ fn publications_and_links(table: &mut Table, lab: &Lab) -> Container {
     table.attempt(lab, "client -> db's own address", Expected::Refused("not_published"), || {
         lab.client().tcp(db.at(5432)).map(|_| "a connection".to_owned()).map_err(words)
     });
-
-    step(
-        "An echo server, published over TCP and UDP",
-        "It says which address it sees: the client's own, without a proxy.",
-    );
-    lab.run("echo", &["-p", "7:7", "-p", "7:7/udp", "echo"]);
-    let _ = wait_for(SOON, || Talk::open(lab.client(), (HOST, 7)).ok());
-    for (name, ns, address) in [("client", lab.client(), CLIENT), ("client2", lab.client2(), CLIENT2)] {
-        table.attempt(lab, &format!("{name} -> echo over TCP, 1 MB"), Expected::Allowed, || {
-            let mut talk = Talk::open(ns, (HOST, 7)).map_err(words)?;
-            talk.transfer(1_000_000, |_| ()).map_err(words)?;
-            sees(talk.seen().ip(), address)
-        });
-        table.attempt(lab, &format!("{name} -> echo over UDP"), Expected::Allowed, || {
-            sees(ask_once(ns, (HOST, 7), b"hello").map_err(words)?.0.ip(), address)
-        });
-    }
 
     step("db stops, a filler takes its address, db starts at another", "The alias, /etc/hosts and the link follow.");
     let before = db.ip();
