@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
+    ("sysctl", "procps"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("iptables", "iptables"),

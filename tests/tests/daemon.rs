@@ -114,12 +114,12 @@ fn up_and_down_break_no_connection_that_dockers_rules_carry() {
 }
 
 /// What the host's namespace shows to anybody who looks: links with their programs, addresses, routes, rules, filters.
-fn look(lab: &Lab) -> Vec<(String, String)> {
+/// Each line carries the command that printed it.
+fn look(lab: &Lab) -> BTreeSet<String> {
     let looks: &[&[&str]] = &[
         &["ip", "-details", "link", "show"],
         &["ip", "address", "show"],
         &["ip", "route", "show", "table", "all"],
-        &["ip", "-6", "route", "show", "table", "main"],
         &["ip", "rule", "show"],
         &["ip", "neigh", "show", "nud", "permanent"],
         &["iptables-save"],
@@ -127,12 +127,19 @@ fn look(lab: &Lab) -> Vec<(String, String)> {
         &["bpftool", "net", "show"],
         &["sysctl", "-a", "-r", "^net\\.(ipv4|ipv6|bridge)\\..*(forward|rp_filter|localnet|proxy_arp|nf-call)"],
     ];
-    let settle = |text: String| {
-        // Counters, times of validity and comments with the date are no state; Docker's chains count packets.
-        let lines = text.lines().filter(|l| !l.starts_with('#') && !l.contains("valid_lft"));
-        lines.map(|l| l.split(" [").next().unwrap_or(l).to_owned()).collect::<Vec<_>>().join("\n")
+    // Counters, timers, comments with the date, and link-local addresses that are being checked are no state.
+    let passing = |l: &str| l.starts_with('#') || ["valid_lft", "fe80:", "ff00:"].iter().any(|part| l.contains(part));
+    let settle = |l: &str| {
+        let words: Vec<_> = l.split(" [").next().unwrap_or(l).split_whitespace().collect();
+        let timer = |i: usize| i > 0 && words[i - 1].ends_with("_timer");
+        (0..words.len()).filter(|i| !timer(*i)).map(|i| words[i]).collect::<Vec<_>>().join(" ")
     };
-    looks.iter().map(|words| (words.join(" "), settle(lab.host().run(*words).ok()))).collect()
+    let mut all = BTreeSet::new();
+    for words in looks {
+        let text = lab.host().run(*words).ok();
+        all.extend(text.lines().filter(|l| !passing(l)).map(|l| format!("{}: {}", words.join(" "), settle(l))));
+    }
+    all
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -178,9 +185,10 @@ fn down_leaves_nothing_behind() {
 
         assert_eq!(files(lab.pins()), Vec::<PathBuf>::new());
         assert_eq!(files(&lab.dir().join("run")), Vec::<PathBuf>::new());
-        for ((what, now), (_, then)) in look(&lab).iter().zip(&before) {
-            assert_eq!(now, then, "--xdp {xdp}: `{what}` shows another thing than before");
-        }
+        let after = look(&lab);
+        let (new, gone) = (after.difference(&before), before.difference(&after));
+        let changes: Vec<_> = new.map(|l| format!("+ {l}")).chain(gone.map(|l| format!("- {l}"))).collect();
+        assert!(changes.is_empty(), "--xdp {xdp}: the host is not what it was:\n{}", changes.join("\n"));
         for (kind, id) in &objects {
             // The kernel frees a program or map some moments after its last user is gone.
             let gone = || !lab.host().run(["bpftool", kind, "show", "id", id]).success();
