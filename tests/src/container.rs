@@ -45,7 +45,7 @@ impl Container {
     /// When it has none, as while it does not run.
     #[track_caller]
     pub fn ip(&self) -> Ipv4Addr {
-        self.address("{{.NetworkSettings.IPAddress}}")
+        self.ip_on("bridge")
     }
 
     /// Its IPv4 address on a network.
@@ -57,7 +57,7 @@ impl Container {
     /// Its global IPv6 address on the default bridge.
     #[track_caller]
     pub fn ip6(&self) -> Ipv6Addr {
-        self.address("{{.NetworkSettings.GlobalIPv6Address}}")
+        self.address("{{.NetworkSettings.Networks.bridge.GlobalIPv6Address}}")
     }
 
     #[track_caller]

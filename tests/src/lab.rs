@@ -267,6 +267,7 @@ impl Lab {
         self.host.run(self.runtime_words(words))
     }
 
+    #[track_caller]
     fn runtime_words(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Vec<OsString> {
         let mut all = vec![loud(beside("runtime", "cargo build -p runtime")).into_os_string()];
         all.extend(["--docker-host".into(), self.docker.address().into()]);
