@@ -1,1 +1,32 @@
-//! The lab: network namespaces with a real Docker Engine in one of them.
+//! The lab: network namespaces with a real Docker Engine in one of them, and what tests need to look at it from outside.
+//!
+//! ```text
+//!   client 192.0.2.2 ---+
+//!                       +--- switch (192.0.2.254) --- eth0 host 192.0.2.1 --- docker0, containers
+//!   client2 192.0.2.3 --+                             eth1 host 198.51.100.1   (with `second_uplink`)
+//! ```
+//!
+//! A [`Lab`] makes its own namespaces, Engine and folders under names that no other lab uses, and removes all of them when it
+//! is dropped, also by a panic. What a killed run left is swept when the next lab starts. Whatever is missing on the
+//! machine (root, a program, a feature of the kernel) fails the test with the remedy: nothing is skipped.
+
+mod container;
+mod engine;
+pub mod frames;
+mod images;
+mod lab;
+mod netns;
+mod process;
+mod requirements;
+mod runtime;
+pub mod sockets;
+mod sweep;
+mod wait;
+
+pub use container::Container;
+pub use images::Image;
+pub use lab::{Builder, CLIENT, CLIENT2, HOST, HOST2, Lab};
+pub use netns::Netns;
+pub use process::{Background, Done};
+pub use runtime::{Counters, Up};
+pub use wait::{wait_for, wait_until};

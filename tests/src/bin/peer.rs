@@ -1,0 +1,70 @@
+//! An echo server that says which address it sees: `peer tcp:ADDRESS:PORT udp:ADDRESS:PORT ...`.
+//!
+//! Over TCP it first sends the line `peer ADDRESS:PORT` and then what it hears; over UDP each answer is that line and the words.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+fn main() -> Result<()> {
+    let mut servers = Vec::new();
+    for word in std::env::args().skip(1) {
+        let (protocol, address) =
+            word.split_once(':').with_context(|| format!("{word:?}: expected tcp:ADDRESS:PORT"))?;
+        let address: SocketAddr = address.parse().with_context(|| format!("{word:?}: no address and port"))?;
+        servers.push(match protocol {
+            "tcp" => {
+                let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {word}"))?;
+                thread::spawn(move || tcp(&listener))
+            }
+            "udp" => {
+                let socket = UdpSocket::bind(address).with_context(|| format!("cannot listen on {word}"))?;
+                thread::spawn(move || udp(&socket))
+            }
+            _ => bail!("{word:?}: neither tcp nor udp"),
+        });
+    }
+    if servers.is_empty() {
+        bail!("usage: peer tcp:ADDRESS:PORT udp:ADDRESS:PORT ...");
+    }
+    println!("ready");
+    for server in servers {
+        if let Ok(end) = server.join() {
+            end?;
+        }
+    }
+    Ok(())
+}
+
+fn tcp(listener: &TcpListener) -> io::Result<()> {
+    loop {
+        let (stream, peer) = listener.accept()?;
+        // A client that goes away ends its own conversation alone.
+        thread::spawn(move || echo(stream, peer));
+    }
+}
+
+fn echo(mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(format!("peer {peer}\n").as_bytes())?;
+    let mut buffer = vec![0; 65536];
+    loop {
+        let n = stream.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buffer[..n])?;
+    }
+}
+
+fn udp(socket: &UdpSocket) -> io::Result<()> {
+    let mut buffer = vec![0; 65536];
+    loop {
+        // An ICMP error about an earlier answer comes back as an error here, and is no reason to stop.
+        let Ok((n, peer)) = socket.recv_from(&mut buffer) else { continue };
+        let answer = [format!("peer {peer}\n").as_bytes(), &buffer[..n]].concat();
+        let _ = socket.send_to(&answer, peer);
+    }
+}

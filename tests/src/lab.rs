@@ -1,0 +1,461 @@
+//! Making a lab and tearing it down.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::container::Container;
+use crate::engine::{Client, Engine, tail};
+use crate::images::Image;
+use crate::netns::Netns;
+use crate::process::{Background, Done};
+use crate::runtime::{Counters, Up, beside};
+use crate::wait::wait_for;
+use crate::{requirements, sweep};
+
+/// The host's address on the LAN.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The first client's address.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// The second client's address, unless it has a network of its own.
+pub const CLIENT2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+/// The host's address on its second uplink.
+pub const HOST2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+/// How long the daemon may take until it serves, and a counter until it moves.
+const READY: Duration = Duration::from_secs(20);
+const COUNTED: Duration = Duration::from_secs(2);
+
+/// What a lab is to have.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    title: String,
+    images: Vec<Image>,
+    client2: bool,
+    second_uplink: bool,
+    offloads: bool,
+    mtu: Option<u32>,
+    engine: Vec<String>,
+}
+
+impl Builder {
+    /// The images to import.
+    pub fn images(mut self, images: &[Image]) -> Self {
+        self.images.extend(images);
+        self
+    }
+
+    /// A second client on the LAN.
+    pub fn client2(mut self) -> Self {
+        self.client2 = true;
+        self
+    }
+
+    /// A second uplink `eth1` of the host, 198.51.100.0/24, with the second client (198.51.100.2) behind it.
+    pub fn second_uplink(mut self) -> Self {
+        self.client2 = true;
+        self.second_uplink = true;
+        self
+    }
+
+    /// Clients compute checksums and cut segments themselves, as a sender on a wire would have done.
+    pub fn without_client_offloads(mut self) -> Self {
+        self.offloads = false;
+        self
+    }
+
+    /// The MTU of the LAN, in bytes.
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// The Engine makes no iptables rules.
+    pub fn without_iptables(self) -> Self {
+        self.engine_arg("--iptables=false")
+    }
+
+    /// The Engine's containers reach each other only over links.
+    pub fn without_icc(self) -> Self {
+        self.engine_arg("--icc=false")
+    }
+
+    /// One more argument for dockerd.
+    pub fn engine_arg(mut self, arg: &str) -> Self {
+        self.engine.push(arg.to_owned());
+        self
+    }
+
+    /// Makes the lab.
+    ///
+    /// # Panics
+    /// When something is missing, with the remedy. Nothing half-made stays.
+    #[track_caller]
+    pub fn build(self) -> Lab {
+        match Lab::make(&self) {
+            Ok(lab) => lab,
+            Err(e) => panic!("the lab for {}: {e:#}", self.title),
+        }
+    }
+}
+
+/// Namespaces, an Engine and folders of one's own. Removed when dropped.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+    dir: PathBuf,
+    pins: PathBuf,
+    client: Netns,
+    client2: Option<Netns>,
+    host: Netns,
+    engine: Engine,
+    docker: Client,
+    /// Removes everything when dropped: after the fields above, in the order of declaration.
+    _remains: Remains,
+}
+
+/// Removes everything under a lab's name when dropped; made first, so that it works for a half-made lab too.
+#[derive(Debug)]
+struct Remains(String);
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        if let Err(e) = sweep::remove(&self.0) {
+            eprintln!("the lab {} leaves something behind: {e:#}", self.0);
+        }
+    }
+}
+
+impl Lab {
+    /// A lab with one client and the busybox image; `title` is for messages.
+    #[track_caller]
+    pub fn new(title: &str) -> Lab {
+        Lab::builder(title).build()
+    }
+
+    /// A lab of one's own choice. The busybox image is always there.
+    pub fn builder(title: &str) -> Builder {
+        Builder {
+            title: title.to_owned(),
+            images: vec![Image::Busybox],
+            client2: false,
+            second_uplink: false,
+            offloads: true,
+            mtu: None,
+            engine: vec!["--userland-proxy=false".to_owned()],
+        }
+    }
+
+    fn make(wish: &Builder) -> Result<Lab> {
+        static LABS: AtomicUsize = AtomicUsize::new(1);
+        requirements::check()?;
+        sweep::sweep()?;
+        let name = sweep::name(LABS.fetch_add(1, Ordering::Relaxed));
+        let remains = Remains(name.clone());
+        let dir = sweep::folder(&name);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let pins = requirements::bpffs()?.join(&name);
+        fs::create_dir_all(&pins).with_context(|| format!("cannot make {}", pins.display()))?;
+
+        let (host, client, client2) = network(&name, wish)?;
+        let mut engine = Engine::new(host.clone(), &dir, wish.engine.clone());
+        engine.start()?;
+        let docker = engine.client();
+        for image in &wish.images {
+            image.import(&docker)?;
+        }
+        Ok(Lab { name, dir, pins, client, client2, host, engine, docker, _remains: remains })
+    }
+
+    /// The name that everything of this lab carries.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A folder for files of this lab.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder in which the daemon pins.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// The client's namespace.
+    pub fn client(&self) -> &Netns {
+        &self.client
+    }
+
+    /// The second client's namespace.
+    ///
+    /// # Panics
+    /// When the lab was built without.
+    #[track_caller]
+    pub fn client2(&self) -> &Netns {
+        match &self.client2 {
+            Some(ns) => ns,
+            None => panic!("this lab has no second client: build it with `client2()`"),
+        }
+    }
+
+    /// The host's namespace, in which the Engine and the daemon run.
+    pub fn host(&self) -> &Netns {
+        &self.host
+    }
+
+    /// Runs `docker` against this lab's Engine.
+    #[track_caller]
+    pub fn docker(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Done {
+        loud(self.docker.run(words))
+    }
+
+    /// Starts a container in the background with `docker run -d --name NAME` and these words. It stops at once when it is to:
+    /// as first processes of a container, most programs would not hear a SIGTERM.
+    #[track_caller]
+    pub fn start(&self, name: &str, words: &[&str]) -> Container {
+        self.docker(["run", "-d", "--stop-signal=SIGKILL", "--name", name].iter().chain(words)).ok();
+        self.container(name)
+    }
+
+    /// Starts a container in the background with `runtime run -d --name NAME` and these words.
+    #[track_caller]
+    pub fn run(&self, name: &str, words: &[&str]) -> Container {
+        self.runtime(["run", "-d", "--name", name].iter().chain(words)).ok();
+        self.container(name)
+    }
+
+    /// Starts a container again at another address: Docker gives the old one to a filler meanwhile.
+    #[track_caller]
+    pub fn move_container(&self, container: &Container) {
+        let before = container.ip();
+        self.docker(["stop", "-t", "0", container.name()]).ok();
+        let filler = self.start(&format!("filler-{}", before.octets()[3]), &["busybox", "sleep", "100000"]);
+        assert_eq!(filler.ip(), before, "the Engine gives the filler another address");
+        self.docker(["start", container.name()]).ok();
+        assert_ne!(container.ip(), before, "the container has its old address");
+    }
+
+    /// A container by name or id.
+    pub fn container(&self, name: &str) -> Container {
+        Container::new(self.docker.clone(), name)
+    }
+
+    /// Stops the Engine.
+    #[track_caller]
+    pub fn stop_engine(&mut self) {
+        loud(self.engine.stop());
+    }
+
+    /// Starts the Engine again.
+    #[track_caller]
+    pub fn start_engine(&mut self) {
+        loud(self.engine.start());
+    }
+
+    /// Runs the `runtime` command against this lab's Engine and folders.
+    ///
+    /// # Panics
+    /// When it has not been built.
+    #[track_caller]
+    pub fn runtime(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Done {
+        self.host.run(self.runtime_words(words))
+    }
+
+    #[track_caller]
+    fn runtime_words(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Vec<OsString> {
+        let mut all = vec![loud(beside("runtime", "cargo build -p runtime")).into_os_string()];
+        all.extend(["--docker-host".into(), self.docker.address().into()]);
+        all.extend(["--run-dir".into(), self.dir.join("run").into()]);
+        all.extend(["--state-dir".into(), self.dir.join("state").into()]);
+        all.extend(["--bpffs".into(), self.pins.clone().into()]);
+        all.extend(words.into_iter().map(|w| w.as_ref().to_owned()));
+        all
+    }
+
+    /// Starts `runtime up` in the foreground and waits until it serves.
+    ///
+    /// # Panics
+    /// When it ends, or does not serve in time, with what it wrote.
+    #[track_caller]
+    pub fn up(&self, words: &[&str]) -> Up {
+        let words = self.runtime_words(["up"].iter().chain(words));
+        let mut process = loud(Background::start(
+            {
+                let mut command = self.host.command(&words[0]);
+                command.args(&words[1..]);
+                command
+            },
+            &self.runtime_log(),
+        ));
+        let mut ended = None;
+        let ready = wait_for(READY, || {
+            ended = process.ended();
+            (ended.is_some() || self.runtime(["status", "--format", "json"]).success()).then_some(())
+        });
+        if ended.is_some() || ready.is_none() {
+            let why = ended.map_or(format!("does not serve within {READY:?}"), |s| format!("ended ({s})"));
+            panic!("runtime up {why}; it wrote:\n{}", tail(&process.output(), 40));
+        }
+        Up { process }
+    }
+
+    /// Takes the datapath away with `runtime down`.
+    #[track_caller]
+    pub fn down(&self) {
+        self.runtime(["down"]).ok();
+    }
+
+    fn runtime_log(&self) -> PathBuf {
+        self.dir.join("runtime.log")
+    }
+
+    /// What `runtime status --format json` reports.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let text = self.runtime(["status", "--format", "json"]).ok();
+        match serde_json::from_str(&text) {
+            Ok(status) => status,
+            Err(e) => panic!("runtime status prints no JSON ({e}): {text}"),
+        }
+    }
+
+    /// Packets by verdict.
+    #[track_caller]
+    pub fn counters(&self) -> Counters {
+        loud(Counters::parse(&self.runtime(["status", "--format", "json"]).ok()))
+    }
+
+    /// Packets by drop reason.
+    #[track_caller]
+    pub fn drops(&self) -> std::collections::BTreeMap<String, u64> {
+        self.counters().drops()
+    }
+
+    /// Asserts that the datapath drops at least one packet for `reason` while `action` runs; gives what `action` does.
+    #[track_caller]
+    pub fn assert_dropped<T>(&self, reason: &str, action: impl FnOnce() -> T) -> T {
+        let before = self.counters();
+        let result = action();
+        if wait_for(COUNTED, || (self.counters().packets(reason) > before.packets(reason)).then_some(())).is_none() {
+            panic!("no packet was dropped as {reason}; counted meanwhile: {}", self.counters().since(&before));
+        }
+        result
+    }
+
+    /// Asserts that the datapath carries packets while `action` runs, so that it was not Docker's rules that did it all; gives
+    /// what `action` does.
+    #[track_caller]
+    pub fn assert_carried<T>(&self, action: impl FnOnce() -> T) -> T {
+        let before = self.counters();
+        let result = action();
+        let after = self.counters();
+        let carried = after.of_kind("forward") > before.of_kind("forward");
+        assert!(carried, "the datapath forwarded nothing; counted meanwhile: {}", after.since(&before));
+        result
+    }
+
+    fn print_logs(&self) {
+        for (title, path) in [("dockerd", self.engine.log()), ("runtime up", self.runtime_log())] {
+            if let Ok(bytes) = fs::read(&path) {
+                eprintln!("--- {title}, its last lines\n{}", tail(&String::from_utf8_lossy(&bytes), 40));
+            }
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print_logs();
+        }
+        // Asked nicely, the Engine takes its cgroups along; whatever it leaves, `Remains` removes.
+        if let Err(e) = self.engine.finish() {
+            eprintln!("the Engine of {}: {e:#}", self.name);
+        }
+    }
+}
+
+#[track_caller]
+fn loud<T>(result: Result<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(e) => panic!("{e:#}"),
+    }
+}
+
+/// The namespaces and their wiring: host, client, and a second client where wished.
+fn network(name: &str, wish: &Builder) -> Result<(Netns, Netns, Option<Netns>)> {
+    let host = Netns::create(&format!("{name}-host"))?;
+    let client = Netns::create(&format!("{name}-client"))?;
+    let client2 = wish.client2.then(|| Netns::create(&format!("{name}-client2"))).transpose()?;
+    let switch = Netns::create(&format!("{name}-switch"))?;
+
+    switch.must(["ip", "link", "add", "lan", "type", "bridge"])?;
+    if let Some(mtu) = wish.mtu {
+        switch.must(["ip", "link", "set", "lan", "mtu", &mtu.to_string()])?;
+    }
+    switch.must(["ip", "link", "set", "lan", "up"])?;
+    switch.must(["ip", "address", "add", "192.0.2.254/24", "dev", "lan"])?;
+    switch.must(["ip", "address", "add", "2001:db8::254/64", "dev", "lan", "nodad"])?;
+
+    plug(&switch, "host", &host, "eth0", wish)?;
+    switch.must(["ip", "link", "set", "host", "master", "lan"])?;
+    address(&host, "eth0", "192.0.2.1/24", "2001:db8::1/64")?;
+    host.must(["ip", "route", "add", "default", "via", "192.0.2.254"])?;
+    // IPv4 forwarding is left to the Engine: when it switches it on, it also sets the FORWARD chain to DROP, as on most hosts.
+    host.must(["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"])?;
+
+    plug(&switch, "client", &client, "eth0", wish)?;
+    switch.must(["ip", "link", "set", "client", "master", "lan"])?;
+    address(&client, "eth0", "192.0.2.2/24", "2001:db8::2/64")?;
+    client_end(&client, &HOST.to_string(), "2001:db8::1", wish)?;
+
+    if let Some(client2) = &client2 {
+        if wish.second_uplink {
+            plug(&host, "eth1", client2, "eth0", wish)?;
+            address(&host, "eth1", "198.51.100.1/24", "2001:db8:2::1/64")?;
+            address(client2, "eth0", "198.51.100.2/24", "2001:db8:2::2/64")?;
+            client_end(client2, &HOST2.to_string(), "2001:db8:2::1", wish)?;
+        } else {
+            plug(&switch, "client2", client2, "eth0", wish)?;
+            switch.must(["ip", "link", "set", "client2", "master", "lan"])?;
+            address(client2, "eth0", "192.0.2.3/24", "2001:db8::3/64")?;
+            client_end(client2, &HOST.to_string(), "2001:db8::1", wish)?;
+        }
+    }
+    Ok((host, client, client2))
+}
+
+/// A cable between two namespaces.
+fn plug(a: &Netns, a_device: &str, b: &Netns, b_device: &str, wish: &Builder) -> Result<()> {
+    a.must(["ip", "link", "add", a_device, "type", "veth", "peer", "name", b_device, "netns", b.name()])?;
+    for (ns, device) in [(a, a_device), (b, b_device)] {
+        if let Some(mtu) = wish.mtu {
+            ns.must(["ip", "link", "set", device, "mtu", &mtu.to_string()])?;
+        }
+        ns.must(["ip", "link", "set", device, "up"])?;
+    }
+    Ok(())
+}
+
+fn address(ns: &Netns, device: &str, v4: &str, v6: &str) -> Result<()> {
+    ns.must(["ip", "address", "add", v4, "dev", device])?;
+    // Without duplicate address detection it is usable at once.
+    ns.must(["ip", "address", "add", v6, "dev", device, "nodad"]).map(drop)
+}
+
+/// What is behind the host, containers included, a client reaches through it.
+fn client_end(client: &Netns, v4: &str, v6: &str, wish: &Builder) -> Result<()> {
+    client.must(["ip", "route", "add", "default", "via", v4])?;
+    client.must(["ip", "-6", "route", "add", "default", "via", v6])?;
+    if !wish.offloads {
+        client.set_offloads("eth0", false);
+    }
+    Ok(())
+}

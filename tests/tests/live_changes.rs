@@ -1,0 +1,116 @@
+//! Links and publications that change while containers run.
+
+use std::time::Duration;
+
+use tests::sockets::{Talk, ask, ask_when_up, pings};
+use tests::{Container, HOST, Image, Lab, wait_until};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn pair(lab: &Lab) -> (Container, Container) {
+    let source = lab.run("source", &["echo"]);
+    let recipient = lab.run("recipient", &["echo"]);
+    Talk::when_up(lab.host(), source.at(7));
+    (source, recipient)
+}
+
+#[test]
+fn unpublish_cuts_what_it_carried() {
+    let lab = Lab::builder("unpublish").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    lab.run("server", &["-p", "8000:7", "-p", "8001:7", "-p", "8000:7/udp", "echo"]);
+    let mut cut = Talk::when_up(lab.client(), (HOST, 8000));
+    let mut stays = Talk::when_up(lab.client(), (HOST, 8001));
+    let udp = lab.client().udp((HOST, 8000)).expect("a socket");
+    ask(&udp, b"before").expect("an answer");
+
+    lab.runtime(["unpublish", "server", "8000:7"]).ok();
+    lab.assert_dropped("flow_ended", || {
+        assert!(cut.say(b"are you there?").is_err(), "an established connection survives unpublish");
+    });
+    assert!(Talk::open(lab.client(), (HOST, 8000)).is_err(), "a new connection is served after unpublish");
+    stays.say(b"untouched").expect("another publication of the same port");
+    ask(&udp, b"untouched").expect("the same host port over UDP");
+
+    lab.runtime(["unpublish", "server", "8000:7/udp"]).ok();
+    assert!(ask(&udp, b"after").is_err(), "an answered UDP flow survives unpublish");
+    stays.say(b"untouched").expect("another publication of the same port");
+}
+
+#[test]
+fn publish_serves_at_once_and_survives_restarts_of_daemon_and_container() {
+    let lab = Lab::builder("publish").images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    let server = lab.run("server", &["echo"]);
+    Talk::when_up(lab.host(), server.at(7));
+    assert!(lab.assert_dropped("not_published", || lab.client().tcp(server.at(7))).is_err());
+
+    lab.runtime(["publish", "server", "8000:7"]).ok();
+    lab.runtime(["publish", "server", "8000:7/udp"]).ok();
+    let mut talk = Talk::open(lab.client(), (HOST, 8000)).expect("served at once");
+    assert_eq!(talk.seen(), talk.ours());
+    ask_when_up(lab.client(), (HOST, 8000), b"words");
+    let listed = lab.runtime(["port", "server", "7/tcp"]).ok();
+    assert!(listed.lines().any(|l| l.ends_with(":8000")), "{listed}");
+
+    up.stop();
+    talk.say(b"without a daemon").expect("the datapath goes on");
+    let _up = lab.up(&[]);
+    talk.say(b"with a new daemon").expect("the datapath goes on");
+    Talk::open(lab.client(), (HOST, 8000)).expect("the publication survives the daemon");
+
+    lab.move_container(&server);
+    Talk::when_up(lab.client(), (HOST, 8000));
+    lab.runtime(["unpublish", "server", "8000:7"]).ok();
+    assert!(Talk::open(lab.client(), (HOST, 8000)).is_err());
+}
+
+#[test]
+fn unlink_cuts_what_the_link_carried() {
+    let lab = Lab::builder("unlink").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let source = lab.run("source", &["echo"]);
+    let recipient = lab.run("recipient", &["--link", "source:alias", "echo"]);
+    let other = lab.run("other", &["--link", "source:alias", "echo"]);
+    let mut cut = Talk::when_up(&recipient.ns(), source.at(7));
+    let mut stays = Talk::when_up(&other.ns(), source.at(7));
+    let udp = recipient.ns().udp(source.at(7)).expect("a socket");
+    ask(&udp, b"before").expect("an answer");
+
+    lab.runtime(["unlink", "recipient", "alias"]).ok();
+    lab.assert_dropped("flow_ended", || {
+        assert!(cut.say(b"are you there?").is_err(), "an established connection survives unlink");
+    });
+    assert!(ask(&udp, b"after").is_err(), "an answered UDP flow survives unlink");
+    assert!(lab.assert_dropped("not_linked", || Talk::open(&recipient.ns(), source.at(7))).is_err());
+    assert!(!lab.assert_dropped("not_linked", || pings(&recipient.ns(), source.ip())));
+    assert!(!recipient.exec(["cat", "/etc/hosts"]).ok().contains("alias"));
+    stays.say(b"untouched").expect("another recipient's link");
+}
+
+#[test]
+fn link_opens_a_running_pair_and_survives_restarts_of_daemon_and_containers() {
+    let lab = Lab::builder("link").images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    let (source, recipient) = pair(&lab);
+    assert!(lab.assert_dropped("not_linked", || recipient.ns().tcp(source.at(7))).is_err());
+
+    lab.runtime(["link", "recipient", "source:alias"]).ok();
+    let mut talk = Talk::open(&recipient.ns(), source.at(7)).expect("linked at once");
+    assert!(recipient.exec(["ping", "-c", "1", "-W", "1", "alias"]).success());
+    let links = lab.runtime(["links"]).ok();
+    assert!(links.contains("recipient") && links.contains("source") && links.contains("alias"), "{links}");
+    assert!(lab.assert_dropped("not_linked", || source.ns().tcp(recipient.at(7))).is_err());
+
+    up.stop();
+    let _up = lab.up(&[]);
+    talk.say(b"still here").expect("the flow survives the daemon");
+    Talk::open(&recipient.ns(), source.at(7)).expect("the link survives the daemon");
+
+    lab.move_container(&source);
+    lab.move_container(&recipient);
+    Talk::when_up(&recipient.ns(), source.at(7));
+    wait_until("the alias follows", SOON, || recipient.exec(["ping", "-c", "1", "-W", "1", "alias"]).success());
+    lab.runtime(["unlink", "recipient", "alias"]).ok();
+    assert!(Talk::open(&recipient.ns(), source.at(7)).is_err());
+}
