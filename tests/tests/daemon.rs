@@ -207,7 +207,7 @@ fn a_detached_daemon_serves_and_is_taken_down() {
     lab.run("server", &["-p", "8000:7", "echo"]);
     lab.assert_carried(|| Talk::when_up(lab.client(), (HOST, 8000)).say(b"hello").expect("an echo"));
     let message = lab.runtime(["up"]).fails(1);
-    assert!(message.contains("runs"), "a second daemon is refused: {message}");
+    assert!(message.contains("already up"), "a second daemon is refused: {message}");
     lab.down();
     lab.runtime(["status"]).fails(1);
 }

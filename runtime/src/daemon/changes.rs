@@ -1,16 +1,18 @@
 //! Changes on running containers: publish, unpublish, link, unlink.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use runtime_common::Protocol;
 use serde_json::json;
 
 use super::api::{Answer, Refusal};
 use super::ports;
 use super::world::World;
-use crate::model::live::{Live, LiveLink, LivePublication};
+use crate::model::live::{EffectivePublication, Live, LiveLink, LivePublication};
 use crate::model::publish::{PublishRequest, parse_publish};
-use crate::model::{Container, Link, Publication};
+use crate::model::{Container, Link, Port, Publication, Snapshot};
 
 impl World {
     /// A container by name, full id, or the beginning of its id.
@@ -47,24 +49,28 @@ impl World {
             )));
         }
         let mut live = self.live.get().clone();
-        let mut made = Vec::new();
+        let mut taken = Taken::new(&self.snapshot, &live);
+        let mut made: Vec<Publication> = Vec::new();
         for request in &requests {
-            for publication in self.choose(&live, request)? {
-                live.unpublished.retain(|(id, p)| !(*id == container.id && *p == publication));
-                live.publications.push(LivePublication {
-                    container: container.id.clone(),
-                    publication: publication.clone(),
-                    created: now(),
-                });
-                made.push(publication);
+            let chosen = self.choose(&taken, request)?;
+            for publication in &chosen {
+                taken.add(publication, &container.name);
             }
+            made.extend(chosen);
         }
+        let given_back: HashSet<&Publication> = made.iter().collect();
+        live.unpublished.retain(|(id, p)| !(*id == container.id && given_back.contains(p)));
+        live.publications.extend(made.iter().map(|publication| LivePublication {
+            container: container.id.clone(),
+            publication: publication.clone(),
+            created: now(),
+        }));
         self.set_live(live)?;
         Ok(json!({"changed": true, "publications": made}))
     }
 
     /// The addresses and the port of a request, all of them free.
-    fn choose(&self, live: &Live, request: &PublishRequest) -> Result<Vec<Publication>, Refusal> {
+    fn choose(&self, taken: &Taken, request: &PublishRequest) -> Result<Vec<Publication>, Refusal> {
         let addresses: Vec<IpAddr> = match request.host_addr {
             Some(address) => vec![address],
             None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
@@ -81,7 +87,7 @@ impl World {
         let mut first_refusal = None;
         for port in range {
             let publications = on(port);
-            match publications.iter().try_for_each(|p| self.check_free(live, p)) {
+            match publications.iter().try_for_each(|p| self.check_free(taken, p)) {
                 Ok(()) => return Ok(publications),
                 Err(e) => first_refusal = first_refusal.or(Some(e)),
             }
@@ -89,29 +95,15 @@ impl World {
         Err(first_refusal.unwrap_or_else(|| Refusal::failed("no port given")))
     }
 
-    fn check_free(&self, live: &Live, wanted: &Publication) -> Result<(), Refusal> {
-        let same = |p: &Publication| {
-            p.host_port == wanted.host_port
-                && p.container_port.protocol == wanted.container_port.protocol
-                && p.host_addr.is_ipv4() == wanted.host_addr.is_ipv4()
-                && (p.host_addr == wanted.host_addr
-                    || p.host_addr.is_unspecified()
-                    || wanted.host_addr.is_unspecified())
-        };
-        for container in self.snapshot.containers.values() {
-            let taken = live.publications_of(container).into_iter().find(|p| !p.closed && same(&p.publication));
-            if let Some(taken) = taken {
-                return Err(Refusal::failed(format!(
-                    "port {}/{} on {} is already published by container {:?}",
-                    wanted.host_port, wanted.container_port.protocol, taken.publication.host_addr, container.name
-                )));
-            }
-            // Taken away live, and still held by the engine for the same container: it is given back.
-            if container.publications.contains(wanted) {
-                return Ok(());
-            }
+    fn check_free(&self, taken: &Taken, wanted: &Publication) -> Result<(), Refusal> {
+        if let Some((address, container)) = taken.holder(wanted) {
+            return Err(Refusal::failed(format!(
+                "port {}/{} on {address} is already published by container {container:?}",
+                wanted.host_port, wanted.container_port.protocol
+            )));
         }
-        if self.held_ports.holds(wanted) {
+        // Taken away live, the engine itself still holds it; and what this daemon holds is its own.
+        if taken.engine.contains(wanted) || self.held_ports.holds(wanted) {
             return Ok(());
         }
         let port = wanted.container_port;
@@ -122,26 +114,33 @@ impl World {
         let requests = parse_publish(spec).map_err(Refusal::usage)?;
         let container = self.find(container)?.clone();
         let mut live = self.live.get().clone();
-        let mut gone = Vec::new();
+        let mut gone: Vec<Publication> = Vec::new();
+        // By container port: a range asks for thousands.
+        let mut published: HashMap<Port, Vec<EffectivePublication>> = HashMap::new();
+        for p in live.publications_of(&container).into_iter().filter(|p| !p.closed) {
+            published.entry(p.publication.container_port).or_default().push(p);
+        }
         for request in &requests {
             let matches = |p: &Publication| {
                 p.container_port == request.container_port
                     && request.host_addr.is_none_or(|a| a == p.host_addr)
                     && request.host_ports.as_ref().is_none_or(|r| r.contains(&p.host_port))
             };
-            let found: Vec<_> =
-                live.publications_of(&container).into_iter().filter(|p| !p.closed && matches(&p.publication)).collect();
+            let of_port = published.remove(&request.container_port).unwrap_or_default();
+            let (found, others): (Vec<_>, Vec<_>) = of_port.into_iter().partition(|p| matches(&p.publication));
+            published.insert(request.container_port, others);
             if found.is_empty() {
                 return Err(Refusal::failed(format!("container {:?} does not publish {request}", container.name)));
             }
             for p in found {
-                live.publications.retain(|l| !(l.container == container.id && l.publication == p.publication));
                 if container.publications.contains(&p.publication) {
                     live.unpublished.push((container.id.clone(), p.publication.clone()));
                 }
                 gone.push(p.publication);
             }
         }
+        let taken_away: HashSet<&Publication> = gone.iter().collect();
+        live.publications.retain(|l| !(l.container == container.id && taken_away.contains(&l.publication)));
         self.set_live(live)?;
         Ok(json!({"changed": true, "publications": gone}))
     }
@@ -219,6 +218,38 @@ impl World {
         live.unlinked.dedup();
         self.set_live(live)?;
         Ok(json!({"changed": true}))
+    }
+}
+
+/// Which host ports containers have.
+struct Taken {
+    by_port: HashMap<(Protocol, u16), Vec<(IpAddr, String)>>,
+    /// What the engine has bound, served or not.
+    engine: HashSet<Publication>,
+}
+
+impl Taken {
+    fn new(snapshot: &Snapshot, live: &Live) -> Self {
+        let mut taken = Taken { by_port: HashMap::new(), engine: HashSet::new() };
+        for container in snapshot.containers.values() {
+            taken.engine.extend(container.publications.iter().cloned());
+            for p in live.publications_of(container).iter().filter(|p| !p.closed) {
+                taken.add(&p.publication, &container.name);
+            }
+        }
+        taken
+    }
+
+    fn add(&mut self, p: &Publication, container: &str) {
+        let holders = self.by_port.entry((p.container_port.protocol, p.host_port)).or_default();
+        holders.push((p.host_addr, container.to_owned()));
+    }
+
+    /// Who has the port on this address, or on every address of its family.
+    fn holder(&self, wanted: &Publication) -> Option<&(IpAddr, String)> {
+        let holders = self.by_port.get(&(wanted.container_port.protocol, wanted.host_port))?;
+        let meets = |a: &IpAddr| *a == wanted.host_addr || a.is_unspecified() || wanted.host_addr.is_unspecified();
+        holders.iter().find(|(a, _)| a.is_ipv4() == wanted.host_addr.is_ipv4() && meets(a))
     }
 }
 

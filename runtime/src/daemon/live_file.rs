@@ -42,7 +42,7 @@ impl LiveFile {
         let temporary = self.path.with_extension("json.new");
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(&live)?)?;
+            file.write_all(&serde_json::to_vec(&live)?)?;
             file.sync_all()?;
             fs::rename(&temporary, &self.path)
         };

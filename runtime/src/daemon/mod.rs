@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::StreamExt;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -67,6 +68,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Where it cannot start; nothing is left half made then.
 pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()) -> anyhow::Result<()> {
     let _lock = DaemonLock::take(&options.run_dir)?;
+    // A live publication holds its port by a socket, and a range can have thousands.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
     let version = engine.version().await?;
     let (inputs, mut queue) = mpsc::channel(QUEUE);
 
@@ -135,6 +140,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
         // The pins keep the datapath at work; the next daemon adopts it.
         return Ok(());
     };
+    world.leave();
     drop(world);
     let result = remove_everything(&Pins::new(&options.bpffs));
     let _ = answer.send(match &result {

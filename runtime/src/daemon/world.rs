@@ -1,6 +1,6 @@
 //! What the daemon knows, and making the kernel agree with it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::ports::HeldPorts;
 use super::{Input, Refresh, hosts_files, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
-use crate::host::{Host, Netlink};
+use crate::host::{Host, Netlink, set_gro};
 use crate::model::live::Live;
 use crate::model::{Container, Network, Snapshot};
 use crate::reconcile::{self, Plan, plan};
@@ -35,6 +35,8 @@ pub struct World {
     pub(super) held_ports: HeldPorts,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
+    /// Processes whose interfaces were made to poll.
+    polling: BTreeSet<u32>,
     /// What the last reconciliation could not do.
     pub(super) errors: Vec<String>,
     /// Why the kernel side is not as it should be; none while it is.
@@ -78,6 +80,7 @@ impl World {
             held_ports: HeldPorts::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
+            polling: BTreeSet::new(),
             errors: Vec::new(),
             refused: None,
             before: None,
@@ -99,6 +102,7 @@ impl World {
             self.datapath.seed(&takeover::seeds(&self.plan, &self.snapshot, self.live.get()))?;
             self.datapath.enforce()?;
         }
+        self.let_poll();
         self.write_hosts();
         self.hold_ports();
         Ok(())
@@ -293,6 +297,7 @@ impl World {
             self.note(refused);
         }
         self.before = None;
+        self.let_poll();
         self.write_hosts();
         self.hold_ports();
         self.answer_waiting();
@@ -333,6 +338,31 @@ impl World {
         self.host = self.netlink.read(&sandboxes).await?;
         self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options);
         Ok(())
+    }
+
+    /// Makes containers' interfaces poll where a driver redirects into them.
+    fn let_poll(&mut self) {
+        if !self.datapath.redirects_by_driver() {
+            return;
+        }
+        let served = |c: &&Container| c.running && c.pid != 0 && self.plan.endpoints_of(&c.id).next().is_some();
+        let pids: BTreeSet<u32> = self.snapshot.containers.values().filter(served).map(|c| c.pid).collect();
+        self.polling.retain(|pid| pids.contains(pid));
+        for pid in pids {
+            if self.polling.insert(pid)
+                && let Err(e) = set_gro(pid, true)
+            {
+                self.note(format!("GRO of process {pid}: {e}; frames that XDP redirects to it are lost"));
+            }
+        }
+    }
+
+    /// Undoes what is not in the pins.
+    pub fn leave(&mut self) {
+        for pid in std::mem::take(&mut self.polling) {
+            // A container that is gone has no interface to set back.
+            let _ = set_gro(pid, false);
+        }
     }
 
     fn write_hosts(&mut self) {

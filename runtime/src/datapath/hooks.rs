@@ -106,6 +106,9 @@ pub struct HookStatus {
 /// Interface name, and how a program is attached there.
 type Held = (String, &'static str);
 
+/// [`HookStatus::kind`] of XDP in the driver.
+const XDP_NATIVE: &str = "xdp native";
+
 /// Everything attached.
 pub struct Attached {
     options: Options,
@@ -222,10 +225,15 @@ impl Attached {
     fn xdp_flags(&self, name: &str) -> Option<(AyaXdpMode, &'static str)> {
         match self.options.xdp {
             XdpMode::Off => None,
-            XdpMode::Native => Some((AyaXdpMode::Driver, "xdp native")),
+            XdpMode::Native => Some((AyaXdpMode::Driver, XDP_NATIVE)),
             XdpMode::Generic => Some((AyaXdpMode::Skb, "xdp generic")),
-            XdpMode::Auto => is_fast_with_xdp(name).then_some((AyaXdpMode::Driver, "xdp native")),
+            XdpMode::Auto => is_fast_with_xdp(name).then_some((AyaXdpMode::Driver, XDP_NATIVE)),
         }
+    }
+
+    /// See [`super::Datapath::redirects_by_driver`].
+    pub fn has_native_xdp(&self) -> bool {
+        self.held.values().any(|(_, kind)| *kind == XDP_NATIVE)
     }
 
     /// See [`super::Datapath::attachment`].

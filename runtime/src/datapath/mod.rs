@@ -145,6 +145,11 @@ impl Datapath {
         self.hooks.status()
     }
 
+    /// Whether a driver redirects frames into containers: then their interfaces must poll (see [`crate::host::set_gro`]).
+    pub fn redirects_by_driver(&self) -> bool {
+        self.hooks.has_native_xdp()
+    }
+
     /// How tc programs are attached: `tcx` or `clsact`.
     pub fn attachment(&self) -> &'static str {
         self.hooks.kind()

@@ -1,6 +1,8 @@
 //! What was changed on running containers: publications and links that the engine does not know of, and those of the
 //! engine's that were taken away.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Container, Link, Publication};
@@ -72,8 +74,9 @@ impl Live {
         let mut all: Vec<_> = made
             .map(|p| EffectivePublication { publication: p.publication.clone(), created: p.created, closed: false })
             .collect();
+        let made: HashSet<Publication> = all.iter().map(|p| p.publication.clone()).collect();
         for publication in &container.publications {
-            if !all.iter().any(|p| p.publication == *publication) {
+            if !made.contains(publication) {
                 let closed = self.is_unpublished(container, publication);
                 all.push(EffectivePublication { publication: publication.clone(), created: 0, closed });
             }

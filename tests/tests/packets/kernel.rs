@@ -23,8 +23,10 @@ impl Kernel {
             Some(path) => root.join(path),
             None => xtask::ebpf::build(root).unwrap(),
         };
-        let mut ebpf =
-            EbpfLoader::new().verifier_log_level(VerifierLogLevel::STATS).load(&std::fs::read(object).unwrap()).unwrap();
+        let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .load(&std::fs::read(object).unwrap())
+            .unwrap();
         for name in CLASSIFIERS {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|e| panic!("{name}: {e:?}"));
