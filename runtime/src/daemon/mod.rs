@@ -57,6 +57,8 @@ enum Input {
 
 /// Room for events while one is being dealt with.
 const QUEUE: usize = 1024;
+/// Descriptors that the daemon asks for: all ports, of two protocols and two families, and its own.
+const DESCRIPTORS: u64 = 4 * 65_536 + 1_024;
 /// How often flows that are over are collected.
 const COLLECT: Duration = Duration::from_secs(5);
 /// How often an engine that is away is looked for.
@@ -69,7 +71,9 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()) -> anyhow::Result<()> {
     let _lock = DaemonLock::take(&options.run_dir)?;
     // A live publication holds its port by a socket, and a range can have thousands.
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+    if setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS).is_err()
+        && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+    {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
     let version = engine.version().await?;

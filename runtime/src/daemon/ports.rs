@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket, sockopt,
 };
@@ -23,8 +24,14 @@ impl HeldPorts {
         let wanted: BTreeMap<_, _> = publications.map(|p| (key(p), p)).collect();
         self.sockets.retain(|k, _| wanted.contains_key(k));
         let mut failed = Vec::new();
+        let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
         for (key, publication) in wanted {
             if self.sockets.contains_key(&key) {
+                continue;
+            }
+            // The daemon itself must still be able to open files and to answer.
+            if self.sockets.len() + OWN_DESCRIPTORS > room {
+                failed.push((publication.clone(), format!("no descriptor is left for port {}", publication.host_port)));
                 continue;
             }
             match reserve(key.0, key.1, key.2) {
@@ -43,6 +50,9 @@ impl HeldPorts {
         self.sockets.contains_key(&key(publication))
     }
 }
+
+/// Descriptors that are left for everything else.
+const OWN_DESCRIPTORS: usize = 256;
 
 fn key(p: &Publication) -> (Protocol, IpAddr, u16) {
     (p.container_port.protocol, p.host_addr, p.host_port)

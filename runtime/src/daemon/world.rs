@@ -378,8 +378,13 @@ impl World {
         let running = |id: &str| self.snapshot.containers.get(id).is_some_and(|c| c.running);
         let live: Live = self.live.get().clone();
         let publications = live.publications.iter().filter(|p| running(&p.container)).map(|p| &p.publication);
-        for (_, reason) in self.held_ports.hold(publications) {
-            self.note(reason);
+        let failed = self.held_ports.hold(publications);
+        if let Some((_, reason)) = failed.first() {
+            let others = match failed.len() - 1 {
+                0 => String::new(),
+                n => format!(" (and {n} more ports)"),
+            };
+            self.note(format!("{reason}{others}: served all the same, but not held against programs of the host"));
         }
     }
 
