@@ -168,7 +168,7 @@ fn objects(lab: &Lab) -> BTreeSet<(String, String)> {
 #[test]
 fn down_leaves_nothing_behind() {
     for xdp in ["off", "native"] {
-        let lab = Lab::builder("down").second_uplink().images(&[Image::Echo]).build();
+        let lab = Lab::builder("down").second_uplink().without_client_offloads().images(&[Image::Echo]).build();
         let source = lab.start("source", &["-p", "8000:7", "echo"]);
         lab.start("recipient", &["--link", "source", "echo"]);
         Talk::when_up(lab.client(), (HOST, 8000));

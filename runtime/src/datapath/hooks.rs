@@ -14,7 +14,7 @@ use aya::programs::xdp::{XdpLink, XdpMode as AyaXdpMode};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use serde::{Deserialize, Serialize};
 
-use super::{DatapathError, Pins, chain, features};
+use super::{DatapathError, Pins, chain, features, sys};
 
 /// Where a program stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -320,11 +320,11 @@ fn filter(name: &str, hook: Hook) -> std::io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(name, hook.tc_type(), PRIORITY, HANDLE, None)
 }
 
-/// Removes an attachment by its pin: whatever kind it is, whoever made it.
+/// Removes an attachment by its pin: whatever kind it is, whoever made it. When it returns, the program no longer runs.
 pub(super) fn detach_by_pin(path: &Path) -> std::io::Result<()> {
-    let key = path.file_name().and_then(|f| f.to_str()).and_then(parse_pin);
-    let is_link = PinnedLink::from_pin(path).is_ok();
-    if let Some((ifindex, hook)) = key.filter(|(_, hook)| !is_link && *hook != Hook::UplinkXdp)
+    // Removing the last reference to a link alone would detach it some moments later.
+    if !sys::detach_pinned_link(path)?
+        && let Some((ifindex, hook)) = path.file_name().and_then(|f| f.to_str()).and_then(parse_pin)
         && let Ok(name) = nix::net::if_::if_indextoname(ifindex)
         && let Ok(filter) = filter(&name.to_string_lossy(), hook)
     {
@@ -332,6 +332,13 @@ pub(super) fn detach_by_pin(path: &Path) -> std::io::Result<()> {
         let _ = filter.detach();
     }
     std::fs::remove_file(path)
+}
+
+/// In which order attachments are removed: what comes from outside goes back to the host's own rules first, so that they
+/// see conversations from the client's side; see [`super::remove_everything`].
+pub(super) fn is_uplink_pin(path: &Path) -> bool {
+    let hook = path.file_name().and_then(|f| f.to_str()).and_then(parse_pin).map(|(_, hook)| hook);
+    matches!(hook, Some(Hook::UplinkIngress | Hook::UplinkXdp))
 }
 
 fn pin_path(pins: &Pins, (ifindex, hook): (u32, Hook)) -> PathBuf {

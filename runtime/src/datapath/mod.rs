@@ -10,6 +10,7 @@ mod hooks;
 mod object;
 mod pins;
 mod state;
+mod sys;
 
 pub use events::{DropEvent, Events};
 pub use features::kernel_release;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -102,30 +103,64 @@ impl Pins {
     }
 }
 
+/// How long conversations have to be seen from the client's side, between letting go of the uplinks and of the containers.
+const HANDOVER: Duration = Duration::from_millis(200);
+
 /// Removes every pin, and with the last references to them the programs, links and maps. Returns how many there were.
 ///
 /// Works without a daemon and whatever state a dead one left; goes on after errors and returns the first.
+///
+/// Conversations go back to the host's own rules, which pick up what they see from the client's side first: so nothing is
+/// dropped any more, then the uplinks are let go, and after a moment the containers.
 pub fn remove_everything(pins: &Pins) -> Result<usize, DatapathError> {
-    let mut removed = 0;
     let mut first_error = None;
-    // Links first: programs without maps would be a datapath that drops everything.
-    for folder in [pins.links(), pins.root.join("maps")] {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(pins.error(&folder, &e.to_string())),
-        };
-        for path in entries.flatten().map(|e| e.path()) {
-            let result = if folder == pins.links() { hooks::detach_by_pin(&path) } else { fs::remove_file(&path) };
-            match result {
-                Ok(()) => removed += 1,
-                Err(e) => {
-                    first_error.get_or_insert_with(|| pins.error(&path, &e.to_string()));
-                }
-            }
-        }
-        let _ = fs::remove_dir(&folder);
+    let links = entries(pins, &pins.links())?;
+    if !links.is_empty()
+        && let Err(e) = stop_enforcing(pins)
+    {
+        first_error = Some(e);
     }
-    let _ = fs::remove_dir(&pins.root);
+    let (uplinks, containers): (Vec<_>, Vec<_>) = links.into_iter().partition(|p| hooks::is_uplink_pin(p));
+    let mut removed = 0;
+    let mut note = |path: &Path, result: std::io::Result<()>| match result {
+        Ok(()) => removed += 1,
+        Err(e) => {
+            first_error.get_or_insert_with(|| pins.error(path, &e.to_string()));
+        }
+    };
+    for path in &uplinks {
+        note(path, hooks::detach_by_pin(path));
+    }
+    if !uplinks.is_empty() && !containers.is_empty() {
+        std::thread::sleep(HANDOVER);
+    }
+    for path in &containers {
+        note(path, hooks::detach_by_pin(path));
+    }
+    // Maps last: programs without them would be a datapath that drops everything.
+    for path in entries(pins, &pins.root.join("maps"))? {
+        note(&path, fs::remove_file(&path));
+    }
+    for folder in [pins.links(), pins.root.join("maps"), pins.root.clone()] {
+        let _ = fs::remove_dir(folder);
+    }
     first_error.map_or(Ok(removed), Err)
+}
+
+fn entries(pins: &Pins, folder: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.flatten().map(|e| e.path()).collect()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(pins.error(folder, &e.to_string())),
+    }
+}
+
+fn stop_enforcing(pins: &Pins) -> Result<(), DatapathError> {
+    let path = pins.map("CONFIG");
+    let set = || {
+        let mut config: Array<_, Config> = Array::try_from(Map::Array(MapData::from_pin(&path)?))?;
+        let now = config.get(&0, 0)?;
+        config.set(0, Config { enforce: 0, ..now }, 0)
+    };
+    set().map_err(|e| pins.error(&path, &chain(&e)))
 }

@@ -1,0 +1,56 @@
+//! The bpf(2) calls that aya does not offer.
+
+use std::ffi::CString;
+use std::io::{Error, Result};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::libc;
+
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// The parts of `union bpf_attr` that are used here.
+#[repr(C)]
+union Attributes {
+    object: Object,
+    link_fd: u32,
+    whole: [u64; 16],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Object {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+fn bpf(command: libc::c_long, attributes: &mut Attributes) -> Result<libc::c_long> {
+    // SAFETY: the attributes are as large as said and zero where not set; pointers in them outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<Attributes>()) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Detaches the link that is pinned at `path`. When it returns, its program no longer runs there.
+///
+/// False where the pin is no link.
+pub fn detach_pinned_link(path: &Path) -> Result<bool> {
+    let text = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = Attributes { whole: [0; 16] };
+    attributes.object = Object { path: text.as_ptr() as u64, fd: 0, flags: 0 };
+    let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
+    // SAFETY: the kernel has just given this descriptor to nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let mut attributes = Attributes { whole: [0; 16] };
+    attributes.link_fd = fd.as_raw_fd() as u32;
+    match bpf(BPF_LINK_DETACH, &mut attributes) {
+        Ok(_) => Ok(true),
+        // No link, but a program.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        // A link whose interface is gone.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV | libc::ENOENT)) => Ok(true),
+        Err(e) => Err(e),
+    }
+}
