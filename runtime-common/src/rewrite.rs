@@ -17,6 +17,11 @@ pub trait PacketMut: Packet {
         self.at_mut(offset, N).map(WindowMut)
     }
 
+    /// Tells of a change to an IPv6 header, which has no checksum of its own that makes up for it: what a device summed
+    /// up over the packet no longer fits. The default is for packets that carry no such sum.
+    #[inline(always)]
+    fn header_changed(&mut self, _difference: u32) {}
+
     /// Corrects the transport checksum at `offset` after an address of the pseudo-header changed.
     ///
     /// The default is for packets whose checksum is complete in the packet itself.
@@ -121,10 +126,7 @@ fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<(
     if h.v4 {
         ipv4_header(p, h, to)?;
     } else {
-        let w = p.window_mut::<40>(ETH_LEN)?;
-        w.set_u8(7, h.ttl.wrapping_sub(1));
-        w.set_addr(8, &to.src);
-        w.set_addr(24, &to.dst);
+        ipv6_header(p, h, to)?;
     }
     if matches!(h.message, Message::LaterFragment) {
         return Some(());
@@ -152,6 +154,23 @@ fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<(
     if from.dport != to.dport {
         p.port_changed(offset, from.dport, to.dport, udp)?;
     }
+    Some(())
+}
+
+/// Addresses and hop limit.
+#[inline(always)]
+fn ipv6_header<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
+    let from = &h.key.tuple;
+    let ttl = h.ttl.wrapping_sub(1);
+    let w = p.window_mut::<40>(ETH_LEN)?;
+    w.set_u8(7, ttl);
+    w.set_addr(8, &to.src);
+    w.set_addr(24, &to.dst);
+    // The next header, the other half of the hop limit's word, stays: it cancels out.
+    let hop = checksum::difference(&[u32::from_ne_bytes([0, h.ttl, 0, 0])], &[u32::from_ne_bytes([0, ttl, 0, 0])]);
+    let src = checksum::difference(from.src.as_words(), to.src.as_words());
+    let dst = checksum::difference(from.dst.as_words(), to.dst.as_words());
+    p.header_changed(hop + src + dst);
     Some(())
 }
 

@@ -24,7 +24,7 @@ const AF_INET6: u8 = 10;
 
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
-    let mut skb = Skb::new(&ctx);
+    let mut skb = Skb(&ctx);
     let ifindex = skb.raw().ifindex;
     // SAFETY: entries are replaced as a whole and stay readable while the program runs.
     let Some(ep) = (unsafe { ENDPOINTS.get(&ifindex) }) else {

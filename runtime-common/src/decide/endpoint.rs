@@ -7,7 +7,8 @@ use crate::maps::{
     ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Link, LinkKey, Zone,
 };
 use crate::packet::{
-    Headers, Mac, Message, Packet, SCTP, TCP, UDP, arp_sender, is_link_local, is_loopback, is_multicast, quoted,
+    Headers, Mac, Message, Packet, SCTP, TCP, UDP, advertised, arp_sender, is_link_local, is_loopback, is_multicast,
+    quoted,
 };
 use crate::{Addr, Verdict};
 
@@ -26,11 +27,20 @@ pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
 /// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`].
 #[inline(always)]
 pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32, h: &mut Headers) -> Decision {
+    if matches!(h.message, Message::Neighbour)
+        && let Err(v) = own_advertisement(p, t, ep, h)
+    {
+        return Decision::Drop(v);
+    }
     if let Some(decision) = source_check(ep, h) {
         return decision;
     }
     if is_loopback(&h.key.tuple.dst) {
         return Decision::Drop(Verdict::Loopback);
+    }
+    if matches!(h.message, Message::Extended) {
+        // A neighbour advertisement could hide behind them, which every receiver would believe.
+        return Decision::Drop(Verdict::ProtocolUnsupported);
     }
     if is_multicast(&h.key.tuple.dst) {
         return Decision::Pass(Verdict::Multicast);
@@ -88,6 +98,18 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     }
 }
 
+/// A neighbour advertisement must be about an address of the container's own, which a link-local one of nobody else is.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn own_advertisement<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Result<(), Verdict> {
+    match advertised(p, h)? {
+        Some(target) if target != ep.ipv6 && (!is_link_local(&target) || t.address(&target).is_some()) => {
+            Err(Verdict::SpoofedAddress)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The source address must be the container's own.
 #[inline(always)]
 fn source_check(ep: &Endpoint, h: &Headers) -> Option<Decision> {
@@ -99,6 +121,7 @@ fn source_check(ep: &Endpoint, h: &Headers) -> Option<Decision> {
         // Duplicate address detection has no source yet; neighbour and listener discovery use link-local ones.
         return Some(match h.message {
             Message::Neighbour => Decision::Pass(Verdict::Neighbour),
+            Message::Extended => Decision::Drop(Verdict::ProtocolUnsupported),
             _ if is_multicast(&h.key.tuple.dst) => Decision::Pass(Verdict::Multicast),
             _ => Decision::Drop(Verdict::SpoofedAddress),
         });

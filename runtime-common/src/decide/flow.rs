@@ -65,6 +65,9 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
         // SAFETY: the tables' entries stay valid while the program runs; counters may race and only that.
         let flow = unsafe { &mut *found.as_ptr() };
         if t.generation(flow.rule) == flow.generation {
+            if opens_back(flow, h) {
+                return Found::None;
+            }
             touch(t, flow, h);
             return Found::Live(found);
         }
@@ -81,11 +84,20 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     if t.generation(flow.rule) != flow.generation {
         return Found::Ended;
     }
+    if opens_back(flow, h) {
+        return Found::None;
+    }
     touch(t, flow, h);
     if flow.state & FLOW_REPLY != 0 && answer(t, key, flow) {
         return t.answered(key).map_or(Found::Live(found), Found::Live);
     }
     Found::Live(found)
+}
+
+/// Whether a packet would open a connection from where this one's answers come: it is no part of it.
+#[inline(always)]
+fn opens_back(flow: &Flow, h: &Headers) -> bool {
+    matches!(h.message, Message::TcpOpen) && flow.state & FLOW_REPLY != 0
 }
 
 /// Moves both directions to `FLOWS`. False where there is no room, or the forward direction is gone.
@@ -98,15 +110,21 @@ fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     // SAFETY: the scratch room belongs to this run of the program alone.
     let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
     *pair_key = flow.pair(key.protocol);
-    let Some(pair) = t.pending(pair_key) else {
-        return false;
-    };
-    // SAFETY: as in `follow`.
-    let pair = unsafe { &mut *pair.as_ptr() };
-    pair.state |= FLOW_ANSWERED;
-    flow.state |= FLOW_ANSWERED;
     // The answer's own entry goes last: while it is pending, the next answer tries again.
-    t.promote(pair_key, pair) && t.promote(key, flow)
+    match t.pending(pair_key) {
+        Some(pair) => {
+            // SAFETY: as in `follow`.
+            let pair = unsafe { &mut *pair.as_ptr() };
+            pair.state |= FLOW_ANSWERED;
+            if !t.promote(pair_key, pair) {
+                return false;
+            }
+        }
+        None if t.answered(pair_key).is_none() => return false,
+        None => {}
+    }
+    flow.state |= FLOW_ANSWERED;
+    t.promote(key, flow)
 }
 
 #[inline(always)]
@@ -198,8 +216,10 @@ pub(super) fn open<T: Tables>(
     o.reply.pair_zone = key.zone;
     o.reply_key =
         FlowKey { tuple: o.forward.to.reversed(), protocol: key.protocol, zone: reply_zone as u8, reserved: 0 };
-    // The answers first: a forward entry is never without its pair.
+    // An answered conversation of the same ports is over, and would be found first.
+    t.forget(key);
     t.forget(&o.reply_key);
+    // The answers first: a forward entry is never without its pair.
     if t.insert_pending(&o.reply_key, &o.reply) && t.insert_pending(key, &o.forward) {
         return Some(NonNull::from(&mut o.forward));
     }
