@@ -27,6 +27,7 @@ pub struct Memory {
     pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     scratch: Box<UnsafeCell<Opening>>,
     /// Entries that were taken away: who still holds a pointer may read them, as in the kernel.
+    #[expect(clippy::vec_box, reason = "an entry must stay where those pointers point")]
     graveyard: RefCell<Vec<Box<UnsafeCell<Flow>>>>,
 }
 
