@@ -82,6 +82,13 @@ impl Mac {
         Mac { high: u32::from_ne_bytes([b[0], b[1], b[2], b[3]]), low: u16::from_ne_bytes([b[4], b[5]]) }
     }
 
+    /// Of six bytes in a map, read by words: the compiler for BPF would read byte by byte. Not of six on the stack, which
+    /// the verifier lets nobody read misaligned.
+    #[inline(always)]
+    pub fn read(b: &[u8; 6]) -> Self {
+        Window::<6>(b.as_ptr()).mac(0)
+    }
+
     /// Whether it is a group address: broadcast or multicast.
     #[inline(always)]
     pub const fn is_group(self) -> bool {
@@ -103,6 +110,9 @@ pub const ETH_IPV6: u16 = 0x86dd;
 pub const ETH_ARP: u16 = 0x0806;
 /// Length of the Ethernet header in bytes: where the IP header starts.
 pub const ETH_LEN: usize = 14;
+
+/// Length of the header of an ICMP or ICMPv6 error in bytes: where what it quotes starts.
+pub const ICMP_LEN: usize = 8;
 
 /// IP protocol number of ICMP.
 pub const ICMP: u8 = 1;
@@ -409,12 +419,15 @@ fn icmp<P: Packet>(p: &P, h: &mut Headers, echo: [u8; 2], is_error: fn(u8) -> bo
 }
 
 /// Reads of the packet that an ICMP error quotes (RFC 792, RFC 4443) what makes up its flow's key, into `key`; the zone
-/// is left alone. `None` where it cannot be read.
+/// is left alone. `None` where it cannot be read, as in a later fragment.
 #[inline(always)]
 pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
-    let inner = h.l4() + 8;
+    let inner = h.l4() + ICMP_LEN;
     let l4 = if h.v4 {
         let w = p.window::<20>(inner)?;
+        if u16::from_be(w.u16(6)) & 0x1fff != 0 {
+            return None;
+        }
         key.tuple.src = Addr::v4_word(w.u32(12));
         key.tuple.dst = Addr::v4_word(w.u32(16));
         key.protocol = w.u8(9);

@@ -11,7 +11,7 @@ use runtime_common::rewrite::PacketMut;
 /// To the next program of the hook, and to the stack after the last.
 pub const NEXT: i32 = TC_ACT_UNSPEC;
 /// Nowhere.
-pub const DROP: i32 = TC_ACT_SHOT as i32;
+pub const DROP: i32 = TC_ACT_SHOT;
 
 /// `skb->pkt_type` of what is addressed to this interface.
 pub const PACKET_HOST: u32 = 0;

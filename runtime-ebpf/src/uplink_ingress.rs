@@ -32,7 +32,7 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
     if let Err(v) = headers(&skb, ethertype, Zone::Uplink, h) {
         return refuse(v, None, ifindex);
     }
-    match uplink(&maps, h) {
+    match uplink(&skb, &maps, h) {
         Decision::Pass(v) => {
             count(v);
             NEXT

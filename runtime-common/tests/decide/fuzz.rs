@@ -81,7 +81,7 @@ fn no_packet_upsets_parsing_deciding_or_translating() {
             let _ = quoted(&frame, &h, &mut key);
             let which = round % 2;
             let decision = match zone {
-                Zone::Uplink => runtime_common::decide::uplink(&w.tables, &mut h),
+                Zone::Uplink => runtime_common::decide::uplink(&frame, &w.tables, &mut h),
                 Zone::Endpoint => {
                     let ep = &w.endpoints[which];
                     runtime_common::decide::endpoint(&frame, &w.tables, ep, 2 + which as u32, &mut h)

@@ -117,7 +117,9 @@ impl World {
 
     /// What is decided where a packet comes from outside.
     pub fn uplink(&self, packet: &Forge) -> Decision {
-        uplink(&self.tables, &mut read(&packet.build(), Zone::Uplink).unwrap())
+        let packet = packet.build();
+        let mut h = read(&packet, Zone::Uplink).unwrap();
+        uplink(&Frame(packet), &self.tables, &mut h)
     }
 
     /// What is decided where a container sends a packet; 0 or 1.

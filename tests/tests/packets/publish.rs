@@ -261,6 +261,77 @@ fn fragments_follow_their_first_one() {
     w.expect("unknown", Leaving("web"), &answer.id(5).fragment(24, 24).build(), Verdict::Fragment);
 }
 
+/// An error from `src` to `dst` about `about`, of which nothing but addresses and ports may have been rewritten: the
+/// checksum behind the quoted IP header is still the one of `sums`.
+fn error(src: &str, dst: &str, about: &Forge, sums: &Forge) -> Forge {
+    let mut error = unreachable(src, dst, about);
+    let at = if about.src.is_ipv4() { 20 } else { 40 } + if matches!(about.l4, L4::Tcp { .. }) { 16 } else { 6 };
+    let other = unreachable(src, dst, sums);
+    if let Some(sum) = other.payload.get(at..at + 2) {
+        error.payload[at..at + 2].copy_from_slice(sum);
+    }
+    error
+}
+
+#[test]
+fn errors_about_published_conversations_are_translated_both_ways() {
+    let mut w = World::new();
+    for (protocol, port) in [(TCP, 8080), (UDP, 5353)] {
+        w.publish("0.0.0.0", port, protocol, &WEB, 80);
+        w.publish("::", port, protocol, &WEB, 80);
+    }
+    let cases = [
+        (CLIENT, HOST, WEB.v4, "203.0.113.9", tcp(CLIENT, 4000, HOST, 8080, SYN)),
+        (CLIENT, HOST, WEB.v4, "203.0.113.9", udp(CLIENT, 4000, HOST, 5353)),
+        (CLIENT6, HOST6, WEB.v6, "2001:db8:5::9", tcp(CLIENT6, 4000, HOST6, 8080, SYN)),
+        (CLIENT6, HOST6, WEB.v6, "2001:db8:5::9", udp(CLIENT6, 4000, HOST6, 5353)),
+    ];
+    for (client, host, web, router, request) in cases {
+        let port = if matches!(request.l4, L4::Tcp { .. }) { 8080 } else { 5353 };
+        // The answer as the outside sees it, and as the container has sent it.
+        let outside = request.clone().between(host, client).ports(port, 4000);
+        let inside = request.clone().between(web, client).ports(80, 4000);
+        for at in UPLINK_HOOKS {
+            w.forget();
+            let about = inbound(error(router, host, &outside, &outside));
+            w.expect("about nothing", at, &about.build(), Verdict::Host);
+            w.run(Uplink, &inbound(request.clone()).build(), 1);
+            for src in [router, client] {
+                let packet = inbound(error(src, host, &outside, &outside));
+                let mut out = error(src, web, &inside, &outside).ttl(63).macs(MAC_CLIENT, MAC_UPLINK);
+                if matches!(at, Xdp) {
+                    out = out.macs(MAC_UPLINK, WEB.mac);
+                }
+                w.forwards("from outside", at, &packet, Verdict::Published, &out);
+                w.expect("no hop left", at, &packet.ttl(1).build(), Verdict::TtlExceeded);
+            }
+            let spoofed = inbound(error(if client == CLIENT { DB.v4 } else { DB.v6 }, host, &outside, &outside));
+            w.expect("a container's source", at, &spoofed.build(), Verdict::SpoofedLocal);
+            let other = outside.clone().ports(port, 4001);
+            w.expect("about another", at, &inbound(error(router, host, &other, &other)).build(), Verdict::Host);
+            let container = inbound(error(router, web, &inside, &inside)).build();
+            // The container's own answer, unseen yet as such: its direction is in the table.
+            w.expect("straight to the container", at, &container, Verdict::OutboundReply);
+            let other = inside.clone().ports(80, 4001);
+            w.expect("straight", at, &inbound(error(router, web, &other, &other)).build(), Verdict::IcmpError);
+        }
+        let received = request.clone().between(client, web).ports(4000, 80);
+        let packet = sent(error(web, client, &received, &received), &WEB);
+        let out = error(host, client, &request, &received).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+        w.forwards("from the container", Leaving("web"), &packet, Verdict::PublishedReply, &out);
+        let other = received.ports(4001, 80);
+        let packet = sent(error(web, client, &other, &other), &WEB);
+        w.expect("about another", Leaving("web"), &packet.build(), Verdict::IcmpError);
+        let gateway = if client == CLIENT { "172.17.0.1" } else { "fd00:17::1" };
+        w.expect(
+            "to the host",
+            Leaving("web"),
+            &sent(error(web, gateway, &other, &other), &WEB).build(),
+            Verdict::Host,
+        );
+    }
+}
+
 #[test]
 fn an_opened_flow_is_in_the_table_with_its_answer() {
     let mut w = World::new();
