@@ -76,6 +76,10 @@ pub enum FlowAction {
     LinkReply = 5,
     /// Unchanged, to the host's stack: a container's own conversation, or one that older rules carry.
     Stack = 6,
+    /// Rewrite the source to an address of the host's, then to the outside by the host's routes.
+    Masquerade = 7,
+    /// Rewrite the destination, then to the container behind `ifindex`, which began the conversation.
+    MasqueradeReply = 8,
 }
 
 /// The other side has answered.
@@ -199,6 +203,10 @@ pub struct Link {
 
 /// The network is isolated: only links and publications let anything into its containers.
 pub const ENDPOINT_ISOLATED: u16 = 1;
+/// What the container begins with the outside goes out under an IPv4 address of the host's.
+pub const ENDPOINT_MASQUERADE_V4: u16 = 2;
+/// The same for IPv6.
+pub const ENDPOINT_MASQUERADE_V6: u16 = 4;
 
 /// Value of `ENDPOINTS`, by host-side interface index.
 #[repr(C)]
@@ -273,6 +281,17 @@ pub struct Address {
     pub flags: u8,
 }
 
+/// Value of `UPLINKS`, by interface index: addresses that masqueraded conversations have where the kernel does not say
+/// which one its route would choose (before Linux 6.7).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uplink {
+    /// IPv4 address; all zero where it has none.
+    pub ipv4: Addr,
+    /// IPv6 address; all zero where it has none.
+    pub ipv6: Addr,
+}
+
 /// Value of `CONFIG[0]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -316,6 +335,8 @@ pub const MAX_LINKS: usize = 131_072;
 pub const MAX_ENDPOINTS: usize = 8_192;
 /// Entries of `ADDRESSES`.
 pub const MAX_ADDRESSES: usize = 16_384;
+/// Entries of `UPLINKS`.
+pub const MAX_UPLINKS: usize = 1_024;
 /// Entries of `FLOWS`: two a conversation.
 pub const MAX_FLOWS: usize = 262_144;
 /// Entries of `PENDING`: two a conversation.
@@ -348,6 +369,7 @@ plain_data! {
     FragmentKey = 40: Addr, Addr, u32, u8, u8, u16;
     FragmentPorts = 4: u16, u16;
     Address = 16: u32, u32, [u8; 6], u8, u8;
+    Uplink = 32: Addr, Addr;
     Config = 8: u32, u32;
     Event = 56: u64, Tuple, u32, u32, u8, u8, [u8; 2];
 }

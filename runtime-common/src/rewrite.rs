@@ -4,7 +4,7 @@ use crate::Addr;
 use crate::Verdict;
 use crate::checksum;
 use crate::maps::Tuple;
-use crate::packet::{ETH_LEN, Headers, ICMP_LEN, Mac, Message, Packet, SCTP, TCP, UDP};
+use crate::packet::{ETH_LEN, Headers, ICMP, ICMP_LEN, ICMPV6, Mac, Message, Packet, SCTP, TCP, UDP};
 
 /// A packet that can be changed.
 pub trait PacketMut: Packet {
@@ -137,6 +137,9 @@ fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<(
         return Some(());
     }
     let l4 = h.l4();
+    if matches!(h.message, Message::EchoRequest | Message::EchoReply) {
+        return echo(p, h, to);
+    }
     let w = p.window_mut::<4>(l4)?;
     w.set_u16(0, to.sport);
     w.set_u16(2, to.dport);
@@ -158,6 +161,24 @@ fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<(
     }
     if from.dport != to.dport {
         p.port_changed(offset, from.dport, to.dport, udp)?;
+    }
+    Some(())
+}
+
+/// The identifier of an echo request or reply. Of its two ports one is always zero.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn echo<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
+    let (from, l4) = (&h.key.tuple, h.l4());
+    let (old, new) = (from.sport | from.dport, to.sport | to.dport);
+    p.window_mut::<2>(l4 + 4)?.set_u16(0, new);
+    // ICMP's checksum covers no addresses, that of ICMPv6 does (RFC 4443 §2.3).
+    if !h.v4 {
+        p.address_changed(l4 + 2, &from.src, &to.src, false)?;
+        p.address_changed(l4 + 2, &from.dst, &to.dst, false)?;
+    }
+    if old != new {
+        p.port_changed(l4 + 2, old, new, false)?;
     }
     Some(())
 }
@@ -199,6 +220,12 @@ fn ipv4_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr) -> 
     Some(())
 }
 
+/// Whether an ICMP error is about an echo request or reply, which have an identifier in place of ports.
+#[inline(always)]
+fn quotes_echo<P: PacketMut>(p: &P, h: &Headers, inner: usize) -> Option<bool> {
+    Some(if h.v4 { p.window::<1>(inner + 9)?.u8(0) == ICMP } else { p.window::<1>(inner + 6)?.u8(0) == ICMPV6 })
+}
+
 /// An ICMP error about a translated flow. The transport checksum in what it quotes is left alone: more often than not
 /// it is cut off, and no receiver looks at it.
 // Rare: with a stack frame of its own.
@@ -227,12 +254,19 @@ fn error<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
             + checksum::difference(dst.as_words(), to.src.as_words());
         (inner + 40, dst, difference)
     };
-    let w = p.window::<4>(l4)?;
-    let ports = [u32::from(w.u16(0)), u32::from(w.u16(2))];
-    let w = p.window_mut::<4>(l4)?;
-    w.set_u16(0, to.dport);
-    w.set_u16(2, to.sport);
-    difference += checksum::difference(&ports, &[u32::from(to.dport), u32::from(to.sport)]);
+    if quotes_echo(p, h, inner)? {
+        let old = p.window::<2>(l4 + 4)?.u16(0);
+        let new = to.sport | to.dport;
+        p.window_mut::<2>(l4 + 4)?.set_u16(0, new);
+        difference += checksum::difference(&[u32::from(old)], &[u32::from(new)]);
+    } else {
+        let w = p.window::<4>(l4)?;
+        let ports = [u32::from(w.u16(0)), u32::from(w.u16(2))];
+        let w = p.window_mut::<4>(l4)?;
+        w.set_u16(0, to.dport);
+        w.set_u16(2, to.sport);
+        difference += checksum::difference(&ports, &[u32::from(to.dport), u32::from(to.sport)]);
+    }
     // A router on the way keeps its address; the flow's own end has the address that the other one knows.
     let from = &h.key.tuple;
     let src = if from.src == old_dst { to.src } else { from.src };

@@ -82,6 +82,10 @@ verdicts! {
     Multicast = 10, Pass, "multicast", "broadcast or multicast towards the host";
     /// A conversation older than the datapath, left to the rules that carry it.
     Carried = 11, Pass, "carried", "a conversation that older rules carry";
+    /// From a container to the outside, under the host's address.
+    Masqueraded = 13, Forward, "masqueraded", "a container's own conversation, sent out under the host's address";
+    /// The outside's answer to that.
+    MasqueradedReply = 14, Forward, "masqueraded_reply", "an answer to a conversation under the host's address";
 
     /// Headers that contradict themselves or end too early.
     Malformed = 32, Drop, "malformed", "headers contradict themselves or end too early";
@@ -125,6 +129,8 @@ verdicts! {
     RewriteFailed = 51, Drop, "rewrite_failed", "the kernel refused to rewrite the packet";
     /// A TCP segment of no known conversation.
     NoFlow = 52, Drop, "no_flow", "a segment of no known conversation";
+    /// Every source port tried is another conversation's.
+    PortsExhausted = 55, Drop, "ports_exhausted", "no source port was found by which its answers could be told from others'";
 }
 
 /// Room for every verdict's number, and for more to come.

@@ -4,6 +4,7 @@
 mod decide {
     pub mod frame;
     mod fuzz;
+    mod masquerade;
     mod parse;
     mod policy;
     pub mod tables;

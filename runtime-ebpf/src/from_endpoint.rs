@@ -19,8 +19,8 @@ use crate::report::{count, dropped, enforcing};
 use crate::skb::{DROP, NEXT, PACKET_HOST, Skb};
 use crate::tables::Maps;
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(crate) const AF_INET: u8 = 2;
+pub(crate) const AF_INET6: u8 = 10;
 
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
@@ -43,7 +43,7 @@ pub fn from_endpoint(ctx: TcContext) -> i32 {
         _ if ep.flags & ENDPOINT_ISOLATED == 0 => return finish(Decision::Pass(Verdict::Network), ifindex),
         _ => return refuse(Verdict::EtherType, None, ifindex),
     }
-    let Some(maps) = Maps::new() else {
+    let Some(maps) = Maps::with(ctx.skb.skb) else {
         return DROP;
     };
     let h = maps.headers();
@@ -93,7 +93,8 @@ fn refuse(v: Verdict, h: Option<&Headers>, ifindex: u32) -> i32 {
 #[inline(always)]
 fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &Flow) -> Result<i32, Verdict> {
     let (to, target, action) = (&flow.to, flow.ifindex, flow.action);
-    let way = if action == FlowAction::ReplyOut as u8 { Some(way_out(skb, h, ep.bridge, to)) } else { None };
+    let out = action == FlowAction::ReplyOut as u8 || action == FlowAction::Masquerade as u8;
+    let way = if out { Some(way_out(skb, h, ep.bridge, to)) } else { None };
     match way.map(Way::result) {
         None | Some(BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH) => {}
         Some(BPF_FIB_LKUP_RET_FRAG_NEEDED) => return Err(Verdict::TooBig),

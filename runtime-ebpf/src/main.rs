@@ -6,6 +6,7 @@
 
 mod from_endpoint;
 mod maps;
+mod outside;
 mod report;
 mod skb;
 mod tables;

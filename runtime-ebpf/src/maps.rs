@@ -5,8 +5,8 @@ use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, MAX_ADDRESSES,
-    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, Publication,
-    PublicationKey,
+    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS,
+    Publication, PublicationKey, Uplink,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -25,6 +25,10 @@ pub static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS> = HashMap::new();
 /// What each address of this machine belongs to.
 #[btf_map]
 pub static ADDRESSES: HashMap<Addr, Address, MAX_ADDRESSES> = HashMap::new();
+
+/// Interfaces that lead to the outside.
+#[btf_map]
+pub static UPLINKS: HashMap<u32, Uplink, MAX_UPLINKS> = HashMap::new();
 
 /// Published ports. Not preallocated: memory goes with what is published.
 #[btf_map]

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use runtime_common::Addr;
 use runtime_common::decide::{Opening, Scratch, Tables};
@@ -13,16 +13,23 @@ use runtime_common::maps::{
 use runtime_common::packet::Headers;
 
 use crate::maps::{ADDRESSES, FLOWS, FRAGMENTS, LINKS, PENDING, PUBLICATIONS, RULES, SCRATCH};
+use crate::outside;
 
-/// The kernel's maps, and this run's scratch room.
+/// The kernel's maps, this run's scratch room, and what it was called with.
 #[derive(Clone, Copy)]
-pub struct Maps(NonNull<Scratch>);
+pub struct Maps(NonNull<Scratch>, *mut __sk_buff);
 
 impl Maps {
     /// `None` never happens, but the verifier does not know.
     #[inline(always)]
     pub fn new() -> Option<Self> {
-        SCRATCH.get_ptr_mut(0).and_then(NonNull::new).map(Maps)
+        Maps::with(core::ptr::null_mut())
+    }
+
+    /// For what containers send: the packet itself is asked for its way out.
+    #[inline(always)]
+    pub fn with(skb: *mut __sk_buff) -> Option<Self> {
+        SCRATCH.get_ptr_mut(0).and_then(NonNull::new).map(|scratch| Maps(scratch, skb))
     }
 
     /// Room for the headers.
@@ -96,6 +103,16 @@ impl Tables for Maps {
     fn address(&self, addr: &Addr) -> Option<&Address> {
         // SAFETY: as for publications.
         unsafe { ADDRESSES.get(addr) }
+    }
+
+    #[inline(always)]
+    fn source(&self, h: &Headers, bridge: u32) -> Option<Addr> {
+        outside::source(self.1, h, bridge)
+    }
+
+    #[inline(always)]
+    fn host_socket(&self, key: &FlowKey) -> bool {
+        outside::host_socket(self.1, key)
     }
 
     #[inline(always)]

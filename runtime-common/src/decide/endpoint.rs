@@ -1,6 +1,7 @@
 //! Packets that a container sends.
 
 use super::flow::{Found, Target, complete_fragment, follow, open, prepare, quoted_flow};
+use super::masquerade::{expect, masquerade, moved};
 use super::publication::to_host;
 use super::{Decision, Tables};
 use crate::maps::{
@@ -53,7 +54,13 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
     match follow(t, h) {
         Found::Live(flow) => {
             // SAFETY: entries stay valid while the program runs.
-            return forward(h, unsafe { flow.as_ref() }.action, flow);
+            let f = unsafe { flow.as_ref() };
+            if f.action != FlowAction::Masquerade as u8 || !moved(t, f) {
+                return forward(h, f.action, flow);
+            }
+            if !h.message.opens() {
+                return Decision::Drop(Verdict::FlowEnded);
+            }
         }
         Found::Ended if !h.message.opens() => return Decision::Drop(Verdict::FlowEnded),
         _ => {}
@@ -116,28 +123,36 @@ fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision 
     const REPLY_LOCAL: u8 = FlowAction::ReplyLocal as u8;
     const LINK: u8 = FlowAction::Link as u8;
     const LINK_REPLY: u8 = FlowAction::LinkReply as u8;
+    const MASQUERADE: u8 = FlowAction::Masquerade as u8;
     match action {
         LINK => Decision::Forward(Verdict::Linked, flow),
         LINK_REPLY => Decision::Forward(Verdict::LinkedReply, flow),
-        PUBLISH | REPLY_OUT | REPLY_LOCAL if h.ttl <= 1 => Decision::Drop(Verdict::TtlExceeded),
+        PUBLISH | REPLY_OUT | REPLY_LOCAL | MASQUERADE if h.ttl <= 1 => Decision::Drop(Verdict::TtlExceeded),
         PUBLISH => Decision::Forward(Verdict::Published, flow),
         REPLY_OUT | REPLY_LOCAL => Decision::Forward(Verdict::PublishedReply, flow),
+        MASQUERADE => Decision::Forward(Verdict::Masqueraded, flow),
         _ => Decision::Pass(Verdict::Outbound),
     }
 }
 
-/// To the outside through the host's stack; the answers are expected at the gate.
+/// To the outside: under the host's address, or through its stack, and the answers are expected at the gate.
 #[inline(always)]
 fn outbound<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Decision {
     if matches!(h.message, Message::LaterFragment) {
         return Decision::Pass(Verdict::Outbound);
+    }
+    if let Some(decision) = masquerade(t, ep, ifindex, h) {
+        return decision;
     }
     let forward = Target { action: FlowAction::Stack, ifindex: 0, mac: [0; 6] };
     let reply = Target { action: FlowAction::Stack, ifindex, mac: ep.mac };
     let opened = prepare(t, (ep.generation, ep.rule), &h.key.tuple, forward, reply)
         .and_then(|opening| open(t, h, opening, Zone::Gate));
     match opened {
-        Some(_) => Decision::Pass(Verdict::Outbound),
+        Some(_) => {
+            expect(t, ep, h);
+            Decision::Pass(Verdict::Outbound)
+        }
         None => Decision::Drop(Verdict::FlowTableFull),
     }
 }

@@ -84,7 +84,7 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     if t.generation(flow.rule) != flow.generation {
         return Found::Ended;
     }
-    if opens_back(flow, h) {
+    if opens_back(flow, h) || h.message.opens() && is_half(t, flow, key) {
         return Found::None;
     }
     touch(t, flow, h);
@@ -116,6 +116,29 @@ pub(super) fn quoted_flow<P: Packet, T: Tables>(
     // SAFETY: entries stay valid while the program runs.
     let flow = unsafe { found.as_ref() };
     (t.generation(flow.rule) == flow.generation).then_some(found)
+}
+
+/// Whether an unanswered conversation has been silent for a while and the way of its answers has made room for others
+/// meanwhile: it has to be opened anew.
+#[inline(always)]
+fn is_half<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
+    // Somebody who sends on and on without an answer pays nothing for it.
+    flow.state & FLOW_REPLY == 0 && t.now().wrapping_sub(flow.last_seen) > RETRY && lacks_pair(t, flow, key)
+}
+
+/// The first retransmissions of everything that matters come after a second or more.
+const RETRY: u64 = 500_000_000;
+
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn lacks_pair<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
+    let Some(scratch) = t.scratch() else {
+        return false;
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    *pair_key = flow.pair(key.protocol);
+    t.pending(pair_key).is_none() && t.answered(pair_key).is_none()
 }
 
 /// Whether a packet would open a connection from where this one's answers come: it is no part of it.

@@ -5,6 +5,8 @@
 mod endpoint;
 mod flow;
 mod gate;
+mod masquerade;
+mod ports;
 mod publication;
 mod uplink;
 
@@ -43,6 +45,11 @@ pub trait Tables {
     fn link(&self, key: &LinkKey) -> Option<&Link>;
     /// An entry of `ADDRESSES`.
     fn address(&self, addr: &Addr) -> Option<&Address>;
+    /// The address of this host that its routes would give a packet from a container behind `bridge`, where they lead out
+    /// by an uplink. Nothing where they do not.
+    fn source(&self, h: &Headers, bridge: u32) -> Option<Addr>;
+    /// Whether a socket of this host waits for what arrives with this key.
+    fn host_socket(&self, key: &FlowKey) -> bool;
     /// An entry of `FRAGMENTS`.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Puts an entry into `FRAGMENTS`.

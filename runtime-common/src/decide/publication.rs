@@ -1,21 +1,26 @@
 //! Opening flows to published ports: the same for clients outside and for containers.
 
 use super::flow::{Target, open, prepare};
+use super::ports::settle;
 use super::{Decision, Tables};
-use crate::maps::{Endpoint, FlowAction, PUBLICATION_CLOSED, Publication, PublicationKey, Tuple, Zone};
+use crate::maps::{Endpoint, FlowAction, FlowKey, PUBLICATION_CLOSED, Publication, PublicationKey, Tuple, Zone};
 use crate::packet::{Headers, Message, SCTP, TCP, UDP};
 use crate::{Addr, Verdict};
 
 /// The publication of a host's address and port: exact address first, then the family's wildcard.
 // For new conversations alone: with a stack frame of its own.
 #[inline(never)]
-fn lookup<'t, T: Tables>(t: &'t T, h: &Headers) -> Option<&'t Publication> {
-    let mut key =
-        PublicationKey { addr: h.key.tuple.dst, port: h.key.tuple.dport, protocol: h.key.protocol, reserved: 0 };
+pub(super) fn lookup<'t, T: Tables>(t: &'t T, arriving: &FlowKey) -> Option<&'t Publication> {
+    let mut key = PublicationKey {
+        addr: arriving.tuple.dst,
+        port: arriving.tuple.dport,
+        protocol: arriving.protocol,
+        reserved: 0,
+    };
     if let Some(p) = t.publication(&key) {
         return Some(p);
     }
-    key.addr = if h.v4 { Addr::ANY_V4 } else { Addr::ANY_V6 };
+    key.addr = if arriving.tuple.dst.is_v4() { Addr::ANY_V4 } else { Addr::ANY_V6 };
     t.publication(&key)
 }
 
@@ -25,7 +30,7 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if !matches!(h.key.protocol, TCP | UDP | SCTP) {
         return Decision::Pass(Verdict::Host);
     }
-    let Some(p) = lookup(t, h) else {
+    let Some(p) = lookup(t, &h.key) else {
         return Decision::Pass(Verdict::Host);
     };
     if p.flags & PUBLICATION_CLOSED != 0 {
@@ -53,9 +58,14 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     }
     let to = Tuple { src, dst: p.addr, sport: h.key.tuple.sport, dport: p.port };
     let forward = Target { action: FlowAction::Publish, ifindex: p.ifindex, mac: p.mac };
-    let opened =
-        prepare(t, (p.generation, p.rule), &to, forward, reply).and_then(|opening| open(t, h, opening, Zone::Endpoint));
-    match opened {
+    let Some(opening) = prepare(t, (p.generation, p.rule), &to, forward, reply) else {
+        return Decision::Drop(Verdict::FlowTableFull);
+    };
+    // A client's port may lead to several host ports of one container: it has to see them apart.
+    if !settle::<T, false>(t, &h.key, opening, Zone::Endpoint) {
+        return Decision::Drop(Verdict::PortsExhausted);
+    }
+    match open(t, h, opening, Zone::Endpoint) {
         Some(flow) => Decision::Forward(Verdict::Published, flow),
         None => Decision::Drop(Verdict::FlowTableFull),
     }

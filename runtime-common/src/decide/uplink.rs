@@ -32,7 +32,7 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
             } else if h.ttl <= 1 {
                 Decision::Drop(Verdict::TtlExceeded)
             } else {
-                Decision::Forward(Verdict::Published, flow)
+                Decision::Forward(inward(action), flow)
             };
         }
         Found::Ended if !h.message.opens() => return Decision::Drop(Verdict::FlowEnded),
@@ -70,14 +70,23 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
         };
     }
     match quoted_flow(p, t, h, Zone::Uplink, true) {
-        // SAFETY: entries stay valid while the program runs.
-        Some(flow) if unsafe { flow.as_ref() }.action == FlowAction::Publish as u8 => {
-            if h.ttl <= 1 {
+        Some(flow) => {
+            // SAFETY: entries stay valid while the program runs.
+            let action = unsafe { flow.as_ref() }.action;
+            if action == FlowAction::Stack as u8 {
+                Decision::Pass(Verdict::Host)
+            } else if h.ttl <= 1 {
                 Decision::Drop(Verdict::TtlExceeded)
             } else {
-                Decision::Forward(Verdict::Published, flow)
+                Decision::Forward(inward(action), flow)
             }
         }
-        _ => Decision::Pass(Verdict::Host),
+        None => Decision::Pass(Verdict::Host),
     }
+}
+
+/// What sending into a container is called.
+#[inline(always)]
+const fn inward(action: u8) -> Verdict {
+    if action == FlowAction::MasqueradeReply as u8 { Verdict::MasqueradedReply } else { Verdict::Published }
 }

@@ -127,9 +127,26 @@ fn translation_gives_what_building_anew_gives() {
         assert_eq!(frame.0, out.build(), "{packet:?}");
     }
     // What has no ports is not written.
-    let mut frame = Frame(echo("192.0.2.9", "192.0.2.1", true, 1).build());
+    let mut frame = Frame(raw("192.0.2.9", "192.0.2.1", 47).payload(&[0; 8]).build());
     let h = read(&frame.0, Zone::Uplink).unwrap();
     assert_eq!(translate(&mut frame, &h, &h.key.tuple), Err(Verdict::RewriteFailed));
+}
+
+#[test]
+fn echo_requests_and_replies_are_translated_by_their_identifier() {
+    for (from, to) in [
+        (["192.0.2.9", "192.0.2.1"], ["10.255.0.1", "172.17.0.2"]),
+        (["2001:db8::9", "2001:db8::1"], ["fd00::ffff", "fd00:17::2"]),
+    ] {
+        for request in [true, false] {
+            let mut frame = Frame(echo(from[0], from[1], request, 0x1234).build());
+            let h = read(&frame.0, Zone::Uplink).unwrap();
+            let (sport, dport) = if request { (0xff01u16.to_be(), 0) } else { (0, 0xff01u16.to_be()) };
+            let tuple = Tuple { src: Addr::from(ip(to[0])), dst: Addr::from(ip(to[1])), sport, dport };
+            assert_eq!(translate(&mut frame, &h, &tuple), Ok(()));
+            assert_eq!(frame.0, echo(to[0], to[1], request, 0xff01).ttl(63).build(), "{from:?} {request}");
+        }
+    }
 }
 
 #[test]

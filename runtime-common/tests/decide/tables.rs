@@ -9,6 +9,7 @@ use runtime_common::decide::{Opening, Tables};
 use runtime_common::maps::{
     Address, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, Publication, PublicationKey,
 };
+use runtime_common::packet::Headers;
 
 type Flows = RefCell<HashMap<FlowKey, Box<UnsafeCell<Flow>>>>;
 
@@ -24,6 +25,10 @@ pub struct Memory {
     pub publications: HashMap<PublicationKey, Publication>,
     pub links: HashMap<LinkKey, Link>,
     pub addresses: HashMap<Addr, Address>,
+    /// What the routes say of every way to the outside.
+    pub source: Option<Addr>,
+    /// Ports (host byte order) that sockets of the host have.
+    pub sockets: Vec<u16>,
     pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     scratch: Box<UnsafeCell<Opening>>,
     /// Entries that were taken away: who still holds a pointer may read them, as in the kernel.
@@ -103,6 +108,14 @@ impl Tables for Memory {
 
     fn address(&self, addr: &Addr) -> Option<&Address> {
         self.addresses.get(addr)
+    }
+
+    fn source(&self, _: &Headers, _: u32) -> Option<Addr> {
+        self.source
+    }
+
+    fn host_socket(&self, key: &FlowKey) -> bool {
+        self.sockets.contains(&u16::from_be(key.tuple.dport))
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

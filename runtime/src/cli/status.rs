@@ -66,6 +66,8 @@ fn describe(s: &Status) -> String {
         ]
     });
     section(&mut text, &["RECIPIENT", "SOURCE", "ALIAS", "PORTS", "ORIGIN", "STATE"], links);
+    let masquerade = s.masquerade.iter().map(|(network, by)| vec![network.clone(), by.to_string()]);
+    section(&mut text, &["NETWORK", "MASQUERADED BY"], masquerade);
     let counters = s
         .counters
         .iter()

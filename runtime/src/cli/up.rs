@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Failure, Globals};
 use crate::daemon;
 use crate::datapath::{HookOptions, XdpMode};
-use crate::reconcile::{Isolate, Options};
+use crate::reconcile::{Isolate, Masquerade, Options};
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
@@ -29,6 +29,10 @@ pub(super) struct UpArgs {
     /// An interface that outside traffic comes through; may be repeated [default: found by their addresses]
     #[arg(long, value_name = "INTERFACE")]
     uplink: Vec<String>,
+    /// Give what containers send to the outside an address of this host: where the engine would and no rule of the host
+    /// does (auto), for every network of both families (on), or never (off)
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    masquerade: Masquerade,
     /// Attach tc programs as clsact filters even where the kernel has tcx
     #[arg(long)]
     clsact: bool,
@@ -49,7 +53,7 @@ pub(super) async fn run(args: UpArgs, globals: &Globals) -> Result<(), Failure> 
         state_dir: globals.state_dir.clone(),
         bpffs: globals.bpffs.clone(),
         hooks: HookOptions { xdp: args.xdp, force_clsact: args.clsact },
-        reconcile: Options { isolate: args.isolate, uplinks: args.uplink },
+        reconcile: Options { isolate: args.isolate, uplinks: args.uplink, masquerade: args.masquerade },
     };
     let ready = || {
         // For a service manager, if there is one that asked.

@@ -16,6 +16,7 @@ use super::Input;
 use crate::cli::datapath_client::SOCKET_NAME;
 use crate::datapath::{DropEvent, FlowCount, HookStatus};
 use crate::model::Publication;
+use crate::reconcile::MasqueradedBy;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +190,8 @@ pub struct Status {
     pub publications: Vec<PublicationRow>,
     /// Links.
     pub links: Vec<LinkRow>,
+    /// Who gives what containers send to the outside an address of the host's, by network.
+    pub masquerade: std::collections::BTreeMap<String, MasqueradedBy>,
     /// Conversations.
     pub flows: FlowCount,
     /// Packets by verdict.

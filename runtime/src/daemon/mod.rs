@@ -134,7 +134,9 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
                 }
             }
             found = drops.next() => world.report_drops(found),
-            _ = collect.tick() => world.collect(),
+            _ = collect.tick() => if world.collect() {
+                world.reconcile().await;
+            },
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
         }

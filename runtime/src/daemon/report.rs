@@ -30,6 +30,7 @@ impl World {
             endpoints: self.endpoint_rows(),
             publications: self.publication_rows(),
             links: self.link_rows(),
+            masquerade: self.plan.masquerade.clone(),
             flows: self.flows,
             counters: counters
                 .into_iter()

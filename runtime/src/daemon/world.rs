@@ -13,13 +13,15 @@ use super::ports::HeldPorts;
 use super::{Input, Refresh, hosts_files, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
-use crate::host::{Host, Netlink, set_gro};
+use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
 use crate::model::{Container, Network, Snapshot};
 use crate::reconcile::{self, Plan, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
+/// After how many rounds of collection the host's rules for sources are read again.
+const NAT_ROUNDS: u32 = 6;
 
 /// Everything that the daemon knows.
 pub struct World {
@@ -35,6 +37,9 @@ pub struct World {
     pub(super) held_ports: HeldPorts,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
+    /// What the host's own rules do with sources, and how long ago they were read, in rounds of collection.
+    nat: NatRules,
+    nat_age: u32,
     /// Processes whose interfaces were made to poll.
     polling: BTreeSet<u32>,
     /// What the last reconciliation could not do.
@@ -80,6 +85,8 @@ impl World {
             held_ports: HeldPorts::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
+            nat: NatRules::default(),
+            nat_age: 0,
             polling: BTreeSet::new(),
             errors: Vec::new(),
             refused: None,
@@ -92,6 +99,7 @@ impl World {
     /// Serves what is there. What runs already goes on: drops begin when the conversations of before are known.
     pub async fn take_over(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
         self.set_snapshot(snapshot);
+        self.nat = read_nat();
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
@@ -123,12 +131,24 @@ impl World {
         }
     }
 
-    /// Collects flows that are over.
-    pub fn collect(&mut self) {
+    /// Collects flows that are over. True where a reconciliation is to follow.
+    pub fn collect(&mut self) -> bool {
         match self.datapath.collect_flows() {
             Ok(count) => self.flows = count,
             Err(e) => warn!("{e}"),
         }
+        // Nobody tells of a firewall that is loaded anew.
+        self.nat_age += 1;
+        self.nat_age >= NAT_ROUNDS && self.read_nat()
+    }
+
+    /// Asks anew who masquerades. Whether that has changed.
+    fn read_nat(&mut self) -> bool {
+        self.nat_age = 0;
+        let nat = read_nat();
+        let changed = nat != self.nat;
+        self.nat = nat;
+        changed
     }
 
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
@@ -143,11 +163,15 @@ impl World {
                 info!("the engine is back");
                 self.engine_connected = true;
                 self.engine_version = version;
+                self.read_nat();
                 self.set_snapshot(*snapshot);
             }
             Input::Container(id, result) => self.on_container(&id, result),
             Input::Network(id, result) => match result {
-                Ok(network) => self.on_network(*network),
+                Ok(network) => {
+                    self.read_nat();
+                    self.on_network(*network);
+                }
                 Err(EngineError::NotFound { .. }) => {
                     self.snapshot.networks.remove(&id);
                 }
@@ -336,6 +360,7 @@ impl World {
             .map(|c| (c.id.clone(), PathBuf::from(format!("/proc/{}/ns/net", c.pid))))
             .collect();
         self.host = self.netlink.read(&sandboxes).await?;
+        self.host.nat = self.nat.clone();
         self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options);
         Ok(())
     }

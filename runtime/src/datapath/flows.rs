@@ -90,7 +90,9 @@ pub(super) fn collect(
         }
         let pair_key = flow.pair(key.protocol);
         let pair = flows.get(&pair_key, 0).ok();
-        if state.is_live(flow.rule, flow.generation) && !is_over(&key, &flow, pair.as_ref(), now) {
+        // Half a conversation carries nothing: the next packet opens it anew.
+        let half = pair.is_none() && matches!(pending.get(&pair_key, 0), Err(MapError::KeyNotFound));
+        if !half && state.is_live(flow.rule, flow.generation) && !is_over(&key, &flow, pair.as_ref(), now) {
             count.answered += 1;
         } else {
             over.push((key, Some(pair_key)));

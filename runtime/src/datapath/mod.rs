@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use runtime_common::maps::{
-    Address, Config, Endpoint, Flow, FlowKey, LAYOUT, Link, LinkKey, Publication, PublicationKey,
+    Address, Config, Endpoint, Flow, FlowKey, LAYOUT, Link, LinkKey, Publication, PublicationKey, Uplink,
 };
 use runtime_common::{Addr, Verdict};
 
@@ -106,6 +106,7 @@ impl Datapath {
             rules: Array::try_from(take(&mut ebpf, "RULES")?).map_err(|e| map_error("RULES", &e))?,
             endpoints: hash(&mut ebpf, "ENDPOINTS")?,
             addresses: hash(&mut ebpf, "ADDRESSES")?,
+            uplinks: hash(&mut ebpf, "UPLINKS")?,
             publications: hash(&mut ebpf, "PUBLICATIONS")?,
             links: hash(&mut ebpf, "LINKS")?,
         })?;
@@ -225,5 +226,6 @@ fn chain(e: &dyn std::error::Error) -> String {
 
 type EndpointMap = HashMap<MapData, u32, Endpoint>;
 type AddressMap = HashMap<MapData, Addr, Address>;
+type UplinkMap = HashMap<MapData, u32, Uplink>;
 type PublicationMap = HashMap<MapData, PublicationKey, Publication>;
 type LinkMap = HashMap<MapData, LinkKey, Link>;

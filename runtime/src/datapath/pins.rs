@@ -17,6 +17,7 @@ pub const MAPS: &[&str] = &[
     "RULES",
     "ENDPOINTS",
     "ADDRESSES",
+    "UPLINKS",
     "PUBLICATIONS",
     "LINKS",
     "FLOWS",

@@ -8,10 +8,10 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
     Address, Endpoint, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES,
-    Publication, PublicationKey,
+    MAX_UPLINKS, Publication, PublicationKey, Uplink,
 };
 
-use super::{AddressMap, DatapathError, EndpointMap, LinkMap, PublicationMap, map_error};
+use super::{AddressMap, DatapathError, EndpointMap, LinkMap, PublicationMap, UplinkMap, map_error};
 
 /// What the maps are to say. In all values `rule` is left 0: slots are this module's affair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Desired {
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// What each address belongs to.
     pub addresses: BTreeMap<Addr, Address>,
+    /// Interfaces that lead to the outside.
+    pub uplinks: BTreeMap<u32, Uplink>,
     /// Published ports.
     pub publications: BTreeMap<PublicationKey, Publication>,
     /// Open ports of links.
@@ -42,6 +44,7 @@ pub(super) struct Maps {
     pub rules: Array<MapData, u64>,
     pub endpoints: EndpointMap,
     pub addresses: AddressMap,
+    pub uplinks: UplinkMap,
     pub publications: PublicationMap,
     pub links: LinkMap,
 }
@@ -59,6 +62,7 @@ impl State {
         let mut current = Desired {
             endpoints: read("ENDPOINTS", &maps.endpoints)?,
             addresses: read("ADDRESSES", &maps.addresses)?,
+            uplinks: read("UPLINKS", &maps.uplinks)?,
             publications: read("PUBLICATIONS", &maps.publications)?,
             links: read("LINKS", &maps.links)?,
         };
@@ -86,6 +90,7 @@ impl State {
         check_size("LINKS", desired.links.len(), MAX_LINKS)?;
         check_size("ENDPOINTS", desired.endpoints.len(), MAX_ENDPOINTS)?;
         check_size("ADDRESSES", desired.addresses.len(), MAX_ADDRESSES)?;
+        check_size("UPLINKS", desired.uplinks.len(), MAX_UPLINKS)?;
         let wanted: BTreeSet<u64> = generations(desired).collect();
         check_size("RULES", wanted.len(), MAX_RULES)?;
 
@@ -105,6 +110,7 @@ impl State {
             &desired.publications,
             &mut ops,
         )?;
+        remove("UPLINKS", &mut self.maps.uplinks, &mut self.current.uplinks, &desired.uplinks, &mut ops)?;
         remove("ADDRESSES", &mut self.maps.addresses, &mut self.current.addresses, &desired.addresses, &mut ops)?;
         remove("ENDPOINTS", &mut self.maps.endpoints, &mut self.current.endpoints, &desired.endpoints, &mut ops)?;
         for generation in wanted {
@@ -119,6 +125,7 @@ impl State {
         write("ADDRESSES", &mut self.maps.addresses, &mut self.current.addresses, &desired.addresses, &mut ops, |a| {
             *a
         })?;
+        write("UPLINKS", &mut self.maps.uplinks, &mut self.current.uplinks, &desired.uplinks, &mut ops, |u| *u)?;
         write(
             "PUBLICATIONS",
             &mut self.maps.publications,

@@ -1,6 +1,7 @@
 //! The host's network as netlink tells of it: interfaces, addresses, and which container is behind which interface.
 
 mod gro;
+mod nat;
 mod netlink;
 mod sockets;
 
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use gro::set_gro;
+pub use nat::{NatRules, read as read_nat};
 pub use netlink::{Netlink, NetlinkError, is_global};
 pub use sockets::{Socket, established};
 
@@ -45,6 +47,8 @@ pub struct Host {
     pub namespaces: BTreeMap<String, i32>,
     /// MAC addresses of veths' other ends, by the index of this end.
     pub peer_macs: BTreeMap<u32, [u8; 6]>,
+    /// What the host's own rules do with sources.
+    pub nat: NatRules,
 }
 
 impl Host {

@@ -145,6 +145,10 @@ pub struct Network {
     pub labels: std::collections::BTreeMap<String, String>,
     /// Subnets, written `172.17.0.0/16`.
     pub subnets: Vec<String>,
+    /// Whether it has no way to the outside.
+    pub internal: bool,
+    /// Whether the engine is to give what its containers send to the outside an address of the host's.
+    pub masquerade: bool,
     /// The bridge's own addresses on it, where the engine tells.
     pub gateways: Vec<IpAddr>,
     /// Endpoints on it by container id, as the *network* knows them. A container that is being started is here before

@@ -1,9 +1,11 @@
 //! From what the engine and the host say to what the kernel is to hold: a pure function.
 
 mod generation;
+mod masquerade;
 mod plan;
 
 #[cfg(test)]
 mod tests;
 
+pub use masquerade::{Masquerade, MasqueradedBy};
 pub use plan::{EndpointPlan, HostsPlan, Isolate, Options, Plan, open_ports, plan};

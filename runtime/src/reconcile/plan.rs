@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Link, LinkKey,
-    PUBLICATION_CLOSED, Publication, PublicationKey,
+    PUBLICATION_CLOSED, Publication, PublicationKey, Uplink,
 };
 use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::generation::generation;
+use super::masquerade::{Masquerade, MasqueradedBy};
 use crate::datapath::{Desired, Role};
 use crate::host::Host;
 use crate::model::hosts::{HostsEntry, link_entries};
@@ -42,6 +43,8 @@ pub struct Options {
     pub isolate: Isolate,
     /// Names of uplinks; empty to find them.
     pub uplinks: Vec<String>,
+    /// Who gives containers' own conversations with the outside an address of the host's.
+    pub masquerade: Masquerade,
 }
 
 /// A container on a network, as it is served.
@@ -53,6 +56,8 @@ pub struct EndpointPlan {
     pub network: String,
     /// Whether the network is isolated.
     pub isolated: bool,
+    /// Bits `ENDPOINT_MASQUERADE_*`.
+    pub masquerade: u16,
     /// Host-side interface.
     pub ifindex: u32,
     /// The network's bridge.
@@ -103,6 +108,8 @@ pub struct Plan {
     pub hosts: Vec<HostsPlan>,
     /// Endpoints that are served.
     pub endpoints: Vec<EndpointPlan>,
+    /// Who masquerades which network, by its name.
+    pub masquerade: BTreeMap<String, MasqueradedBy>,
     /// What cannot be served, and why: a line each.
     pub problems: Vec<String>,
 }
@@ -131,6 +138,12 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) ->
         add_network(&mut p, snapshot, host, network, options);
     }
     add_uplinks(&mut p, snapshot, host, options);
+    for index in p.roles.iter().filter(|(_, role)| role.uplink).map(|(index, _)| *index) {
+        let address =
+            |v4| host.addresses_of(index).find(|a| a.is_ipv4() == v4 && crate::host::is_global(a)).map(Addr::from);
+        let entry = Uplink { ipv4: address(true).unwrap_or_default(), ipv6: address(false).unwrap_or_default() };
+        p.desired.uplinks.insert(index, entry);
+    }
     for (address, _) in host.addresses.iter().filter(|(a, _)| !a.is_loopback()) {
         let known = Address { kind: ADDRESS_HOST, ..Address::default() };
         p.desired.addresses.insert((*address).into(), known);
@@ -162,6 +175,8 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
         }
         return;
     };
+    let by = options.masquerade.of(network, &host.nat);
+    p.masquerade.insert(network.name.clone(), by);
     let ports = host.interfaces.values().filter(|i| i.master == Some(bridge.index) && i.is_veth);
     for port in ports.clone() {
         p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false });
@@ -182,6 +197,7 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
             container: container.id.clone(),
             network: network.id.clone(),
             isolated: is_isolated(network, options),
+            masquerade: options.masquerade.flags(by),
             ifindex: port.index,
             bridge: bridge.index,
             mac,
@@ -217,7 +233,7 @@ fn add_uplinks(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Options
 }
 
 fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
-    let flags = if e.isolated { ENDPOINT_ISOLATED } else { 0 };
+    let flags = if e.isolated { ENDPOINT_ISOLATED } else { 0 } | e.masquerade;
     let gateway =
         |v4: bool| host.addresses_of(e.bridge).find(|a| a.is_ipv4() == v4 && crate::host::is_global(a)).map(Addr::from);
     let entry = Endpoint {

@@ -40,6 +40,8 @@ fn world(names: &[&str]) -> (Snapshot, Host) {
         is_default_bridge: true,
         labels: BTreeMap::new(),
         subnets: vec!["172.17.0.0/16".into()],
+        internal: false,
+        masquerade: true,
         gateways: vec![],
         endpoints: BTreeMap::new(),
     };

@@ -171,6 +171,10 @@ pub fn network(inspect: NetworkInspect) -> Option<Network> {
     let options = inspect.options.unwrap_or_default();
     let is_default_bridge =
         options.get("com.docker.network.bridge.default_bridge").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    // Absent is yes; the Engine reads it as Go reads a boolean, and refuses what is none.
+    let masquerade = !options
+        .get("com.docker.network.bridge.enable_ip_masquerade")
+        .is_some_and(|v| matches!(v.as_str(), "0" | "f" | "F" | "false" | "False" | "FALSE"));
     let bridge = (driver == "bridge").then(|| match options.get("com.docker.network.bridge.name") {
         Some(name) if !name.is_empty() => name.clone(),
         _ if is_default_bridge => "docker0".to_owned(),
@@ -197,6 +201,8 @@ pub fn network(inspect: NetworkInspect) -> Option<Network> {
         driver,
         bridge,
         is_default_bridge,
+        internal: inspect.internal == Some(true),
+        masquerade,
         labels: inspect.labels.unwrap_or_default().into_iter().collect(),
         subnets: config.iter().filter_map(|c| c.subnet.clone()).filter(|s| !s.is_empty()).collect(),
         gateways: config.iter().filter_map(|c| c.gateway.as_deref().and_then(address)).collect(),

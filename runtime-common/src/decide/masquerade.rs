@@ -1,0 +1,79 @@
+//! What containers begin with the outside.
+
+use super::flow::{Target, open, prepare};
+use super::ports::{is_live, settle};
+use super::publication::lookup;
+use super::{Decision, Tables};
+use crate::Verdict;
+use crate::maps::{
+    ADDRESS_HOST, ENDPOINT_MASQUERADE_V4, ENDPOINT_MASQUERADE_V6, Endpoint, Flow, FlowAction, FlowKey, Tuple, Zone,
+};
+use crate::packet::{Headers, Message, SCTP, UDP};
+
+/// Opens a conversation of the container `ep` behind `ifindex` under an address of the host's. `None` where that is not to
+/// be, or the way does not lead through an uplink: then it is the stack's.
+#[inline(always)]
+pub(super) fn masquerade<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Option<Decision> {
+    let wanted = if h.v4 { ENDPOINT_MASQUERADE_V4 } else { ENDPOINT_MASQUERADE_V6 };
+    // A segment without SYN may belong to a connection of which one entry was lost: it comes to the same port again.
+    let can = match h.message {
+        Message::TcpOpen | Message::TcpSegment | Message::EchoRequest => true,
+        Message::Datagram => h.key.protocol != SCTP,
+        _ => false,
+    };
+    if ep.flags & wanted == 0 || !can {
+        return None;
+    }
+    begin(t, ep, ifindex, h)
+}
+
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+fn begin<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Option<Decision> {
+    let to = Tuple { src: t.source(h, ep.bridge)?, ..h.key.tuple };
+    if h.ttl <= 1 {
+        return Some(Decision::Drop(Verdict::TtlExceeded));
+    }
+    let forward = Target { action: FlowAction::Masquerade, ifindex: 0, mac: [0; 6] };
+    let reply = Target { action: FlowAction::MasqueradeReply, ifindex, mac: ep.mac };
+    let opening = prepare(t, (ep.generation, ep.rule), &to, forward, reply)?;
+    if !settle::<T, true>(t, &h.key, opening, Zone::Uplink) {
+        return Some(Decision::Drop(Verdict::PortsExhausted));
+    }
+    Some(match open(t, h, opening, Zone::Uplink) {
+        Some(flow) => Decision::Forward(Verdict::Masqueraded, flow),
+        None => Decision::Drop(Verdict::FlowTableFull),
+    })
+}
+
+/// Whether the address that a conversation goes out under is no longer the host's: no answer would find it.
+#[inline(always)]
+pub(super) fn moved<T: Tables>(t: &T, flow: &Flow) -> bool {
+    t.address(&flow.to.src).is_none_or(|a| a.kind != ADDRESS_HOST)
+}
+
+/// Marks the answers to a datagram that was left to the stack as such, where they would be taken for a client's of a
+/// published port: the host's own rules keep the source port wherever they can.
+#[inline(always)]
+pub(super) fn expect<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) {
+    if h.key.protocol == UDP {
+        expect_datagram(t, ep, h);
+    }
+}
+
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+fn expect_datagram<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) {
+    let (Some(source), Some(scratch)) = (t.source(h, ep.bridge), t.scratch()) else {
+        return;
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let o = unsafe { &mut *scratch.as_ptr() };
+    // `reply` is as it stands at the gate: the same answers, only seen earlier.
+    o.reply_key = FlowKey::new(h.key.tuple.reversed(), h.key.protocol, Zone::Uplink);
+    o.reply_key.tuple.dst = source;
+    if lookup(t, &o.reply_key).is_none() || is_live(t, &o.reply_key) {
+        return;
+    }
+    let _ = t.insert_pending(&o.reply_key, &o.reply);
+}

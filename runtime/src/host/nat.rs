@@ -1,0 +1,132 @@
+//! What the host's own firewall rules do with the sources of packets.
+
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+/// A range of addresses, written `172.17.0.0/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    first: IpAddr,
+    length: u8,
+}
+
+/// The text is no subnet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid subnet {0:?}: expected ADDRESS[/LENGTH]")]
+pub struct InvalidSubnet(String);
+
+impl FromStr for Subnet {
+    type Err = InvalidSubnet;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidSubnet(s.to_owned());
+        let (first, length) = s.split_once('/').map_or((s, None), |(a, l)| (a, Some(l)));
+        let first: IpAddr = first.parse().map_err(|_| invalid())?;
+        let most = if first.is_ipv4() { 32 } else { 128 };
+        let length = length.map_or(Ok(most), str::parse).ok().filter(|l| *l <= most).ok_or_else(invalid)?;
+        Ok(Subnet { first, length })
+    }
+}
+
+impl Subnet {
+    /// Whether all of `other` is in it.
+    fn contains(&self, other: &Subnet) -> bool {
+        let bits = |a: &IpAddr| match a {
+            IpAddr::V4(a) => u128::from(u32::from(*a)) << 96,
+            IpAddr::V6(a) => u128::from(*a),
+        };
+        let differ = bits(&self.first) ^ bits(&other.first);
+        let same_start = self.length == 0 || differ >> (128 - u32::from(self.length)) == 0;
+        self.first.is_ipv4() == other.first.is_ipv4() && self.length <= other.length && same_start
+    }
+}
+
+/// Rules that give packets to the outside another source, by what they apply to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatRules {
+    /// What each rule applies to; nothing for every source.
+    sources: Vec<Option<Subnet>>,
+}
+
+impl NatRules {
+    /// Whether a rule gives everything from this IPv4 subnet another source. IPv6 is nobody's by default, and not asked for.
+    pub fn cover(&self, subnet: &Subnet) -> bool {
+        subnet.first.is_ipv4() && self.sources.iter().any(|s| s.is_none_or(|s| s.contains(subnet)))
+    }
+
+    /// Reads what `iptables-save` or `nft list ruleset` prints; rules that apply only to some protocols, marks or
+    /// destinations are passed over, as the container's other traffic would be nobody's.
+    pub fn parse(text: &str) -> Self {
+        NatRules { sources: text.lines().filter_map(rule).collect() }
+    }
+}
+
+/// What a rule's line applies to, where it rewrites sources on the way to the outside.
+fn rule(line: &str) -> Option<Option<Subnet>> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let has = |word: &str| words.contains(&word);
+    let after = |word: &str| words.iter().position(|w| *w == word).and_then(|i| words.get(i + 1)).copied();
+    let negated = |word: &str| words.windows(2).any(|w| w == ["!", word]);
+    if words.first() == Some(&"-A") {
+        if !matches!(after("-j"), Some("MASQUERADE" | "SNAT")) || has("-p") || has("-m") || has("-d") || negated("-s") {
+            return None;
+        }
+        return match after("-s") {
+            Some(source) => source.parse().ok().map(Some),
+            // Without any condition it is a chain's end, and the condition is with the jump there.
+            None => has("-o").then_some(None),
+        };
+    }
+    let rewrites = has("masquerade") || has("snat");
+    if !rewrites || has("daddr") || has("mark") || has("dport") || has("l4proto") || has("protocol") || has("ip6") {
+        return None;
+    }
+    match words.windows(3).find(|w| w[..2] == ["ip", "saddr"]) {
+        Some(w) => w[2].parse().ok().map(Some),
+        None => has("oifname").then_some(None),
+    }
+}
+
+/// The host's present rules, of both kinds. A command that is not installed has made none.
+pub fn read() -> NatRules {
+    // Neither makes a table or loads a module that is not there: no table is named.
+    let commands = [&["iptables-save"][..], &["iptables-legacy-save"], &["nft", "list", "ruleset"]];
+    let text: Vec<String> = commands
+        .iter()
+        .filter_map(|words| {
+            let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+            output.ok().map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+        })
+        .collect();
+    NatRules::parse(&text.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_every_make_are_read() {
+        let docker: Subnet = "172.17.0.0/16".parse().unwrap();
+        let rows = [
+            ("-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE", true),
+            ("-A POSTROUTING -s 172.16.0.0/12 -o eth0 -j SNAT --to-source 192.0.2.1", true),
+            ("-A POSTROUTING -o eth0 -j MASQUERADE", true),
+            ("-A POSTROUTING -s 172.18.0.0/16 ! -o br-1 -j MASQUERADE", false),
+            ("-A POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE", false),
+            ("-A KUBE-POSTROUTING -j MASQUERADE --random-fully", false),
+            ("-A POSTROUTING ! -s 172.17.0.0/16 -o eth0 -j MASQUERADE", false),
+            ("-A DOCKER -i docker0 -j RETURN", false),
+            ("  oifname != \"docker0\" ip saddr 172.17.0.0/16 counter packets 0 bytes 0 masquerade", true),
+            ("  ip saddr != 172.17.0.0/16 oifname \"eth0\" masquerade", false),
+            ("  oifname \"eth0\" masquerade", true),
+            ("  meta l4proto tcp ip saddr 172.17.0.0/16 masquerade", false),
+            ("  type nat hook postrouting priority srcnat; policy accept;", false),
+        ];
+        for (line, covers) in rows {
+            assert_eq!(NatRules::parse(line).cover(&docker), covers, "{line}");
+        }
+        assert!(!NatRules::parse(rows[2].0).cover(&"fd00:17::/64".parse().unwrap()));
+    }
+}
