@@ -220,12 +220,6 @@ fn ipv4_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr) -> 
     Some(())
 }
 
-/// Whether an ICMP error is about an echo request or reply, which have an identifier in place of ports.
-#[inline(always)]
-fn quotes_echo<P: PacketMut>(p: &P, h: &Headers, inner: usize) -> Option<bool> {
-    Some(if h.v4 { p.window::<1>(inner + 9)?.u8(0) == ICMP } else { p.window::<1>(inner + 6)?.u8(0) == ICMPV6 })
-}
-
 /// An ICMP error about a translated flow. The transport checksum in what it quotes is left alone: more often than not
 /// it is cut off, and no receiver looks at it.
 // Rare: with a stack frame of its own.
@@ -233,28 +227,29 @@ fn quotes_echo<P: PacketMut>(p: &P, h: &Headers, inner: usize) -> Option<bool> {
 fn error<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
     let inner = h.l4() + ICMP_LEN;
     // No window outlives the next one: the kernel may have to move the packet to make one.
-    let (l4, old_dst, mut difference) = if h.v4 {
+    let (l4, old_dst, mut difference, is_echo) = if h.v4 {
         let w = p.window::<20>(inner)?;
         let (src, dst) = (w.u32(12), w.u32(16));
         let new = [to.dst.v4_as_word(), to.src.v4_as_word()];
-        let (l4, sum) = (inner + ((w.u8(0) & 0xf) as usize) * 4, w.u16(10));
+        let (l4, sum, is_echo) = (inner + ((w.u8(0) & 0xf) as usize) * 4, w.u16(10), w.u8(9) == ICMP);
         let w = p.window_mut::<20>(inner)?;
         w.set_u16(10, checksum::update(sum, checksum::difference(&[src, dst], &new)));
         w.set_u32(12, new[0]);
         w.set_u32(16, new[1]);
         // The quoted header's own checksum makes up for its addresses.
-        (l4, Addr::v4_word(dst), 0)
+        (l4, Addr::v4_word(dst), 0, is_echo)
     } else {
         let w = p.window::<40>(inner)?;
-        let (src, dst) = (w.addr(8), w.addr(24));
+        let (src, dst, is_echo) = (w.addr(8), w.addr(24), w.u8(6) == ICMPV6);
         let w = p.window_mut::<40>(inner)?;
         w.set_addr(8, &to.dst);
         w.set_addr(24, &to.src);
         let difference = checksum::difference(src.as_words(), to.dst.as_words())
             + checksum::difference(dst.as_words(), to.src.as_words());
-        (inner + 40, dst, difference)
+        (inner + 40, dst, difference, is_echo)
     };
-    if quotes_echo(p, h, inner)? {
+    if is_echo {
+        // An identifier in place of ports, of which one is always zero.
         let old = p.window::<2>(l4 + 4)?.u16(0);
         let new = to.sport | to.dport;
         p.window_mut::<2>(l4 + 4)?.set_u16(0, new);
