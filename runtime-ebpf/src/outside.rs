@@ -2,7 +2,6 @@
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams,
-    bpf_sock_tuple,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use runtime_common::Addr;
@@ -15,27 +14,10 @@ use crate::maps::UPLINKS;
 /// `BPF_FIB_LOOKUP_SRC` of the kernel's uapi, since Linux 6.7: the route's preferred source, too.
 const LOOKUP_SRC: u32 = 16;
 
-/// The address that the host's routes give a packet from behind `bridge`, where they lead to an uplink.
+/// The address that the host's routes give a packet from behind `bridge`, where they lead to an uplink, into `found`.
 // With a stack frame of its own: the helper's parameters are large.
 #[inline(never)]
-pub fn source(skb: *mut __sk_buff, h: &Headers, bridge: u32) -> Option<Addr> {
-    let (mut ifindex, mut found) = way(skb, h, bridge, LOOKUP_SRC);
-    if ifindex == 0 {
-        // An older kernel refuses the flag.
-        (ifindex, _) = way(skb, h, bridge, 0);
-        found = Addr::ANY_V6;
-    }
-    // SAFETY: userspace replaces entries as a whole, and a freed one stays readable while the program runs (RCU).
-    let uplink = unsafe { UPLINKS.get(ifindex) }?;
-    if found == Addr::ANY_V6 || found == Addr::ANY_V4 {
-        found = if h.v4 { uplink.ipv4 } else { uplink.ipv6 };
-    }
-    (found != Addr::ANY_V6).then_some(found)
-}
-
-/// The interface that a packet goes out by, 0 for none, and the source that the route prefers.
-#[inline(always)]
-fn way(skb: *mut __sk_buff, h: &Headers, bridge: u32, flags: u32) -> (u32, Addr) {
+pub fn source(skb: *mut __sk_buff, h: &Headers, bridge: u32, found: &mut Addr) -> bool {
     // SAFETY: plain integers, for which zero is a value; the kernel fills in the rest.
     let mut fib: FibParams = unsafe { core::mem::zeroed() };
     fib.ifindex = bridge;
@@ -50,48 +32,53 @@ fn way(skb: *mut __sk_buff, h: &Headers, bridge: u32, flags: u32) -> (u32, Addr)
         fib.__bindgen_anon_3.ipv6_src = *src.as_words();
         fib.__bindgen_anon_4.ipv6_dst = *dst.as_words();
     }
+    let size = size_of::<FibParams>() as i32;
     // SAFETY: the context is the program's own, the parameters are as large as said.
-    let result = unsafe { bpf_fib_lookup(skb.cast(), &mut fib, size_of::<FibParams>() as i32, flags) } as u32;
-    if result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH {
-        return (0, Addr::ANY_V6);
+    let mut result = unsafe { bpf_fib_lookup(skb.cast(), &mut fib, size, LOOKUP_SRC) };
+    let told = result >= 0;
+    if !told {
+        // An older kernel refuses the flag, and has changed nothing.
+        // SAFETY: as above.
+        result = unsafe { bpf_fib_lookup(skb.cast(), &mut fib, size, 0) };
     }
-    if flags & LOOKUP_SRC == 0 {
-        return (fib.ifindex, Addr::ANY_V6);
+    if result != i64::from(BPF_FIB_LKUP_RET_SUCCESS) && result != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+        return false;
     }
-    // SAFETY: the fields of the family that was asked about, all of which are initialized.
-    let preferred = unsafe {
-        if h.v4 { Addr::v4_word(fib.__bindgen_anon_3.ipv4_src) } else { Addr::words(fib.__bindgen_anon_3.ipv6_src) }
+    let ifindex = fib.ifindex;
+    // SAFETY: userspace replaces entries as a whole, and a freed one stays readable while the program runs (RCU).
+    let Some(uplink) = (unsafe { UPLINKS.get(ifindex) }) else {
+        return false;
     };
-    (fib.ifindex, preferred)
+    // SAFETY: the fields of the family that was asked about, all of which are initialized.
+    *found = unsafe {
+        match (h.v4, told) {
+            (true, true) => Addr::v4_word(fib.__bindgen_anon_3.ipv4_src),
+            (false, true) => Addr::words(fib.__bindgen_anon_3.ipv6_src),
+            (true, false) => uplink.ipv4,
+            (false, false) => uplink.ipv6,
+        }
+    };
+    *found != Addr::ANY_V6 && *found != Addr::ANY_V4
 }
 
 /// Whether a socket of the host takes what arrives with this key: a connection, or one that listens.
 // With a stack frame of its own.
 #[inline(never)]
 pub fn host_socket(skb: *mut __sk_buff, key: &FlowKey) -> bool {
-    // SAFETY: plain integers, for which zero is a value.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let (src, dst) = (&key.tuple.src, &key.tuple.dst);
-    let size = if src.is_v4() {
-        let t = &mut tuple.__bindgen_anon_1;
-        // SAFETY: a field of a union of integers.
-        let t = unsafe { &mut t.ipv4 };
-        (t.saddr, t.daddr) = (src.v4_as_word(), dst.v4_as_word());
-        (t.sport, t.dport) = (key.tuple.sport, key.tuple.dport);
-        12
-    } else {
-        // SAFETY: a field of a union of integers.
-        let t = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
-        (t.saddr, t.daddr) = (*src.as_words(), *dst.as_words());
-        (t.sport, t.dport) = (key.tuple.sport, key.tuple.dport);
-        36
-    };
+    let t = &key.tuple;
+    let mut v4 = [t.src.v4_as_word(), t.dst.v4_as_word(), u32::from(t.sport) | u32::from(t.dport) << 16];
+    if cfg!(target_endian = "big") {
+        v4[2] = u32::from(t.sport) << 16 | u32::from(t.dport);
+    }
+    // For IPv6 the kernel's tuple is just this one.
+    let (tuple, size) =
+        if t.src.is_v4() { (v4.as_mut_ptr().cast::<u8>(), 12) } else { ((&raw const *t).cast_mut().cast(), 36) };
     let here = BPF_F_CURRENT_NETNS as i64 as u64;
-    // SAFETY: the context is the program's own, the tuple as large as said; what is found is released.
+    // SAFETY: the context is the program's own, the tuple as large as said and only read; what is found is released.
     unsafe {
         let found = match key.protocol {
-            TCP => bpf_skc_lookup_tcp(skb.cast(), &mut tuple, size, here, 0),
-            UDP => bpf_sk_lookup_udp(skb.cast(), &mut tuple, size, here, 0),
+            TCP => bpf_skc_lookup_tcp(skb.cast(), tuple.cast(), size, here, 0),
+            UDP => bpf_sk_lookup_udp(skb.cast(), tuple.cast(), size, here, 0),
             _ => return false,
         };
         if found.is_null() {

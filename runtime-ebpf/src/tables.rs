@@ -106,8 +106,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn source(&self, h: &Headers, bridge: u32) -> Option<Addr> {
-        outside::source(self.1, h, bridge)
+    fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool {
+        outside::source(self.1, h, bridge, found)
     }
 
     #[inline(always)]

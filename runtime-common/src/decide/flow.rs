@@ -229,6 +229,13 @@ pub(super) fn prepare<T: Tables>(
     // SAFETY: the scratch room belongs to this run of the program alone.
     let o = unsafe { &mut *scratch.as_ptr() };
     o.forward.to = *to;
+    fill(o, (generation, rule), forward, reply);
+    Some(scratch)
+}
+
+/// What an [`Opening`] says beside its tuples.
+#[inline(always)]
+pub(super) fn fill(o: &mut Opening, (generation, rule): (u64, u32), forward: Target, reply: Target) {
     for (flow, target) in [(&mut o.forward, forward), (&mut o.reply, reply)] {
         flow.generation = generation;
         flow.rule = rule;
@@ -236,7 +243,6 @@ pub(super) fn prepare<T: Tables>(
         flow.mac = target.mac;
         flow.action = target.action as u8;
     }
-    Some(scratch)
 }
 
 /// Puts both directions into `PENDING`. Returns the forward one; `None` where there is no room.

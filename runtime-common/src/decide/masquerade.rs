@@ -1,12 +1,12 @@
 //! What containers begin with the outside.
 
-use super::flow::{Target, open, prepare};
+use super::flow::{Target, fill, open};
 use super::ports::{is_live, settle};
 use super::publication::lookup;
 use super::{Decision, Tables};
 use crate::Verdict;
 use crate::maps::{
-    ADDRESS_HOST, ENDPOINT_MASQUERADE_V4, ENDPOINT_MASQUERADE_V6, Endpoint, Flow, FlowAction, FlowKey, Tuple, Zone,
+    ADDRESS_HOST, ENDPOINT_MASQUERADE_V4, ENDPOINT_MASQUERADE_V6, Endpoint, Flow, FlowAction, FlowKey, Zone,
 };
 use crate::packet::{Headers, Message, SCTP, UDP};
 
@@ -30,13 +30,20 @@ pub(super) fn masquerade<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Head
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
 fn begin<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Option<Decision> {
-    let to = Tuple { src: t.source(h, ep.bridge)?, ..h.key.tuple };
+    // Written where it is to be: there is little stack left here.
+    let opening = t.scratch()?;
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let o = unsafe { &mut *opening.as_ptr() };
+    o.forward.to = h.key.tuple;
+    if !t.source(h, ep.bridge, &mut o.forward.to.src) {
+        return None;
+    }
     if h.ttl <= 1 {
         return Some(Decision::Drop(Verdict::TtlExceeded));
     }
     let forward = Target { action: FlowAction::Masquerade, ifindex: 0, mac: [0; 6] };
     let reply = Target { action: FlowAction::MasqueradeReply, ifindex, mac: ep.mac };
-    let opening = prepare(t, (ep.generation, ep.rule), &to, forward, reply)?;
+    fill(o, (ep.generation, ep.rule), forward, reply);
     if !settle::<T, true>(t, &h.key, opening, Zone::Uplink) {
         return Some(Decision::Drop(Verdict::PortsExhausted));
     }
@@ -64,14 +71,16 @@ pub(super) fn expect<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) {
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
 fn expect_datagram<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) {
-    let (Some(source), Some(scratch)) = (t.source(h, ep.bridge), t.scratch()) else {
+    let Some(scratch) = t.scratch() else {
         return;
     };
     // SAFETY: the scratch room belongs to this run of the program alone.
     let o = unsafe { &mut *scratch.as_ptr() };
     // `reply` is as it stands at the gate: the same answers, only seen earlier.
     o.reply_key = FlowKey::new(h.key.tuple.reversed(), h.key.protocol, Zone::Uplink);
-    o.reply_key.tuple.dst = source;
+    if !t.source(h, ep.bridge, &mut o.reply_key.tuple.dst) {
+        return;
+    }
     if lookup(t, &o.reply_key).is_none() || is_live(t, &o.reply_key) {
         return;
     }

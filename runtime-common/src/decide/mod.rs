@@ -46,8 +46,8 @@ pub trait Tables {
     /// An entry of `ADDRESSES`.
     fn address(&self, addr: &Addr) -> Option<&Address>;
     /// The address of this host that its routes would give a packet from a container behind `bridge`, where they lead out
-    /// by an uplink. Nothing where they do not.
-    fn source(&self, h: &Headers, bridge: u32) -> Option<Addr>;
+    /// by an uplink, into `found`. False where they do not.
+    fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;
     /// Whether a socket of this host waits for what arrives with this key.
     fn host_socket(&self, key: &FlowKey) -> bool;
     /// An entry of `FRAGMENTS`.

@@ -110,8 +110,8 @@ impl Tables for Memory {
         self.addresses.get(addr)
     }
 
-    fn source(&self, _: &Headers, _: u32) -> Option<Addr> {
-        self.source
+    fn source(&self, _: &Headers, _: u32, found: &mut Addr) -> bool {
+        self.source.map(|source| *found = source).is_some()
     }
 
     fn host_socket(&self, key: &FlowKey) -> bool {
