@@ -47,6 +47,8 @@ impl Subnet {
 pub struct NatRules {
     /// What each rule applies to; nothing for every source.
     sources: Vec<Option<Subnet>>,
+    /// Whether the engine has made rules of its own, whatever they say.
+    pub engine: bool,
 }
 
 impl NatRules {
@@ -58,9 +60,15 @@ impl NatRules {
     /// Reads what `iptables-save` or `nft list ruleset` prints; rules that apply only to some protocols, marks or
     /// destinations are passed over, as the container's other traffic would be nobody's.
     pub fn parse(text: &str) -> Self {
-        NatRules { sources: text.lines().filter_map(rule).collect() }
+        NatRules {
+            sources: text.lines().filter_map(rule).collect(),
+            engine: text.lines().map(str::trim).any(|l| ENGINE.iter().any(|chain| l.starts_with(chain))),
+        }
     }
 }
+
+/// How the engine's own chain and table are declared.
+const ENGINE: [&str; 3] = [":DOCKER ", "chain DOCKER ", "table ip docker-bridges "];
 
 /// What a rule's line applies to, where it rewrites sources on the way to the outside.
 fn rule(line: &str) -> Option<Option<Subnet>> {
@@ -126,6 +134,9 @@ mod tests {
         ];
         for (line, covers) in rows {
             assert_eq!(NatRules::parse(line).cover(&docker), covers, "{line}");
+        }
+        for (line, engine) in [(":DOCKER - [0:0]", true), ("\tchain DOCKER {", true), (":DOCKER-USER - [0:0]", false)] {
+            assert_eq!(NatRules::parse(line).engine, engine, "{line}");
         }
         assert!(!NatRules::parse(rows[2].0).cover(&"fd00:17::/64".parse().unwrap()));
     }

@@ -48,10 +48,12 @@ impl Masquerade {
     /// the host's rules.
     pub fn of(self, network: &Network, rules: &NatRules) -> MasqueradedBy {
         let by_rules = network.subnets.iter().filter_map(|s| s.parse().ok()).any(|s| rules.cover(&s));
+        // Told to make no rules, the Engine says of its default network that it is not to be masqueraded.
+        let wanted = network.masquerade || network.is_default_bridge && !rules.engine;
         let by_runtime = match self {
             Masquerade::Off => false,
             Masquerade::On => !network.internal,
-            Masquerade::Auto => network.masquerade && !network.internal && !by_rules,
+            Masquerade::Auto => wanted && !network.internal && !by_rules,
         };
         match (by_runtime, by_rules) {
             (true, _) => MasqueradedBy::Runtime,
@@ -97,11 +99,13 @@ mod tests {
         use Masquerade::{Auto, Off, On};
         use MasqueradedBy::{HostRules, Nobody, Runtime};
         let none = NatRules::default();
-        let docker = NatRules::parse("-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n");
+        let engine = NatRules::parse(":DOCKER - [0:0]\n");
+        let docker = NatRules::parse(":DOCKER - [0:0]\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n");
         let rows = [
             (Auto, true, false, &none, Runtime),
             (Auto, true, false, &docker, HostRules),
-            (Auto, false, false, &none, Nobody),
+            (Auto, false, false, &none, Runtime),
+            (Auto, false, false, &engine, Nobody),
             (Auto, true, true, &none, Nobody),
             (On, false, false, &none, Runtime),
             (On, true, false, &docker, Runtime),
@@ -112,6 +116,8 @@ mod tests {
         for (mode, masquerade, internal, rules, by) in rows {
             assert_eq!(mode.of(&network(masquerade, internal), rules), by, "{mode:?} {masquerade} {internal}");
         }
+        let other = Network { is_default_bridge: false, ..network(false, false) };
+        assert_eq!(Auto.of(&other, &none), Nobody);
         assert_eq!(Auto.flags(Runtime), ENDPOINT_MASQUERADE_V4);
         assert_eq!(On.flags(Nobody), 0);
     }

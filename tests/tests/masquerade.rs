@@ -1,0 +1,232 @@
+//! What containers begin with the outside, and conversations that would share a source port.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tests::frames::{Way, Wire};
+use tests::sockets::{Talk, ask, ask_once, ask_when_up, pings, serve};
+use tests::{CLIENT, CLIENT2, HOST, Image, Lab};
+
+/// An echo server in the client's namespace.
+const SERVER: &[&str] = &["tcp:0.0.0.0:9", "udp:0.0.0.0:9"];
+
+/// Who masquerades the default bridge, as `status` says.
+#[track_caller]
+fn masqueraded_by(lab: &Lab) -> String {
+    lab.status()["masquerade"]["bridge"].as_str().expect("a word").to_owned()
+}
+
+#[test]
+fn without_dockers_rules_containers_reach_the_outside_under_the_hosts_address() {
+    let lab = Lab::builder("masquerade").without_iptables().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    assert_eq!(masqueraded_by(&lab), "runtime");
+    let inside = lab.run("inside", &["echo"]);
+    let _server = serve(lab.client(), &lab.dir().join("peer.log"), SERVER);
+    let mut talk = Talk::when_up(&inside.ns(), (CLIENT, 9));
+    assert_eq!(talk.seen(), (HOST, talk.ours().port()).into(), "the host's address, and the port kept");
+    let before = lab.counters();
+    talk.transfer(5_000_000, |_| ()).expect("a transfer");
+    for size in [1, 777, 4000, 60_000] {
+        assert_eq!(ask_when_up(&inside.ns(), (CLIENT, 9), &vec![b'x'; size]).0.ip(), HOST, "{size} bytes");
+    }
+    assert!(pings(&inside.ns(), CLIENT), "ping");
+    let added = lab.counters().since(&before);
+    assert!(added.packets("masqueraded") > 0 && added.packets("masqueraded_reply") > 0, "{added}");
+    assert_eq!(added.packets("outbound"), 0, "{added}");
+    // An error from outside finds its way back: a port where nobody listens.
+    let socket = inside.ns().udp((CLIENT, 99)).expect("a socket");
+    let refused = ask(&socket, b"?").expect_err("nobody listens");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    // Nobody gets in that way.
+    assert!(lab.assert_dropped("not_published", || lab.client().tcp(inside.at(7))).is_err());
+}
+
+#[test]
+fn two_containers_with_one_source_port_are_told_apart() {
+    let lab = Lab::builder("equal ports").without_iptables().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let containers = ["one", "two"].map(|name| lab.run(name, &["echo"]));
+    let _server = serve(lab.client(), &lab.dir().join("peer.log"), SERVER);
+    Talk::when_up(&containers[0].ns(), (CLIENT, 9));
+    let mut talks = containers.each_ref().map(|c| {
+        let from = (c.ip(), 40_000).into();
+        Talk::over(c.ns().tcp_from(from, (CLIENT, 9)).expect("a connection")).expect("a talk")
+    });
+    let seen = talks.each_ref().map(Talk::seen);
+    assert_eq!(seen.map(|s| s.ip()), [IpAddr::from(HOST); 2]);
+    assert_eq!(seen[0].port(), 40_000);
+    assert_ne!(seen[0], seen[1]);
+    for talk in &mut talks {
+        talk.transfer(1_000_000, |_| ()).expect("a transfer");
+    }
+    let sockets =
+        containers.each_ref().map(|c| c.ns().udp_from((c.ip(), 40_000).into(), (CLIENT, 9)).expect("a socket"));
+    let seen = sockets.each_ref().map(|s| ask(s, b"words").expect("an answer"));
+    assert_ne!(seen[0], seen[1]);
+    assert_eq!(sockets.each_ref().map(|s| ask(s, b"again").expect("an answer")), seen);
+}
+
+#[test]
+fn a_port_of_the_hosts_own_is_left_to_the_host() {
+    let lab = Lab::builder("the host's ports").without_iptables().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let inside = lab.run("inside", &["echo"]);
+    let log = lab.dir().join("peer.log");
+    let _server = serve(lab.client(), &log, SERVER);
+    let _own = serve(lab.host(), &lab.dir().join("own.log"), &["tcp:0.0.0.0:40000", "udp:0.0.0.0:40000"]);
+    Talk::when_up(lab.client(), (HOST, 40_000));
+    ask_when_up(lab.client(), (HOST, 40_000), b"up");
+    Talk::when_up(&inside.ns(), (CLIENT, 9));
+    let from = SocketAddr::from((inside.ip(), 40_000));
+    let talk = Talk::over(inside.ns().tcp_from(from, (CLIENT, 9)).expect("a connection")).expect("a talk");
+    assert!(talk.seen().ip() == HOST && talk.seen().port() != 40_000, "{}", talk.seen());
+    let socket = inside.ns().udp_from(from, (CLIENT, 9)).expect("a socket");
+    let seen = ask(&socket, b"words").expect("an answer");
+    assert!(seen.ip() == HOST && seen.port() != 40_000, "{seen}");
+}
+
+#[test]
+fn with_dockers_rules_nothing_is_masqueraded_twice() {
+    let lab = Lab::builder("docker masquerades").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    assert_eq!(masqueraded_by(&lab), "host_rules");
+    let inside = lab.run("inside", &["echo"]);
+    let _server = serve(lab.client(), &lab.dir().join("peer.log"), SERVER);
+    let before = lab.counters();
+    assert_eq!(Talk::when_up(&inside.ns(), (CLIENT, 9)).seen().ip(), HOST);
+    assert_eq!(ask_when_up(&inside.ns(), (CLIENT, 9), b"words").0.ip(), HOST);
+    assert_eq!(lab.counters().since(&before).packets("masqueraded"), 0);
+}
+
+#[test]
+fn asked_for_it_is_done_in_place_of_dockers_rules() {
+    let lab = Lab::builder("masquerade on").images(&[Image::Echo]).build();
+    let _up = lab.up(&["--masquerade", "on"]);
+    assert_eq!(masqueraded_by(&lab), "runtime");
+    let inside = lab.run("inside", &["echo"]);
+    let _server = serve(lab.client(), &lab.dir().join("peer.log"), SERVER);
+    let before = lab.counters();
+    assert_eq!(Talk::when_up(&inside.ns(), (CLIENT, 9)).seen().ip(), HOST);
+    assert!(lab.counters().since(&before).packets("masqueraded") > 0);
+}
+
+#[test]
+fn switched_off_the_containers_own_address_goes_out() {
+    let lab = Lab::builder("masquerade off").without_iptables().images(&[Image::Echo]).build();
+    let _up = lab.up(&["--masquerade", "off"]);
+    assert_eq!(masqueraded_by(&lab), "nobody");
+    let inside = lab.run("inside", &["echo"]);
+    let _server = serve(lab.client(), &lab.dir().join("peer.log"), SERVER);
+    // The client has a route back, by the host.
+    assert_eq!(Talk::when_up(&inside.ns(), (CLIENT, 9)).seen().ip(), inside.ip());
+}
+
+#[test]
+fn a_network_that_is_not_to_be_masqueraded_is_not() {
+    let lab = Lab::builder("enable_ip_masquerade=false").without_iptables().images(&[Image::Echo]).build();
+    let option = "com.docker.network.bridge.enable_ip_masquerade=false";
+    lab.docker(["network", "create", "-o", option, "routed"]).ok();
+    lab.docker(["network", "create", "--internal", "inner"]).ok();
+    let _up = lab.up(&[]);
+    for network in ["routed", "inner"] {
+        assert_eq!(lab.status()["masquerade"][network], "nobody", "{network}");
+    }
+    let routed = lab.run("inside", &["--network", "routed", "echo"]);
+    let _server = serve(lab.client(), &lab.dir().join("peer.log"), SERVER);
+    assert_eq!(Talk::when_up(&routed.ns(), (CLIENT, 9)).seen().ip(), routed.ip_on("routed"));
+}
+
+/// A container sends from a port that another one has published, and is answered.
+fn datagrams_from_a_published_port(lab: &Lab) {
+    lab.run("server", &["-p", "4000:7/udp", "echo"]);
+    let inside = lab.run("inside", &["echo"]);
+    let _outside = serve(lab.client(), &lab.dir().join("peer.log"), SERVER);
+    ask_when_up(lab.client(), (HOST, 4000), b"published");
+    ask_when_up(&inside.ns(), (CLIENT, 9), b"up");
+    let socket = inside.ns().udp_from((inside.ip(), 4000).into(), (CLIENT, 9)).expect("a socket");
+    for words in [&b"once"[..], b"twice", b"three times"] {
+        assert_eq!(ask(&socket, words).expect("an answer to the one who asked").ip(), HOST);
+    }
+    let (seen, port) = ask_once(lab.client(), (HOST, 4000), b"still published").expect("an answer");
+    assert_eq!(seen, (CLIENT, port).into());
+}
+
+#[test]
+fn outbound_udp_from_a_published_port_is_not_taken_for_inbound() {
+    let lab = Lab::builder("cilium#44348").without_iptables().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    datagrams_from_a_published_port(&lab);
+}
+
+#[test]
+fn outbound_udp_from_a_published_port_is_not_taken_for_inbound_under_dockers_rules() {
+    let lab = Lab::builder("cilium#44348, Docker's rules").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    datagrams_from_a_published_port(&lab);
+}
+
+#[test]
+fn one_client_port_reaches_two_host_ports_of_one_container() {
+    let lab = Lab::builder("one client port").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let server = lab.run("server", &["-p", "8000:7", "-p", "8001:7", "-p", "8000:7/udp", "-p", "8001:7/udp", "echo"]);
+    let sibling = lab.run("sibling", &["echo"]);
+    Talk::when_up(lab.client(), (HOST, 8000));
+    // A client outside, a sibling, and the container itself: it sees itself as its network's gateway.
+    let clients = [
+        (lab.client().clone(), IpAddr::from(CLIENT), IpAddr::from(CLIENT)),
+        (sibling.ns(), sibling.ip().into(), sibling.ip().into()),
+        (server.ns(), server.ip().into(), IpAddr::from([172, 17, 0, 1])),
+    ];
+    for (ns, own, seen) in clients {
+        let mut talks = [8000, 8001].map(|port| {
+            let stream = ns.tcp_from((own, 40_000).into(), (HOST, port)).expect("a connection");
+            Talk::over(stream).expect("a talk")
+        });
+        assert_eq!(talks.each_ref().map(|t| t.seen().ip()), [seen; 2]);
+        assert_ne!(talks[0].seen(), talks[1].seen());
+        for talk in &mut talks {
+            talk.transfer(300_000, |_| ()).expect("a transfer");
+        }
+        let asked = [8000, 8001].map(|port| {
+            let socket = ns.udp_from((own, 40_001).into(), (HOST, port));
+            // One socket cannot be connected twice, and two cannot share a port: one after the other.
+            ask(&socket.expect("a socket"), b"words").expect("an answer").ip()
+        });
+        assert_eq!(asked, [seen; 2]);
+    }
+}
+
+#[test]
+fn a_flood_of_half_open_connections_pushes_no_established_one_out() {
+    /// Three times as many as the table of unanswered conversations holds.
+    const FLOOD: u32 = 200_000;
+    let lab = Lab::builder("SYN flood").client2().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    lab.run("server", &["-p", "7:7", "-p", "7:7/udp", "echo"]);
+    // A publication whose container never answers: nothing listens there.
+    lab.run("victim", &["-p", "9:9/udp", "-p", "10:10", "echo"]);
+    let mut talk = Talk::when_up(lab.client(), (HOST, 7));
+    let socket = lab.client().udp((HOST, 7)).expect("a socket");
+    let seen = ask(&socket, b"before").expect("an answer");
+    let wire = Wire::open(lab.client2(), "eth0");
+    let (from_mac, to_mac) = (lab.client2().mac("eth0"), lab.host().mac("eth0"));
+    let way = Way { from_mac, to_mac, from: CLIENT2, to: HOST };
+    let before = lab.counters();
+    // SYNs to an open port: each of another sender that never completes. The sums are left to be wrong no further than the
+    // sender's address, which is not the container's affair until it looks.
+    for n in 0..FLOOD {
+        let from = std::net::Ipv4Addr::from(0x0a40_0000 + n / 60_000);
+        wire.send(&Way { from, ..way }.syn(1025 + (n % 60_000) as u16, 7));
+        if n % 50_000 == 0 {
+            talk.say(b"still here").expect("an echo during the flood");
+        }
+    }
+    talk.transfer(1_000_000, |_| ()).expect("a transfer after the flood");
+    assert_eq!(ask(&socket, b"after").expect("an answer"), seen);
+    let added = lab.counters().since(&before);
+    assert!(added.packets("published") > u64::from(FLOOD) / 2, "{added}");
+    assert_eq!(added.packets("flow_table_full"), 0, "{added}");
+    tests::wait_until("a new connection", Duration::from_secs(10), || Talk::open(lab.client(), (HOST, 7)).is_ok());
+}
