@@ -5,6 +5,7 @@
 #![no_main]
 
 mod from_endpoint;
+mod host_socket;
 mod maps;
 mod report;
 mod skb;
