@@ -9,9 +9,6 @@ pub mod host;
 mod publication;
 mod uplink;
 
-#[cfg(test)]
-mod tests;
-
 use core::ptr::NonNull;
 
 pub use endpoint::{arp, endpoint};
