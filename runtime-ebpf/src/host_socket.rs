@@ -20,6 +20,9 @@ use crate::report::count;
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
 
+/// The state of a connected socket, of TCP or not.
+const ESTABLISHED: u32 = 1;
+
 const ECONNREFUSED: i32 = 111;
 
 /// Set by the loader where the kernel lets these hooks choose the error (6.1): else a refusal is EPERM.
@@ -28,22 +31,22 @@ static CAN_SET_RETVAL: u8 = 0;
 
 #[cgroup_sock_addr(connect4)]
 pub fn host_connect4(ctx: SockAddrContext) -> i32 {
-    outgoing::<false>(&ctx)
+    outgoing::<false>(&ctx, false)
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn host_connect6(ctx: SockAddrContext) -> i32 {
-    outgoing::<true>(&ctx)
+    outgoing::<true>(&ctx, false)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn host_sendmsg4(ctx: SockAddrContext) -> i32 {
-    outgoing::<false>(&ctx)
+    outgoing::<false>(&ctx, Call(ctx.sock_addr).is_connected())
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn host_sendmsg6(ctx: SockAddrContext) -> i32 {
-    outgoing::<true>(&ctx)
+    outgoing::<true>(&ctx, Call(ctx.sock_addr).is_connected())
 }
 
 #[cgroup_sock_addr(recvmsg4)]
@@ -68,13 +71,19 @@ pub fn host_getpeername6(ctx: SockAddrContext) -> i32 {
 
 /// `V6` is the family of the socket address; a mapped IPv4 one may be in it.
 #[inline(always)]
-fn outgoing<const V6: bool>(ctx: &SockAddrContext) -> i32 {
+fn outgoing<const V6: bool>(ctx: &SockAddrContext, connected: bool) -> i32 {
     let Some(protocol) = ours(ctx) else {
         return ALLOW;
     };
     let call = Call(ctx.sock_addr);
-    let d =
-        Dial { cookie: cookie(ctx), protocol, addr: call.addr::<V6>(), port: call.port(), bound: call.bound::<V6>() };
+    let d = Dial {
+        cookie: cookie(ctx),
+        protocol,
+        addr: call.addr::<V6>(),
+        port: call.port(),
+        bound: call.bound::<V6>(),
+        connected,
+    };
     match dial(&HostMaps, &d) {
         Dialled::Alone => ALLOW,
         Dialled::To(addr, port) => {
@@ -157,6 +166,15 @@ impl Call {
     fn port(&self) -> u16 {
         // SAFETY: as above.
         unsafe { (&raw const (*self.0).user_port).read_volatile() as u16 }
+    }
+
+    #[inline(always)]
+    fn is_connected(&self) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            let sk = (&raw const (*self.0).__bindgen_anon_1.sk).read_volatile();
+            !sk.is_null() && (&raw const (*sk).state).read_volatile() == ESTABLISHED
+        }
     }
 
     /// The address that the socket is bound to.

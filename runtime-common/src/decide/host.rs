@@ -4,8 +4,8 @@
 //! the host's own routes; the container sees the address that the host has on its network.
 
 use crate::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, HostSocket, HostSocketKey, PUBLICATION_CLOSED,
-    PUBLICATION_FROM_LOOPBACK, Publication, PublicationKey,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, HostSocket, HostSocketKey, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
+    Publication, PublicationKey,
 };
 use crate::packet::{TCP, UDP, is_loopback};
 use crate::{Addr, Verdict};
@@ -39,6 +39,8 @@ pub struct Dial {
     pub port: u16,
     /// The address that the socket is bound to; a wildcard where the kernel is to choose.
     pub bound: Addr,
+    /// The socket is connected already and sends: Linux shows some such datagrams of IPv4 in IPv6 sockets as if dialled.
+    pub connected: bool,
 }
 
 /// What becomes of a [`Dial`].
@@ -74,9 +76,9 @@ pub fn dial<T: HostTables>(t: &T, d: &Dial) -> Dialled {
         match t.address(&here) {
             Some(a) if a.kind == ADDRESS_HOST => {}
             Some(a) if a.kind == ADDRESS_ENDPOINT => {
-                // From now on this socket means the container itself.
+                // From now on this socket means the container itself, unless it was sent there before.
                 let key = HostSocketKey::new(d.cookie, d.addr, d.port, d.protocol);
-                if t.socket(&key).is_some() {
+                if !d.connected && t.socket(&key).is_some() {
                     t.forget(&key);
                 }
                 return Dialled::Alone;
@@ -101,7 +103,7 @@ pub fn dial<T: HostTables>(t: &T, d: &Dial) -> Dialled {
         return Dialled::Alone;
     }
     let key = HostSocketKey::new(d.cookie, p.addr, p.port, d.protocol);
-    let socket = HostSocket { generation: p.generation, dialled: d.addr, rule: p.rule, port: d.port, reserved: 0 };
+    let socket = HostSocket { generation: p.generation, dialled: here, rule: p.rule, port: d.port, reserved: 0 };
     // Each datagram of an unconnected socket comes by: most find their entry as it should be.
     if t.socket(&key) != Some(&socket) {
         t.remember(&key, &socket);

@@ -13,6 +13,7 @@ impl World {
         let counters = self.datapath.counters().map_err(Refusal::failed)?;
         let hooks = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
+        problems.extend(self.datapath.problem().map(str::to_owned));
         problems.extend(self.errors.iter().cloned());
         if !self.engine_connected {
             problems.insert(0, "the engine is away: its last known state is served".to_owned());
