@@ -76,6 +76,10 @@ pub enum FlowAction {
     LinkReply = 5,
     /// Unchanged, to the host's stack: a container's own conversation, or one that older rules carry.
     Stack = 6,
+    /// Rewrite the source, then on into the container: the host's own, from a socket that is bound to a loopback address.
+    FromLoopback = 7,
+    /// Rewrite the destination, then to that socket.
+    ToLoopback = 8,
 }
 
 /// The other side has answered.

@@ -251,13 +251,12 @@ fn datagrams_follow_a_container_to_another_address() {
     ask_when_up(lab.host(), to, b"a socket that connects now");
     // Whoever has the old address now is not taken for the publication.
     lab.docker(["rm", "-f", &format!("filler-{}", old.ip().to_string().rsplit_once('.').expect("a dot").1)]).ok();
-    let heir = lab.run("heir", SERVER);
+    let heir = lab.run("heir", &["busybox", "sleep", "100000"]);
     assert_eq!(heir.at(7), old, "the Engine gives the heir another address");
-    Talk::when_up(lab.host(), old);
-    let stranger = heir.ns().within(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
-    drop(stranger);
-    let answer = exchange(&socket, old, b"to the heir itself").expect("an answer");
-    assert_eq!(answer.1, old);
+    let ours = at(GATEWAY, socket.local_addr().expect("its address").port());
+    let stranger = heir.ns().within(|| UdpSocket::bind(("0.0.0.0", old.port()))).expect("a socket");
+    stranger.send_to(b"unasked", ours).expect("it is sent");
+    assert_eq!(socket.recv_from(&mut [0; 2048]).expect("a datagram").1, old);
 }
 
 #[test]
@@ -272,6 +271,45 @@ fn a_socket_that_dials_the_container_itself_is_shown_the_container() {
     }
     let shown = dial(lab.host(), How::Tcp, None, server.at(7)).expect("the container itself");
     assert_eq!(shown.peer, server.at(7));
+}
+
+#[test]
+fn sockets_bound_to_addresses_of_the_host_are_served() {
+    let lab = alone("bound sockets").build();
+    let _up = lab.up(&[]);
+    start_server(&lab);
+    let (lo, lo6) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+    for how in [How::Tcp, How::Connected, How::Unconnected] {
+        // The host's address is kept, a loopback address cannot be.
+        let cases = [
+            (at(HOST, 0), at(lo, 8000), IpAddr::from(HOST)),
+            (at(HOST, 0), at(HOST, 8001), HOST.into()),
+            (at(HOST6, 0), at(HOST6, 8000), HOST6.into()),
+            (at(lo, 0), at(lo, 8000), GATEWAY.into()),
+            (at(lo, 0), at(lo, 8002), GATEWAY.into()),
+            (at(Ipv4Addr::new(127, 0, 0, 9), 0), at(HOST, 8000), GATEWAY.into()),
+            (at(lo6, 0), at(lo6, 8000), GATEWAY6.into()),
+            (at(lo6, 0), at(lo6, 8002), GATEWAY6.into()),
+        ];
+        for (from, to, seen) in cases {
+            let shown = dial(lab.host(), how, Some(from), to);
+            let shown = shown.unwrap_or_else(|e| panic!("{how:?} from {from}: {to} does not answer: {e}"));
+            assert_eq!((shown.client, shown.peer), (at(seen, shown.ours), to), "{how:?} from {from} to {to}");
+        }
+    }
+    // Two loopback addresses with one port: both are served, apart from each other.
+    let to = at(lo, 8000);
+    let open =
+        |from: [u8; 4]| Talk::over(lab.host().tcp_from(at(Ipv4Addr::from(from), 40_000), to).expect("a connection"));
+    let (mut one, mut two) = (open([127, 0, 0, 1]).expect("a talk"), open([127, 0, 0, 2]).expect("another"));
+    assert_ne!(one.seen(), two.seen());
+    one.say(b"one").expect("an echo");
+    two.transfer(3_000_000, |_| ()).expect("a transfer");
+    one.transfer(3_000_000, |_| ()).expect("a transfer");
+    for (from, to) in [(at(lo, 0), to), (at(lo6, 0), at(lo6, 8000))] {
+        let mut talk = Talk::over(lab.host().tcp_from(from, to).expect("a connection")).expect("a talk");
+        talk.transfer(3_000_000, |_| ()).expect("a transfer");
+    }
 }
 
 #[test]

@@ -114,6 +114,7 @@ fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision 
     const PUBLISH: u8 = FlowAction::Publish as u8;
     const REPLY_OUT: u8 = FlowAction::ReplyOut as u8;
     const REPLY_LOCAL: u8 = FlowAction::ReplyLocal as u8;
+    const TO_LOOPBACK: u8 = FlowAction::ToLoopback as u8;
     const LINK: u8 = FlowAction::Link as u8;
     const LINK_REPLY: u8 = FlowAction::LinkReply as u8;
     match action {
@@ -122,6 +123,7 @@ fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision 
         PUBLISH | REPLY_OUT | REPLY_LOCAL if h.ttl <= 1 => Decision::Drop(Verdict::TtlExceeded),
         PUBLISH => Decision::Forward(Verdict::Published, flow),
         REPLY_OUT | REPLY_LOCAL => Decision::Forward(Verdict::PublishedReply, flow),
+        TO_LOOPBACK => Decision::Forward(Verdict::PublishedReply, flow),
         _ => Decision::Pass(Verdict::Outbound),
     }
 }

@@ -6,6 +6,7 @@ mod endpoint;
 mod flow;
 mod gate;
 pub mod host;
+mod loopback;
 mod publication;
 mod uplink;
 

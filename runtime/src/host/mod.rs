@@ -4,7 +4,7 @@ mod gro;
 mod netlink;
 mod sockets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,8 @@ pub struct Host {
     pub namespaces: BTreeMap<String, i32>,
     /// MAC addresses of veths' other ends, by the index of this end.
     pub peer_macs: BTreeMap<u32, [u8; 6]>,
+    /// Bridges that the host sends to and hears from with loopback addresses of IPv4 (`route_localnet`).
+    pub localnet: BTreeSet<u32>,
 }
 
 impl Host {

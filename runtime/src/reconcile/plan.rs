@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Link, LinkKey,
-    PUBLICATION_CLOSED, Publication, PublicationKey,
+    PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK, Publication, PublicationKey,
 };
 use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
@@ -139,7 +139,7 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) ->
         add_endpoint(&mut p.desired, host, endpoint);
     }
     for container in snapshot.containers.values() {
-        add_publications(&mut p, snapshot, live, container);
+        add_publications(&mut p, snapshot, host, live, container);
         add_links(&mut p, snapshot, live, container);
     }
     p
@@ -256,7 +256,7 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
     }
 }
 
-fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &Container) {
+fn add_publications(p: &mut Plan, snapshot: &Snapshot, host: &Host, live: &Live, container: &Container) {
     let publications = live.publications_of(container);
     if publications.is_empty() {
         return;
@@ -305,7 +305,12 @@ fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &
             ifindex: endpoint.ifindex,
             bridge: endpoint.bridge,
             port: port.number.to_be(),
-            flags: 0,
+            // IPv6 needs no leave of the bridge: its answers do not come through it.
+            flags: if address.is_ipv6() || host.localnet.contains(&endpoint.bridge) {
+                PUBLICATION_FROM_LOOPBACK
+            } else {
+                0
+            },
             mac: endpoint.mac,
             reserved: 0,
         };
