@@ -117,8 +117,12 @@ impl World {
     }
 
     /// Keeps drops for people to look at.
-    pub fn report_drops(&mut self, found: Vec<DropEvent>) {
+    pub fn report_drops(&mut self, found: Vec<DropEvent>, log: bool) {
         for event in found {
+            if log {
+                let interface = self.host.interfaces.get(&event.ifindex).map_or("?", |i| i.name.as_str());
+                info!("dropped on {interface}: {event}");
+            }
             if self.drops.len() == KEPT_DROPS {
                 self.drops.pop_front();
             }
