@@ -4,6 +4,7 @@
 mod decide {
     pub mod frame;
     mod fuzz;
+    mod host;
     mod parse;
     mod policy;
     pub mod tables;

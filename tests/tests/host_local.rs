@@ -327,6 +327,14 @@ fn it_comes_before_dockers_own_ways() {
         let shown = lab.assert_carried(|| dial(lab.host(), how, None, to)).expect("an answer");
         assert_eq!((shown.client, shown.peer), (at(GATEWAY, shown.ours), to), "{how:?}");
     }
+    // The proxy listens where Docker lets no loopback address out: to it, what is bound to one is left.
+    let from = at(Ipv4Addr::LOCALHOST, 0);
+    for (how, to) in [(How::Tcp, at(Ipv4Addr::LOCALHOST, 8002)), (How::Connected, at(Ipv4Addr::LOCALHOST, 8000))] {
+        let before = lab.counters();
+        let shown = dial(lab.host(), how, Some(from), to).expect("an answer of the proxy");
+        assert_eq!(shown.peer, to, "{how:?}");
+        assert_eq!(lab.counters().packets("host_dialled"), before.packets("host_dialled"), "{how:?}");
+    }
 }
 
 /// Number of the cgroup link that is pinned for a program, and of the program in it.

@@ -45,15 +45,19 @@ pub(super) enum HostHooks {
 
 impl HostHooks {
     /// Loads the programs into the kernel.
-    pub fn load(ebpf: &mut Ebpf) -> Self {
-        let loaded = || -> Result<_, String> {
-            for hook in HOOKS {
-                program(ebpf, hook)?.load().map_err(|e| format!("{hook}: {}", chain(&e)))?;
-            }
-            let netns = take(ebpf, "HOST_NETNS").map_err(|e| e.to_string())?;
-            Array::try_from(netns).map_err(|e| map_error("HOST_NETNS", &e).to_string())
-        };
-        loaded_or_missing(loaded)
+    pub fn load(ebpf: &mut Ebpf, pins: &Pins) -> Self {
+        match load(ebpf) {
+            Ok(netns) => HostHooks::Loaded(netns),
+            Err(reason) => HostHooks::missing(pins, &reason),
+        }
+    }
+
+    /// Without any of them: some alone would send sockets where others do not know them.
+    fn missing(pins: &Pins, reason: &str) -> Self {
+        for hook in HOOKS {
+            let _ = remove(&pin_path(pins, hook));
+        }
+        HostHooks::Missing(format!("{reason}; {LACKING}"))
     }
 
     /// Attaches the programs, or puts them in the place of a predecessor's. Does it once.
@@ -63,12 +67,7 @@ impl HostHooks {
         };
         *self = match attach(netns, ebpf, pins) {
             Ok(cgroup) => HostHooks::Attached(cgroup),
-            Err(reason) => {
-                for hook in HOOKS {
-                    let _ = remove(&pin_path(pins, hook));
-                }
-                HostHooks::Missing(format!("{reason}; {LACKING}"))
-            }
+            Err(reason) => HostHooks::missing(pins, &reason),
         };
     }
 
@@ -95,11 +94,12 @@ impl HostHooks {
     }
 }
 
-fn loaded_or_missing(load: impl FnOnce() -> Result<Array<MapData, u64>, String>) -> HostHooks {
-    match load() {
-        Ok(netns) => HostHooks::Loaded(netns),
-        Err(reason) => HostHooks::Missing(format!("{reason}; {LACKING}")),
+fn load(ebpf: &mut Ebpf) -> Result<Array<MapData, u64>, String> {
+    for hook in HOOKS {
+        program(ebpf, hook)?.load().map_err(|e| format!("{hook}: {}", chain(&e)))?;
     }
+    let netns = take(ebpf, "HOST_NETNS").map_err(|e| e.to_string())?;
+    Array::try_from(netns).map_err(|e| map_error("HOST_NETNS", &e).to_string())
 }
 
 /// Whether a pin is of a program on a cgroup.

@@ -106,7 +106,7 @@ impl Datapath {
         loader.override_global("CAN_SET_RETVAL", &can_set_retval, true);
         let mut ebpf = loader.load(OBJECT).map_err(|e| DatapathError::Load(chain(&e)))?;
         let hooks = hooks::Attached::load(&mut ebpf, hook_options)?;
-        let host = host_hooks::HostHooks::load(&mut ebpf);
+        let host = host_hooks::HostHooks::load(&mut ebpf, &pins);
         let state = state::State::adopt(state::Maps {
             rules: Array::try_from(take(&mut ebpf, "RULES")?).map_err(|e| map_error("RULES", &e))?,
             endpoints: hash(&mut ebpf, "ENDPOINTS")?,
