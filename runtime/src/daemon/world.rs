@@ -277,7 +277,7 @@ impl World {
             Request::Status => self.status(),
             Request::Links => self.links(),
             Request::LivePublications => Ok(self.live_publications()),
-            Request::Publish { container, spec } => self.publish(&container, &spec),
+            Request::Publish { container, spec, filter } => self.publish(&container, &spec, &filter),
             Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
             Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
             Request::Unlink { recipient, target } => self.unlink(&recipient, &target),
