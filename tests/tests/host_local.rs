@@ -392,6 +392,21 @@ fn programs_are_replaced_in_place_and_gone_after_down() {
 }
 
 #[test]
+fn without_cgroup2_up_goes_on_and_says_so() {
+    let lab = Lab::builder("no cgroup2").images(&[Image::Echo]).build();
+    // In a mount namespace of its own.
+    let hide = ["unshare", "--mount", "sh", "-c", "umount --lazy --all --types cgroup2; exec \"$@\"", "sh"];
+    lab.runtime_by(&hide, ["up", "--detach"]).ok();
+    lab.run("server", &["-p", "8000:7", "echo"]);
+    Talk::when_up(lab.client(), (HOST, 8000));
+    let status = lab.status();
+    let problems = status["problems"].as_array().expect("a list");
+    assert!(problems.iter().any(|p| p.as_str().is_some_and(|p| p.contains("cgroup2"))), "{problems:?}");
+    assert!(!status["hooks"].to_string().contains("host_connect"), "{}", status["hooks"]);
+    lab.down();
+}
+
+#[test]
 fn two_hosts_on_one_machine_do_not_mix() {
     let (one, two) = (alone("one host").build(), alone("another host").build());
     let _up_one = one.up(&[]);
