@@ -5,6 +5,7 @@ mod changes;
 mod hosts_files;
 mod live_file;
 mod lock;
+mod peers;
 mod ports;
 mod report;
 mod takeover;

@@ -14,6 +14,9 @@ impl World {
         let hooks = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
         problems.extend(self.errors.iter().cloned());
+        if self.cannot_tell {
+            problems.push(super::peers::UNSUPPORTED.to_owned());
+        }
         if !self.engine_connected {
             problems.insert(0, "the engine is away: its last known state is served".to_owned());
         }

@@ -35,6 +35,8 @@ pub struct World {
     pub(super) held_ports: HeldPorts,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
+    /// The kernel cannot close connections: their peers are not told.
+    pub(super) cannot_tell: bool,
     /// Processes whose interfaces were made to poll.
     polling: BTreeSet<u32>,
     /// What the last reconciliation could not do.
@@ -82,6 +84,7 @@ impl World {
             held_ports: HeldPorts::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
+            cannot_tell: false,
             polling: BTreeSet::new(),
             errors: Vec::new(),
             dirty: true,
@@ -98,6 +101,7 @@ impl World {
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
+        self.tell_peers(&[]);
         if let Some(e) = self.datapath.attach(&self.plan.roles).into_iter().next() {
             return Err(e.into());
         }
@@ -315,10 +319,13 @@ impl World {
     }
 
     async fn make_true(&mut self) -> anyhow::Result<()> {
+        let before = self.plan.endpoints.clone();
         self.make_plan().await?;
         // Programs before map entries: an interface is closed before anybody may use it.
         let errors = self.datapath.attach(&self.plan.roles);
-        let ops = self.datapath.apply(&self.plan.desired)?;
+        let applied = self.datapath.apply(&self.plan.desired);
+        self.tell_peers(&before);
+        let ops = applied?;
         if ops != Default::default() {
             info!("maps: {} written, {} removed, {} rules ended", ops.written, ops.removed, ops.ended);
         }

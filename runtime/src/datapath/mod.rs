@@ -9,6 +9,7 @@ mod features;
 mod flows;
 mod hooks;
 mod object;
+mod peers;
 mod pins;
 mod state;
 mod sys;
@@ -18,6 +19,7 @@ pub use features::kernel_release;
 pub use flows::{FlowCount, Seed, SeedKind};
 pub use hooks::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
+pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
 pub use state::{Desired, Operations};
 
@@ -162,6 +164,12 @@ impl Datapath {
     /// Flows of what goes or changes end first, before anything new is there.
     pub fn apply(&mut self, desired: &Desired) -> Result<Operations, DatapathError> {
         self.state.apply(desired)
+    }
+
+    /// The containers' ends of the TCP connections whose rules ended since this was last asked.
+    pub fn take_ended(&mut self) -> Vec<EndedPeer> {
+        let generations = self.state.take_ended();
+        if generations.is_empty() { Vec::new() } else { peers::ended(&self.flows, &generations) }
     }
 
     /// Packets by verdict, over all CPUs.
