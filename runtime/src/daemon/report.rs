@@ -14,6 +14,7 @@ impl World {
         let hooks = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
         problems.extend(self.errors.iter().cloned());
+        problems.extend(self.firewall.iter().cloned());
         if self.cannot_tell {
             problems.push(super::peers::UNSUPPORTED.to_owned());
         }

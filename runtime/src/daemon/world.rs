@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::api::{Answer, Refusal, Request};
 use super::live_file::LiveFile;
 use super::ports::HeldPorts;
+use super::renamed::keep_links;
 use super::{Input, Refresh, hosts_files, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
@@ -35,6 +36,8 @@ pub struct World {
     pub(super) held_ports: HeldPorts,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
+    /// Rules of the host's firewall that redirected packets pass by, a line each.
+    pub(super) firewall: Vec<String>,
     /// The kernel cannot close connections: their peers are not told.
     pub(super) cannot_tell: bool,
     /// Processes whose interfaces were made to poll.
@@ -84,6 +87,7 @@ impl World {
             held_ports: HeldPorts::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
+            firewall: Vec::new(),
             cannot_tell: false,
             polling: BTreeSet::new(),
             errors: Vec::new(),
@@ -163,12 +167,19 @@ impl World {
                 Err(e) => warn!("network {id}: {e}"),
             },
             Input::Host => {}
+            Input::Firewall(lines) => self.heed_firewall(lines),
             Input::Request(request, answer) => return self.on_request(request, answer, refresh),
         }
         None
     }
 
-    fn set_snapshot(&mut self, snapshot: Snapshot) {
+    fn set_snapshot(&mut self, mut snapshot: Snapshot) {
+        for known in self.snapshot.containers.values() {
+            if let Some(mut container) = snapshot.containers.remove(&known.id) {
+                keep_links(known, &mut container, &snapshot);
+                snapshot.containers.insert(container.id.clone(), container);
+            }
+        }
         self.snapshot = snapshot;
         self.forget_removed();
     }
@@ -225,16 +236,8 @@ impl World {
     fn on_container(&mut self, id: &str, result: Result<Box<Container>, EngineError>) {
         match result {
             Ok(mut container) => {
-                // A link's source that was renamed is no longer found by the name that the engine keeps.
-                if let Some(known) = self.snapshot.containers.get(&container.id)
-                    && container.links.len() < known.links.len()
-                {
-                    let lost = known.links.iter().filter(|l| {
-                        !container.links.iter().any(|n| n.alias == l.alias)
-                            && self.snapshot.containers.contains_key(&l.source)
-                    });
-                    let lost: Vec<_> = lost.cloned().collect();
-                    container.links.extend(lost);
+                if let Some(known) = self.snapshot.containers.get(&container.id) {
+                    keep_links(known, &mut container, &self.snapshot);
                 }
                 self.snapshot.containers.insert(container.id.clone(), *container);
             }
@@ -338,6 +341,14 @@ impl World {
         self.live.set(live).map_err(|e| Refusal::failed(format!("{e:#}")))?;
         self.before.get_or_insert(before);
         Ok(())
+    }
+
+    /// Takes in what there is of firewall rules, and warns of those that are new.
+    pub fn heed_firewall(&mut self, lines: Vec<String>) {
+        for line in lines.iter().filter(|l| !self.firewall.contains(l)) {
+            warn!("{line}");
+        }
+        self.firewall = lines;
     }
 
     fn note(&mut self, problem: String) {
