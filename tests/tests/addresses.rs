@@ -65,8 +65,7 @@ fn an_uplink_that_appears_is_taken_up_and_one_that_vanishes_is_let_go() {
             ns.run(["ip", "link", "set", device, "up"]).ok();
         }
         wait_until("the new uplink is taken up", SOON, || uplinks(&lab) == ["eth0", "late0"]);
-        let late = ([203, 0, 113, 1].into(), 8000);
-        let mut talk = lab.assert_carried(|| Talk::when_up(client, (late.0, late.1) as (std::net::IpAddr, u16)));
+        let mut talk = lab.assert_carried(|| Talk::when_up(client, ([203, 0, 113, 1], 8000)));
         talk.say(b"through the new one").expect("an echo");
         host.run(["ip", "link", "del", "late0"]).ok();
         wait_until("the old uplink is let go", SOON, || uplinks(&lab) == ["eth0"]);

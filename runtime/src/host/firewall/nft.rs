@@ -21,8 +21,8 @@ pub fn filters(text: &str, by_iptables: bool) -> Vec<String> {
     let objects = root.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let is_foreign = |place: &Place<'_>| {
         let (family, table, _) = *place;
-        !table.starts_with("docker-")
-            && !(by_iptables && matches!(family, "ip" | "ip6") && BY_IPTABLES.contains(&table))
+        let shown = by_iptables && matches!(family, "ip" | "ip6") && BY_IPTABLES.contains(&table);
+        !shown && !table.starts_with("docker-")
     };
     let mut rules: BTreeMap<Place<'_>, Vec<&Value>> = BTreeMap::new();
     let mut found = Vec::new();
