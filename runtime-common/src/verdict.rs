@@ -125,6 +125,10 @@ verdicts! {
     RewriteFailed = 51, Drop, "rewrite_failed", "the kernel refused to rewrite the packet";
     /// A TCP segment of no known conversation.
     NoFlow = 52, Drop, "no_flow", "a segment of no known conversation";
+    /// The publication's source filter refuses the client.
+    Filtered = 60, Drop, "filtered", "the published port's filter refuses this source";
+    /// More conversations than the publication's limit allows.
+    RateLimited = 61, Drop, "rate_limited", "more new conversations than the published port's limit allows";
 }
 
 /// Room for every verdict's number, and for more to come.

@@ -17,6 +17,7 @@ use crate::cli::datapath_client::SOCKET_NAME;
 use crate::datapath::{DropEvent, FlowCount, HookStatus};
 use crate::host::passed_by;
 use crate::model::Publication;
+use crate::model::filter::Filter;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub enum Request {
         container: String,
         /// As after `-p`.
         spec: String,
+        /// Who may use it.
+        #[serde(default)]
+        filter: Filter,
     },
     /// Take a publication away.
     Unpublish {
@@ -129,6 +133,8 @@ pub struct PublicationRow {
     /// Where it is published and what.
     #[serde(flatten)]
     pub publication: Publication,
+    /// Who may use it, such as `allow-from=192.0.2.0/24`; empty for everybody.
+    pub filter: String,
     /// `engine` or `live`.
     pub origin: String,
     /// `served`, `closed` (taken away), or `not served` (no address of that family).

@@ -125,8 +125,12 @@ impl World {
     }
 
     /// Keeps drops for people to look at.
-    pub fn report_drops(&mut self, found: Vec<DropEvent>) {
+    pub fn report_drops(&mut self, found: Vec<DropEvent>, log: bool) {
         for event in found {
+            if log {
+                let interface = self.host.interfaces.get(&event.ifindex).map_or("?", |i| i.name.as_str());
+                info!("dropped on {interface}: {event}");
+            }
             if self.drops.len() == KEPT_DROPS {
                 self.drops.pop_front();
             }
@@ -280,7 +284,7 @@ impl World {
             Request::Status => self.status(),
             Request::Links => self.links(),
             Request::LivePublications => Ok(self.live_publications()),
-            Request::Publish { container, spec } => self.publish(&container, &spec),
+            Request::Publish { container, spec, filter } => self.publish(&container, &spec, &filter),
             Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
             Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
             Request::Unlink { recipient, target } => self.unlink(&recipient, &target),
