@@ -116,7 +116,7 @@ fn rules_that_redirected_packets_pass_by_are_named() {
     // It is the only one: Docker's own rules are no problem, those of a publication included.
     lab.run("server", &["-p", "8000:7", "echo"]);
     let told = problems();
-    assert!(told.len() == 1 && told[0].contains(rule) && told[0].contains("unpublish"), "{told:?}");
+    assert!(told.len() == 1 && told[0].contains(rule) && told[0].contains("--deny-from 192.0.2.2/32"), "{told:?}");
     // And it is true.
     Talk::when_up(lab.client(), (HOST, 8000));
     lab.host().run(["iptables", "-D", "DOCKER-USER", "-s", "192.0.2.2", "-p", "tcp", "-j", "DROP"]).ok();

@@ -149,7 +149,7 @@ impl World {
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
     pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
         // An event of the engine matters by what it has asked anew, and by what it ends.
-        self.dirty |= !matches!(input, Input::Engine(_));
+        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_));
         match input {
             Input::Engine(event) => self.on_event(event, refresh),
             Input::EngineGone => {

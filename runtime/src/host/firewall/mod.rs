@@ -32,10 +32,36 @@ pub async fn passed_by() -> Vec<String> {
 }
 
 fn describe(family: &str, rule: &str) -> String {
+    let instead =
+        counterpart(rule).unwrap_or_else(|| "\"--allow-from\", \"--deny-from\" and \"--max-rate\"".to_owned());
     format!(
-        "{family} rule \"{rule}\" does not see packets to published ports, which are redirected past it; it has no counterpart \
-         here: publish on a single address, or take away with \"runtime unpublish\" what it was to protect"
+        "{family} rule \"{rule}\" does not see packets to published ports, which are redirected past it: what \"runtime publish\" \
+         and \"runtime run\" have instead is {instead}; \"runtime unpublish\" closes a port"
     )
+}
+
+/// The filter of a publication that says what a rule says of its source.
+fn counterpart(rule: &str) -> Option<String> {
+    // A comment may hold anything.
+    if rule.contains('"') {
+        return None;
+    }
+    let words: Vec<&str> = rule.split(' ').collect();
+    let at = words.iter().position(|w| matches!(*w, "-s" | "saddr"))?;
+    let mut source = *words.get(at + 1)?;
+    let mut others = at > 0 && words[at - 1] == "!";
+    if source == "!=" {
+        others = true;
+        source = words.get(at + 2)?;
+    }
+    let refuses = words.iter().any(|w| matches!(*w, "DROP" | "REJECT" | "drop" | "reject"));
+    let lets_in = words.iter().any(|w| matches!(*w, "ACCEPT" | "RETURN"));
+    let source = source.trim_matches(['{', '}']);
+    match (refuses, lets_in, others) {
+        (true, _, false) | (false, true, true) => Some(format!("\"--deny-from {source}\"")),
+        (true, _, true) | (false, true, false) => Some(format!("\"--allow-from {source}\"")),
+        _ => None,
+    }
 }
 
 async fn output(program: &str, arguments: &[&str]) -> Option<String> {
@@ -43,4 +69,27 @@ async fn output(program: &str, arguments: &[&str]) -> Option<String> {
     command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_that_says_the_same() {
+        for (rule, expected) in [
+            ("-A DOCKER-USER -s 192.0.2.0/24 -i eth0 -j DROP", Some("\"--deny-from 192.0.2.0/24\"")),
+            ("-A DOCKER-USER ! -s 192.0.2.0/24 -i eth0 -j DROP", Some("\"--allow-from 192.0.2.0/24\"")),
+            ("-A DOCKER-USER -s 192.0.2.0/24 -j RETURN", Some("\"--allow-from 192.0.2.0/24\"")),
+            ("inet mine fwd: ip saddr != {192.0.2.1,192.0.2.2} drop", Some("\"--allow-from 192.0.2.1,192.0.2.2\"")),
+            ("inet mine fwd: ip6 saddr 2001:db8::/32 reject", Some("\"--deny-from 2001:db8::/32\"")),
+            ("-A DOCKER-USER -s 192.0.2.0/24 -j LOG", None),
+            ("-A DOCKER-USER -i eth0 -j DROP", None),
+            ("-A DOCKER-USER -m comment --comment \"-s me\" -j DROP", None),
+        ] {
+            assert_eq!(counterpart(rule).as_deref(), expected, "{rule}");
+            let line = describe("iptables", rule);
+            assert!(line.contains(rule) && line.contains(expected.unwrap_or("--max-rate")), "{line}");
+        }
+    }
 }
