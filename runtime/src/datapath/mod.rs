@@ -10,6 +10,7 @@ mod flows;
 mod hooks;
 mod host_hooks;
 mod object;
+mod peers;
 mod pins;
 mod state;
 mod sys;
@@ -19,6 +20,7 @@ pub use features::kernel_release;
 pub use flows::{FlowCount, Seed, SeedKind};
 pub use hooks::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
+pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
 pub use state::{Desired, Operations};
 
@@ -178,6 +180,12 @@ impl Datapath {
     /// Flows of what goes or changes end first, before anything new is there.
     pub fn apply(&mut self, desired: &Desired) -> Result<Operations, DatapathError> {
         self.state.apply(desired)
+    }
+
+    /// The containers' ends of the TCP connections whose rules ended since this was last asked.
+    pub fn take_ended(&mut self) -> Vec<EndedPeer> {
+        let generations = self.state.take_ended();
+        if generations.is_empty() { Vec::new() } else { peers::ended(&self.flows, &generations) }
     }
 
     /// Packets by verdict, over all CPUs.

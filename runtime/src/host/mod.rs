@@ -1,5 +1,7 @@
 //! The host's network as netlink tells of it: interfaces, addresses, and which container is behind which interface.
 
+mod destroy;
+mod firewall;
 mod gro;
 mod netlink;
 mod sockets;
@@ -9,6 +11,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use destroy::{End, close_connections};
+pub use firewall::passed_by;
 pub use gro::set_gro;
 pub use netlink::{Netlink, NetlinkError, is_global};
 pub use sockets::{Socket, established};
