@@ -26,7 +26,7 @@ pub fn difference<const N: usize>(old: &[u32; N], new: &[u32; N]) -> u32 {
 /// A checksum, as read from memory, after a change of `difference` (RFC 1624, eqn. 3).
 #[inline(always)]
 pub const fn update(checksum: u16, difference: u32) -> u16 {
-    !fold(!checksum as u16 as u32 + (difference & 0xffff) + (difference >> 16))
+    !fold(!checksum as u32 + (difference & 0xffff) + (difference >> 16))
 }
 
 #[cfg(test)]

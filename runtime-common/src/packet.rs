@@ -4,6 +4,7 @@ use crate::maps::{FlowKey, Zone};
 use crate::{Addr, Verdict};
 
 /// A packet that starts with its Ethernet header.
+#[expect(clippy::len_without_is_empty, reason = "no hook is given an empty packet")]
 pub trait Packet {
     /// Length of the whole packet in bytes, also of what cannot be read directly.
     fn len(&self) -> usize;
@@ -81,6 +82,13 @@ impl Mac {
         Mac { high: u32::from_ne_bytes([b[0], b[1], b[2], b[3]]), low: u16::from_ne_bytes([b[4], b[5]]) }
     }
 
+    /// Of six bytes in a map, read by words: the compiler for BPF would read byte by byte. Not of six on the stack, which
+    /// the verifier lets nobody read misaligned.
+    #[inline(always)]
+    pub fn read(b: &[u8; 6]) -> Self {
+        Window::<6>(b.as_ptr()).mac(0)
+    }
+
     /// Whether it is a group address: broadcast or multicast.
     #[inline(always)]
     pub const fn is_group(self) -> bool {
@@ -103,6 +111,9 @@ pub const ETH_ARP: u16 = 0x0806;
 /// Length of the Ethernet header in bytes: where the IP header starts.
 pub const ETH_LEN: usize = 14;
 
+/// Length of the header of an ICMP or ICMPv6 error in bytes: where what it quotes starts.
+pub const ICMP_LEN: usize = 8;
+
 /// IP protocol number of ICMP.
 pub const ICMP: u8 = 1;
 /// IP protocol number of TCP.
@@ -113,6 +124,18 @@ pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
 /// IP protocol number of SCTP.
 pub const SCTP: u8 = 132;
+
+/// IPv6 extension headers by number (RFC 8200 §4, RFC 4302, RFC 6275).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING_HEADER: u8 = 43;
+const FRAGMENT_HEADER: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+
+/// ICMPv6 types of neighbour discovery (RFC 4861).
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
 
 const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
@@ -150,6 +173,8 @@ pub enum Message {
     Neighbour,
     /// A fragment other than the first: it has no transport header.
     LaterFragment,
+    /// IPv6 with extension headers that are not looked through: anything may be behind them.
+    Extended,
     /// Anything else.
     Other,
 }
@@ -171,7 +196,7 @@ pub struct Headers {
     pub key: FlowKey,
     /// Identification of the datagram, for fragments.
     pub id: u32,
-    /// Length from the IP header on, in bytes.
+    /// Length from the IP header on, in bytes, without the padding of a short frame.
     pub bytes: u32,
     /// Offset of the transport header from the start of the packet, in bytes.
     pub l4: u32,
@@ -198,6 +223,12 @@ impl Headers {
     #[inline(always)]
     pub const fn l4(&self) -> usize {
         (self.l4 & 0x7f) as usize
+    }
+
+    /// Whether the IP header's length has room for a transport header of `len` bytes.
+    #[inline(always)]
+    const fn has(&self, len: u32) -> bool {
+        self.l4 + len <= ETH_LEN as u32 + self.bytes
     }
 }
 
@@ -251,6 +282,9 @@ fn ipv4<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     if (total < header_len || total > h.bytes) && !(total == 0 && h.bytes > 0xffff) {
         return Err(Verdict::Malformed);
     }
+    if total != 0 {
+        h.bytes = total;
+    }
     let fragment = u16::from_be(w.u16(6));
     let (more, offset) = (fragment & 0x2000 != 0, fragment & 0x1fff);
     h.key.tuple.src = Addr::v4_word(w.u32(12));
@@ -265,7 +299,7 @@ fn ipv4<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// IPv6 (RFC 8200). A packet with extension headers is [`Message::Other`] of the first one's number.
+/// IPv6 (RFC 8200). Of the extension headers, the fragment header is looked through where it is the first.
 #[inline(always)]
 fn ipv6<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     let w = p.window::<40>(ETH_LEN).ok_or(Verdict::Malformed)?;
@@ -282,6 +316,24 @@ fn ipv6<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     h.message = Message::Other;
     h.first_fragment = false;
     h.l4 = ETH_LEN as u32 + 40;
+    h.bytes = payload + 40;
+    if h.key.protocol == FRAGMENT_HEADER {
+        return fragment_header(p, h);
+    }
+    Ok(())
+}
+
+/// The IPv6 fragment header (RFC 8200 §4.5).
+#[inline(always)]
+fn fragment_header<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
+    let w = p.window::<8>(ETH_LEN + 40).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
+    let fragment = u16::from_be(w.u16(2));
+    let (more, offset) = (fragment & 1 != 0, fragment & !7);
+    h.key.protocol = w.u8(0);
+    h.id = w.u32(4);
+    h.message = if offset != 0 { Message::LaterFragment } else { Message::Other };
+    h.first_fragment = more && offset == 0;
+    h.l4 += 8;
     Ok(())
 }
 
@@ -290,7 +342,7 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     let l4 = h.l4();
     match h.key.protocol {
         TCP => {
-            let w = p.window::<14>(l4).ok_or(Verdict::Malformed)?;
+            let w = p.window::<20>(l4).filter(|_| h.has(20)).ok_or(Verdict::Malformed)?;
             let (data_offset, flags) = (w.u8(12) >> 4, w.u8(13));
             h.syn = flags & TCP_SYN != 0;
             h.fin = flags & TCP_FIN != 0;
@@ -305,7 +357,7 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
             h.message = if opens { Message::TcpOpen } else { Message::TcpSegment };
         }
         UDP => {
-            let w = p.window::<8>(l4).ok_or(Verdict::Malformed)?;
+            let w = p.window::<8>(l4).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
             let len = u16::from_be(w.u16(4));
             // Zero: a super-packet. Otherwise at least the header (RFC 768).
             if len != 0 && len < 8 {
@@ -316,21 +368,41 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
             h.message = Message::Datagram;
         }
         SCTP => {
-            let w = p.window::<12>(l4).ok_or(Verdict::Malformed)?;
+            let w = p.window::<12>(l4).filter(|_| h.has(12)).ok_or(Verdict::Malformed)?;
             h.key.tuple.sport = w.u16(0);
             h.key.tuple.dport = w.u16(2);
             h.message = Message::Datagram;
         }
         ICMP if h.v4 => icmp(p, h, [8, 0], |t| matches!(t, 3 | 4 | 5 | 11 | 12))?,
         ICMPV6 if !h.v4 => icmp(p, h, [128, 129], |t| matches!(t, 1..=4))?,
+        HOP_BY_HOP if !h.v4 && !listener_report(p, h) => h.message = Message::Extended,
+        ROUTING_HEADER | FRAGMENT_HEADER | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY if !h.v4 => {
+            h.message = Message::Extended;
+        }
         _ => {}
     }
     Ok(())
 }
 
+/// Whether a hop-by-hop header holds a router alert and multicast listener discovery follows (RFC 2710, RFC 3810).
+#[inline(always)]
+fn listener_report<P: Packet>(p: &P, h: &Headers) -> bool {
+    p.window::<9>(h.l4()).is_some_and(|w| w.u8(0) == ICMPV6 && w.u8(1) == 0 && matches!(w.u8(8), 130..=132 | 143))
+}
+
+/// The target of a neighbour advertisement (RFC 4861 §4.4). `None` for every other message.
+///
+/// # Errors
+/// [`Verdict::Malformed`] where it ends too early.
+#[inline(always)]
+pub fn advertised<P: Packet>(p: &P, h: &Headers) -> Result<Option<Addr>, Verdict> {
+    let w = p.window::<24>(h.l4()).filter(|_| h.has(24)).ok_or(Verdict::Malformed)?;
+    Ok((w.u8(0) == ADVERTISEMENT).then(|| w.addr(8)))
+}
+
 #[inline(always)]
 fn icmp<P: Packet>(p: &P, h: &mut Headers, echo: [u8; 2], is_error: fn(u8) -> bool) -> Result<(), Verdict> {
-    let w = p.window::<8>(h.l4()).ok_or(Verdict::Malformed)?;
+    let w = p.window::<8>(h.l4()).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
     let (kind, id) = (w.u8(0), w.u16(4));
     if kind == echo[0] {
         h.message = Message::EchoRequest;
@@ -340,19 +412,22 @@ fn icmp<P: Packet>(p: &P, h: &mut Headers, echo: [u8; 2], is_error: fn(u8) -> bo
         h.key.tuple.dport = id;
     } else if is_error(kind) {
         h.message = Message::IcmpError;
-    } else if !h.v4 && (kind == 135 || kind == 136) {
+    } else if !h.v4 && (kind == SOLICITATION || kind == ADVERTISEMENT) {
         h.message = Message::Neighbour;
     }
     Ok(())
 }
 
 /// Reads of the packet that an ICMP error quotes (RFC 792, RFC 4443) what makes up its flow's key, into `key`; the zone
-/// is left alone. `None` where it cannot be read.
+/// is left alone. `None` where it cannot be read, as in a later fragment.
 #[inline(always)]
 pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
-    let inner = h.l4() + 8;
+    let inner = h.l4() + ICMP_LEN;
     let l4 = if h.v4 {
         let w = p.window::<20>(inner)?;
+        if u16::from_be(w.u16(6)) & 0x1fff != 0 {
+            return None;
+        }
         key.tuple.src = Addr::v4_word(w.u32(12));
         key.tuple.dst = Addr::v4_word(w.u32(16));
         key.protocol = w.u8(9);

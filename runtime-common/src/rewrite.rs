@@ -4,7 +4,7 @@ use crate::Addr;
 use crate::Verdict;
 use crate::checksum;
 use crate::maps::Tuple;
-use crate::packet::{ETH_LEN, Headers, Mac, Message, Packet, SCTP, TCP, UDP};
+use crate::packet::{ETH_LEN, Headers, ICMP_LEN, Mac, Message, Packet, SCTP, TCP, UDP};
 
 /// A packet that can be changed.
 pub trait PacketMut: Packet {
@@ -16,6 +16,11 @@ pub trait PacketMut: Packet {
     fn window_mut<const N: usize>(&mut self, offset: usize) -> Option<WindowMut<N>> {
         self.at_mut(offset, N).map(WindowMut)
     }
+
+    /// Tells of a change to an IPv6 header, which has no checksum of its own that makes up for it: what a device summed
+    /// up over the packet no longer fits. The default is for packets that carry no such sum.
+    #[inline(always)]
+    fn header_changed(&mut self, _difference: u32) {}
 
     /// Corrects the transport checksum at `offset` after an address of the pseudo-header changed.
     ///
@@ -108,6 +113,8 @@ fn patch<P: PacketMut + ?Sized>(p: &mut P, offset: usize, difference: u32, udp: 
 
 /// Gives a packet the addresses and ports of `to`, and one hop less to live; all checksums follow.
 ///
+/// An ICMP error goes the way of `to`, and quotes what comes the other way.
+///
 /// # Errors
 /// [`Verdict::RewriteFailed`] where the packet cannot be written; the packet is to be dropped then.
 #[inline(always)]
@@ -118,13 +125,13 @@ pub fn translate<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Result<(),
 #[inline(always)]
 fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
     let from = &h.key.tuple;
+    if matches!(h.message, Message::IcmpError) {
+        return error(p, h, to);
+    }
     if h.v4 {
-        ipv4_header(p, h, to)?;
+        ipv4_header(p, h, &to.src, &to.dst)?;
     } else {
-        let w = p.window_mut::<40>(ETH_LEN)?;
-        w.set_u8(7, h.ttl.wrapping_sub(1));
-        w.set_addr(8, &to.src);
-        w.set_addr(24, &to.dst);
+        ipv6_header(p, h, &to.src, &to.dst)?;
     }
     if matches!(h.message, Message::LaterFragment) {
         return Some(());
@@ -155,21 +162,91 @@ fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<(
     Some(())
 }
 
+/// Addresses and hop limit.
+// With a stack frame of its own: four addresses are more than the registers hold.
+#[inline(never)]
+fn ipv6_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr) -> Option<()> {
+    let from = &h.key.tuple;
+    let ttl = h.ttl.wrapping_sub(1);
+    let w = p.window_mut::<40>(ETH_LEN)?;
+    w.set_u8(7, ttl);
+    w.set_addr(8, src);
+    w.set_addr(24, dst);
+    // The next header, the other half of the hop limit's word, stays: it cancels out.
+    let hop = checksum::difference(&[u32::from_ne_bytes([0, h.ttl, 0, 0])], &[u32::from_ne_bytes([0, ttl, 0, 0])]);
+    let src = checksum::difference(from.src.as_words(), src.as_words());
+    let dst = checksum::difference(from.dst.as_words(), dst.as_words());
+    p.header_changed(hop + src + dst);
+    Some(())
+}
+
 /// Addresses, time to live and header checksum at one stroke.
 #[inline(always)]
-fn ipv4_header<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
+fn ipv4_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr) -> Option<()> {
     let from = &h.key.tuple;
     let old = p.window::<12>(ETH_LEN + 8)?.u16(2);
     let ttl = h.ttl.wrapping_sub(1);
     // The protocol, the other half of the TTL's word, stays: it cancels out.
     let difference = checksum::difference(
         &[from.src.v4_as_word(), from.dst.v4_as_word(), u32::from_ne_bytes([h.ttl, 0, 0, 0])],
-        &[to.src.v4_as_word(), to.dst.v4_as_word(), u32::from_ne_bytes([ttl, 0, 0, 0])],
+        &[src.v4_as_word(), dst.v4_as_word(), u32::from_ne_bytes([ttl, 0, 0, 0])],
     );
     let w = p.window_mut::<12>(ETH_LEN + 8)?;
     w.set_u8(0, ttl);
     w.set_u16(2, checksum::update(old, difference));
-    w.set_u32(4, to.src.v4_as_word());
-    w.set_u32(8, to.dst.v4_as_word());
+    w.set_u32(4, src.v4_as_word());
+    w.set_u32(8, dst.v4_as_word());
     Some(())
+}
+
+/// An ICMP error about a translated flow. The transport checksum in what it quotes is left alone: more often than not
+/// it is cut off, and no receiver looks at it.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn error<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
+    let inner = h.l4() + ICMP_LEN;
+    // No window outlives the next one: the kernel may have to move the packet to make one.
+    let (l4, old_dst, mut difference) = if h.v4 {
+        let w = p.window::<20>(inner)?;
+        let (src, dst) = (w.u32(12), w.u32(16));
+        let new = [to.dst.v4_as_word(), to.src.v4_as_word()];
+        let (l4, sum) = (inner + ((w.u8(0) & 0xf) as usize) * 4, w.u16(10));
+        let w = p.window_mut::<20>(inner)?;
+        w.set_u16(10, checksum::update(sum, checksum::difference(&[src, dst], &new)));
+        w.set_u32(12, new[0]);
+        w.set_u32(16, new[1]);
+        // The quoted header's own checksum makes up for its addresses.
+        (l4, Addr::v4_word(dst), 0)
+    } else {
+        let w = p.window::<40>(inner)?;
+        let (src, dst) = (w.addr(8), w.addr(24));
+        let w = p.window_mut::<40>(inner)?;
+        w.set_addr(8, &to.dst);
+        w.set_addr(24, &to.src);
+        let difference = checksum::difference(src.as_words(), to.dst.as_words())
+            + checksum::difference(dst.as_words(), to.src.as_words());
+        (inner + 40, dst, difference)
+    };
+    let w = p.window::<4>(l4)?;
+    let ports = [u32::from(w.u16(0)), u32::from(w.u16(2))];
+    let w = p.window_mut::<4>(l4)?;
+    w.set_u16(0, to.dport);
+    w.set_u16(2, to.sport);
+    difference += checksum::difference(&ports, &[u32::from(to.dport), u32::from(to.sport)]);
+    // A router on the way keeps its address; the flow's own end has the address that the other one knows.
+    let from = &h.key.tuple;
+    let src = if from.src == old_dst { to.src } else { from.src };
+    if h.v4 {
+        ipv4_header(p, h, &src, &to.dst)?;
+    } else {
+        ipv6_header(p, h, &src, &to.dst)?;
+        difference += checksum::difference(from.src.as_words(), src.as_words())
+            + checksum::difference(from.dst.as_words(), to.dst.as_words());
+        // The checksum below makes up for the addresses, of which the whole header was told.
+        p.header_changed(
+            checksum::difference(src.as_words(), from.src.as_words())
+                + checksum::difference(to.dst.as_words(), from.dst.as_words()),
+        );
+    }
+    patch(p, h.l4() + 2, difference, false)
 }

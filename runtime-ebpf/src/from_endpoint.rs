@@ -24,17 +24,17 @@ const AF_INET6: u8 = 10;
 
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
-    let mut skb = Skb::new(&ctx);
+    let mut skb = Skb(&ctx);
     let ifindex = skb.raw().ifindex;
     // SAFETY: entries are replaced as a whole and stay readable while the program runs.
-    let Some(ep) = (unsafe { ENDPOINTS.get(&ifindex) }) else {
+    let Some(ep) = (unsafe { ENDPOINTS.get(ifindex) }) else {
         return refuse(Verdict::EndpointClosed, None, ifindex);
     };
     let ethernet = match ethernet(&skb) {
         Ok(e) => e,
         Err(v) => return refuse(v, None, ifindex),
     };
-    if ethernet.src != Mac::new(ep.mac) {
+    if ethernet.src != Mac::read(&ep.mac) {
         return refuse(Verdict::SpoofedMac, None, ifindex);
     }
     match ethernet.ethertype {
@@ -93,26 +93,54 @@ fn refuse(v: Verdict, h: Option<&Headers>, ifindex: u32) -> i32 {
 #[inline(always)]
 fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &Flow) -> Result<i32, Verdict> {
     let (to, target, action) = (&flow.to, flow.ifindex, flow.action);
-    if action == FlowAction::ReplyOut as u8 {
-        return to_outside(skb, h, ep, to);
+    let way = if action == FlowAction::ReplyOut as u8 { Some(way_out(skb, h, ep.bridge, to)) } else { None };
+    match way.map(Way::result) {
+        None | Some(BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH) => {}
+        Some(BPF_FIB_LKUP_RET_FRAG_NEEDED) => return Err(Verdict::TooBig),
+        Some(_) => return Err(Verdict::NoRoute),
     }
     if action != FlowAction::Link as u8 && action != FlowAction::LinkReply as u8 {
         translate(skb, h, to)?;
     }
-    // The frame was for the bridge or for the other container, seen from this interface; in there it is for its stack.
-    // SAFETY: the context is the program's own; the second call only records the target.
-    unsafe {
-        bpf_skb_change_type(skb.0.skb.skb, PACKET_HOST);
-        Ok(bpf_redirect_peer(target, 0) as i32)
+    // SAFETY: the context is the program's own; the redirections only record the target.
+    Ok(unsafe {
+        match way {
+            Some(way) if way.result() == BPF_FIB_LKUP_RET_SUCCESS => bpf_redirect(way.ifindex(), 0),
+            // The kernel asks for the next hop's MAC address.
+            Some(way) => bpf_redirect_neigh(way.ifindex(), core::ptr::null_mut(), 0, 0),
+            None => {
+                // The frame was for the bridge or for the other container, seen from this interface; in there it is for
+                // its stack.
+                bpf_skb_change_type(skb.0.skb.skb, PACKET_HOST);
+                bpf_redirect_peer(target, 0)
+            }
+        }
+    } as i32)
+}
+
+/// What the host's routes say: a result of `bpf_fib_lookup` above an interface, in one register.
+#[derive(Clone, Copy)]
+struct Way(u64);
+
+impl Way {
+    #[inline(always)]
+    fn result(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn ifindex(self) -> u32 {
+        self.0 as u32
     }
 }
 
-/// Out by the host's routes, straight to the next hop.
-#[inline(always)]
-fn to_outside(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, to: &Tuple) -> Result<i32, Verdict> {
+/// Out by the host's routes. Where the next hop's MAC address is known, the packet is given it.
+// With a stack frame of its own: the helper's parameters are large.
+#[inline(never)]
+fn way_out(skb: &mut Skb<'_>, h: &Headers, bridge: u32, to: &Tuple) -> Way {
     // SAFETY: plain integers, for which zero is a value; the kernel fills in the rest.
     let mut fib: FibParams = unsafe { core::mem::zeroed() };
-    fib.ifindex = ep.bridge;
+    fib.ifindex = bridge;
     fib.l4_protocol = h.key.protocol;
     if h.v4 {
         fib.family = AF_INET;
@@ -126,22 +154,9 @@ fn to_outside(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, to: &Tuple) -> Resu
     // A length of zero has the kernel check the packet itself, super-packets included.
     // SAFETY: the context is the program's own, the parameters are as large as said.
     let result = unsafe { bpf_fib_lookup(skb.0.skb.skb.cast(), &mut fib, size_of::<FibParams>() as i32, 0) } as u32;
-    match result {
-        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {}
-        BPF_FIB_LKUP_RET_FRAG_NEEDED => return Err(Verdict::TooBig),
-        _ => return Err(Verdict::NoRoute),
-    }
-    let out = fib.ifindex;
     if result == BPF_FIB_LKUP_RET_SUCCESS {
-        set_macs(skb, Mac::new(fib.dmac), Mac::new(fib.smac)).ok_or(Verdict::RewriteFailed)?;
+        // Its Ethernet header has been read, so that it can be written.
+        let _ = set_macs(skb, Mac::new(fib.dmac), Mac::new(fib.smac));
     }
-    translate(skb, h, to)?;
-    // SAFETY: both only record the target.
-    Ok(unsafe {
-        if result == BPF_FIB_LKUP_RET_SUCCESS {
-            bpf_redirect(out, 0) as i32
-        } else {
-            bpf_redirect_neigh(out, core::ptr::null_mut(), 0, 0) as i32
-        }
-    })
+    Way(u64::from(result) << 32 | u64::from(fib.ifindex))
 }

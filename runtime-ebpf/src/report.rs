@@ -1,6 +1,6 @@
 //! Counting verdicts, and telling userspace of drops.
 
-use runtime_common::maps::{Event, Tuple, Zone};
+use runtime_common::maps::{Tuple, Zone};
 use runtime_common::packet::Headers;
 use runtime_common::{Kind, Verdict};
 
@@ -26,7 +26,8 @@ pub fn enforcing() -> bool {
 }
 
 /// Counts a drop and tells of it.
-#[inline(always)]
+// With a stack frame of its own: drops are to leave the others' alone.
+#[inline(never)]
 pub fn dropped(verdict: Verdict, headers: Option<&Headers>, ifindex: u32, zone: Zone) {
     count(verdict);
     debug_assert!(matches!(verdict.kind(), Kind::Drop));
@@ -41,17 +42,27 @@ pub fn dropped(verdict: Verdict, headers: Option<&Headers>, ifindex: u32, zone: 
         }
         *last = time;
     }
-    let (tuple, protocol) = headers.map_or((Tuple::default(), 0), |h| (h.key.tuple, h.key.protocol));
-    if let Some(mut entry) = EVENTS.reserve(0) {
-        entry.write(Event {
-            time,
-            tuple,
-            ifindex,
-            verdict: verdict as u32,
-            protocol,
-            zone: zone as u8,
-            reserved: [0; 2],
-        });
-        entry.submit(0);
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry is this run's alone until it is submitted, and every field is written.
+    unsafe {
+        (*event).time = time;
+        (*event).ifindex = ifindex;
+        (*event).verdict = verdict as u32;
+        (*event).zone = zone as u8;
+        (*event).reserved = [0; 2];
+        match headers {
+            Some(h) => {
+                (*event).tuple = h.key.tuple;
+                (*event).protocol = h.key.protocol;
+            }
+            None => {
+                (*event).tuple = Tuple::default();
+                (*event).protocol = 0;
+            }
+        }
     }
+    entry.submit(0);
 }

@@ -1,19 +1,18 @@
 //! Packets at tc hooks.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_pull_data};
+use aya_ebpf::helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_pull_data};
 use aya_ebpf::programs::TcContext;
 use runtime_common::Addr;
+use runtime_common::checksum::difference;
 use runtime_common::packet::Packet;
 use runtime_common::rewrite::PacketMut;
 
 /// To the next program of the hook, and to the stack after the last.
 pub const NEXT: i32 = TC_ACT_UNSPEC;
 /// Nowhere.
-pub const DROP: i32 = TC_ACT_SHOT as i32;
+pub const DROP: i32 = TC_ACT_SHOT;
 
-/// Ethernet, IPv4 with all options, TCP without options; and an ICMP error with what it quotes.
-const WANTED: u32 = 14 + 60 + 20 + 40;
 /// `skb->pkt_type` of what is addressed to this interface.
 pub const PACKET_HOST: u32 = 0;
 
@@ -21,18 +20,6 @@ pub const PACKET_HOST: u32 = 0;
 pub struct Skb<'a>(pub &'a TcContext);
 
 impl<'a> Skb<'a> {
-    /// Makes the headers directly readable.
-    #[inline(always)]
-    pub fn new(ctx: &'a TcContext) -> Self {
-        let skb = Skb(ctx);
-        let wanted = if ctx.len() < WANTED { ctx.len() } else { WANTED };
-        if ctx.data() + wanted as usize > ctx.data_end() {
-            // SAFETY: the context is the one that the program was called with.
-            unsafe { bpf_skb_pull_data(ctx.skb.skb, wanted) };
-        }
-        skb
-    }
-
     /// The kernel's fields.
     #[inline(always)]
     pub fn raw(&self) -> &__sk_buff {
@@ -50,11 +37,23 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> Option<*const u8> {
         let start = self.0.data() + offset;
-        if start + len > self.0.data_end() {
+        if start + len <= self.0.data_end() {
+            return Some(start as *const u8);
+        }
+        // The sender's or the device's pages: for headers alone, as copying costs more than all the rest.
+        if !pull(self.0.skb.skb, (offset + len) as u32) {
             return None;
         }
-        Some(start as *const u8)
+        let start = self.0.data() + offset;
+        if start + len <= self.0.data_end() { Some(start as *const u8) } else { None }
     }
+}
+
+/// Makes the first `len` bytes directly readable.
+#[inline(never)]
+fn pull(skb: *mut __sk_buff, len: u32) -> bool {
+    // SAFETY: the context is the one that the program was called with.
+    unsafe { len <= (*skb).len && bpf_skb_pull_data(skb, len) == 0 }
 }
 
 impl PacketMut for Skb<'_> {
@@ -63,21 +62,26 @@ impl PacketMut for Skb<'_> {
         self.at(offset, len).map(<*const u8>::cast_mut)
     }
 
+    #[inline(always)]
+    fn header_changed(&mut self, difference: u32) {
+        // SAFETY: the helper only changes the device's sum over the packet, and refuses where there is none.
+        let _ = unsafe { bpf_csum_update(self.0.skb.skb, difference) };
+    }
+
     // The helper knows what the packet itself does not say: whether the sender's checksum is complete, left to the
     // device, or verified by it.
     #[inline(always)]
     fn address_changed(&mut self, offset: usize, old: &Addr, new: &Addr, udp: bool) -> Option<()> {
         let flags = u64::from(BPF_F_PSEUDO_HDR) | if udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
         let skb = self.0.skb.skb;
-        // SAFETY: the helpers check the offset, and read 16 bytes of each address.
+        // SAFETY: the helper checks the offset.
         let result = unsafe {
             if new.is_v4() {
                 let (old, new) = (u64::from(old.v4_as_word()), u64::from(new.v4_as_word()));
                 bpf_l4_csum_replace(skb, offset as u32, old, new, flags | 4)
             } else {
-                let (old, new) = (&raw const old.0, &raw const new.0);
-                let difference = bpf_csum_diff(old.cast_mut().cast(), 16, new.cast_mut().cast(), 16, 0);
-                bpf_l4_csum_replace(skb, offset as u32, 0, difference as u64, flags)
+                let difference = difference(old.as_words(), new.as_words());
+                bpf_l4_csum_replace(skb, offset as u32, 0, u64::from(difference), flags)
             }
         };
         (result == 0).then_some(())

@@ -14,10 +14,10 @@ use crate::tables::Maps;
 
 #[classifier]
 pub fn to_endpoint(ctx: TcContext) -> i32 {
-    let skb = Skb::new(&ctx);
+    let skb = Skb(&ctx);
     let ifindex = skb.raw().ifindex;
     // SAFETY: entries are replaced as a whole and stay readable while the program runs.
-    let Some(ep) = (unsafe { ENDPOINTS.get(&ifindex) }) else {
+    let Some(ep) = (unsafe { ENDPOINTS.get(ifindex) }) else {
         return refuse(Verdict::EndpointClosed, None, ifindex);
     };
     // Only what the host itself makes has not come in anywhere.

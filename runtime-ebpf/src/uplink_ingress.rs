@@ -15,7 +15,7 @@ use crate::tables::Maps;
 
 #[classifier]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
-    let mut skb = Skb::new(&ctx);
+    let mut skb = Skb(&ctx);
     let ifindex = skb.raw().ifindex;
     // What is addressed to another machine, or tagged for a VLAN interface above this one, is not for here.
     if skb.raw().pkt_type != PACKET_HOST || skb.raw().vlan_present != 0 {
@@ -32,7 +32,7 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
     if let Err(v) = headers(&skb, ethertype, Zone::Uplink, h) {
         return refuse(v, None, ifindex);
     }
-    match uplink(&maps, h) {
+    match uplink(&skb, &maps, h) {
         Decision::Pass(v) => {
             count(v);
             NEXT

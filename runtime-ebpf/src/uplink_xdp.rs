@@ -31,14 +31,14 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
     if let Err(v) = headers(&frame, ethertype, Zone::Uplink, h) {
         return refuse(v, None, ifindex);
     }
-    match uplink(&maps, h) {
+    match uplink(&frame, &maps, h) {
         // Counted where the stack's own hook sees it again.
         Decision::Pass(_) => XDP_PASS,
         Decision::Drop(v) => refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {
             // SAFETY: an entry of a map, valid while the program runs.
-            let (to, mac, target) = unsafe { (&flow.as_ref().to, flow.as_ref().mac, flow.as_ref().ifindex) };
-            if translate(&mut frame, h, to).is_err() || set_macs(&mut frame, Mac::new(mac), own_mac).is_none() {
+            let (to, mac, target) = unsafe { (&flow.as_ref().to, &flow.as_ref().mac, flow.as_ref().ifindex) };
+            if translate(&mut frame, h, to).is_err() || set_macs(&mut frame, Mac::read(mac), own_mac).is_none() {
                 dropped(Verdict::RewriteFailed, Some(h), ifindex, Zone::Uplink);
                 return XDP_DROP;
             }

@@ -1,13 +1,13 @@
 //! Packets that a container sends.
 
-use super::flow::{Found, Target, complete_fragment, follow, open, prepare};
+use super::flow::{Found, Target, complete_fragment, follow, open, prepare, quoted_flow};
 use super::publication::to_host;
 use super::{Decision, Tables};
 use crate::maps::{
     ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Link, LinkKey, Zone,
 };
 use crate::packet::{
-    Headers, Mac, Message, Packet, SCTP, TCP, UDP, arp_sender, is_link_local, is_loopback, is_multicast, quoted,
+    Headers, Mac, Message, Packet, SCTP, TCP, UDP, advertised, arp_sender, is_link_local, is_loopback, is_multicast,
 };
 use crate::{Addr, Verdict};
 
@@ -26,11 +26,20 @@ pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
 /// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`].
 #[inline(always)]
 pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32, h: &mut Headers) -> Decision {
+    if matches!(h.message, Message::Neighbour)
+        && let Err(v) = own_advertisement(p, t, ep, h)
+    {
+        return Decision::Drop(v);
+    }
     if let Some(decision) = source_check(ep, h) {
         return decision;
     }
     if is_loopback(&h.key.tuple.dst) {
         return Decision::Drop(Verdict::Loopback);
+    }
+    if matches!(h.message, Message::Extended) {
+        // A neighbour advertisement could hide behind them, which every receiver would believe.
+        return Decision::Drop(Verdict::ProtocolUnsupported);
     }
     if is_multicast(&h.key.tuple.dst) {
         return Decision::Pass(Verdict::Multicast);
@@ -56,35 +65,28 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
     }
 }
 
-/// An error passes when it is about a conversation that the host's stack carries; one about a translated flow would
-/// quote addresses that its receiver does not know.
+/// An error goes the way of the conversation that it is about; others may tell the host alone.
+#[inline(always)]
+fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+    if let Some(flow) = quoted_flow(p, t, h, Zone::Endpoint, true) {
+        // SAFETY: entries stay valid while the program runs.
+        return forward(h, unsafe { flow.as_ref() }.action, flow);
+    }
+    match t.address(&h.key.tuple.dst) {
+        Some(a) if a.kind == ADDRESS_HOST => Decision::Pass(Verdict::Host),
+        _ => Decision::Drop(Verdict::IcmpError),
+    }
+}
+
+/// A neighbour advertisement must be about an address of the container's own, which a link-local one of nobody else is.
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
-    if matches!(t.address(&h.key.tuple.dst), Some(a) if a.kind == ADDRESS_HOST) {
-        return Decision::Pass(Verdict::Host);
-    }
-    let Some(scratch) = t.scratch() else {
-        return Decision::Drop(Verdict::IcmpError);
-    };
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    key.zone = Zone::Endpoint as u8;
-    let found = quoted(p, h, key).and_then(|()| {
-        key.tuple = key.tuple.reversed();
-        t.answered(key).or_else(|| t.pending(key))
-    });
-    let Some(flow) = found else {
-        return Decision::Drop(Verdict::IcmpError);
-    };
-    // SAFETY: entries stay valid while the program runs.
-    let action = unsafe { flow.as_ref() }.action;
-    if action == FlowAction::Stack as u8 {
-        Decision::Pass(Verdict::Outbound)
-    } else if action == FlowAction::Link as u8 || action == FlowAction::LinkReply as u8 {
-        Decision::Forward(if action == FlowAction::Link as u8 { Verdict::Linked } else { Verdict::LinkedReply }, flow)
-    } else {
-        Decision::Drop(Verdict::IcmpError)
+fn own_advertisement<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Result<(), Verdict> {
+    match advertised(p, h)? {
+        Some(target) if target != ep.ipv6 && (!is_link_local(&target) || t.address(&target).is_some()) => {
+            Err(Verdict::SpoofedAddress)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -99,6 +101,7 @@ fn source_check(ep: &Endpoint, h: &Headers) -> Option<Decision> {
         // Duplicate address detection has no source yet; neighbour and listener discovery use link-local ones.
         return Some(match h.message {
             Message::Neighbour => Decision::Pass(Verdict::Neighbour),
+            Message::Extended => Decision::Drop(Verdict::ProtocolUnsupported),
             _ if is_multicast(&h.key.tuple.dst) => Decision::Pass(Verdict::Multicast),
             _ => Decision::Drop(Verdict::SpoofedAddress),
         });
@@ -131,8 +134,8 @@ fn outbound<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Decis
     }
     let forward = Target { action: FlowAction::Stack, ifindex: 0, mac: [0; 6] };
     let reply = Target { action: FlowAction::Stack, ifindex, mac: ep.mac };
-    let opened = prepare(t, ep.generation, ep.rule, &h.key.tuple)
-        .and_then(|opening| open(t, h, opening, forward, reply, Zone::Gate));
+    let opened = prepare(t, (ep.generation, ep.rule), &h.key.tuple, forward, reply)
+        .and_then(|opening| open(t, h, opening, Zone::Gate));
     match opened {
         Some(_) => Decision::Pass(Verdict::Outbound),
         None => Decision::Drop(Verdict::FlowTableFull),
@@ -160,8 +163,8 @@ fn sibling<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers, to: &Addr
     };
     let forward = Target { action: FlowAction::Link, ifindex: to.ifindex, mac: to.mac };
     let reply = Target { action: FlowAction::LinkReply, ifindex, mac: ep.mac };
-    let opened = prepare(t, link.generation, link.rule, &h.key.tuple)
-        .and_then(|opening| open(t, h, opening, forward, reply, Zone::Endpoint));
+    let opened = prepare(t, (link.generation, link.rule), &h.key.tuple, forward, reply)
+        .and_then(|opening| open(t, h, opening, Zone::Endpoint));
     match opened {
         Some(flow) => Decision::Forward(Verdict::Linked, flow),
         None => Decision::Drop(Verdict::FlowTableFull),

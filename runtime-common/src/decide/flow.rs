@@ -6,7 +6,7 @@ use super::Tables;
 use crate::maps::{
     FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Tuple, Zone,
 };
-use crate::packet::{Headers, Message, TCP};
+use crate::packet::{Headers, Message, Packet, TCP, quoted};
 
 /// What the flow tables say of a packet.
 pub(super) enum Found {
@@ -65,6 +65,9 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
         // SAFETY: the tables' entries stay valid while the program runs; counters may race and only that.
         let flow = unsafe { &mut *found.as_ptr() };
         if t.generation(flow.rule) == flow.generation {
+            if opens_back(flow, h) {
+                return Found::None;
+            }
             touch(t, flow, h);
             return Found::Live(found);
         }
@@ -81,11 +84,44 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     if t.generation(flow.rule) != flow.generation {
         return Found::Ended;
     }
+    if opens_back(flow, h) {
+        return Found::None;
+    }
     touch(t, flow, h);
     if flow.state & FLOW_REPLY != 0 && answer(t, key, flow) {
         return t.answered(key).map_or(Found::Live(found), Found::Live);
     }
     Found::Live(found)
+}
+
+/// The flow that an ICMP error is about: of what it quotes, as it is or `reversed`, in a zone.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+pub(super) fn quoted_flow<P: Packet, T: Tables>(
+    p: &P,
+    t: &T,
+    h: &Headers,
+    zone: Zone,
+    reversed: bool,
+) -> Option<NonNull<Flow>> {
+    let scratch = t.scratch()?;
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    key.zone = zone as u8;
+    quoted(p, h, key)?;
+    if reversed {
+        key.tuple = key.tuple.reversed();
+    }
+    let found = t.answered(key).or_else(|| t.pending(key))?;
+    // SAFETY: entries stay valid while the program runs.
+    let flow = unsafe { found.as_ref() };
+    (t.generation(flow.rule) == flow.generation).then_some(found)
+}
+
+/// Whether a packet would open a connection from where this one's answers come: it is no part of it.
+#[inline(always)]
+fn opens_back(flow: &Flow, h: &Headers) -> bool {
+    matches!(h.message, Message::TcpOpen) && flow.state & FLOW_REPLY != 0
 }
 
 /// Moves both directions to `FLOWS`. False where there is no room, or the forward direction is gone.
@@ -98,15 +134,21 @@ fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     // SAFETY: the scratch room belongs to this run of the program alone.
     let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
     *pair_key = flow.pair(key.protocol);
-    let Some(pair) = t.pending(pair_key) else {
-        return false;
-    };
-    // SAFETY: as in `follow`.
-    let pair = unsafe { &mut *pair.as_ptr() };
-    pair.state |= FLOW_ANSWERED;
-    flow.state |= FLOW_ANSWERED;
     // The answer's own entry goes last: while it is pending, the next answer tries again.
-    t.promote(pair_key, pair) && t.promote(key, flow)
+    match t.pending(pair_key) {
+        Some(pair) => {
+            // SAFETY: as in `follow`.
+            let pair = unsafe { &mut *pair.as_ptr() };
+            pair.state |= FLOW_ANSWERED;
+            if !t.promote(pair_key, pair) {
+                return false;
+            }
+        }
+        None if t.answered(pair_key).is_none() => return false,
+        None => {}
+    }
+    flow.state |= FLOW_ANSWERED;
+    t.promote(key, flow)
 }
 
 #[inline(always)]
@@ -153,53 +195,56 @@ pub(super) struct Target {
 
 /// Begins an [`Opening`] under a rule: `to` is the tuple after translation.
 #[inline(always)]
-pub(super) fn prepare<T: Tables>(t: &T, generation: u64, rule: u32, to: &Tuple) -> Option<NonNull<Opening>> {
+pub(super) fn prepare<T: Tables>(
+    t: &T,
+    (generation, rule): (u64, u32),
+    to: &Tuple,
+    forward: Target,
+    reply: Target,
+) -> Option<NonNull<Opening>> {
     let scratch = t.scratch()?;
     // SAFETY: the scratch room belongs to this run of the program alone.
     let o = unsafe { &mut *scratch.as_ptr() };
-    o.forward.generation = generation;
-    o.forward.rule = rule;
     o.forward.to = *to;
-    o.reply.generation = generation;
-    o.reply.rule = rule;
+    for (flow, target) in [(&mut o.forward, forward), (&mut o.reply, reply)] {
+        flow.generation = generation;
+        flow.rule = rule;
+        flow.ifindex = target.ifindex;
+        flow.mac = target.mac;
+        flow.action = target.action as u8;
+    }
     Some(scratch)
 }
 
 /// Puts both directions into `PENDING`. Returns the forward one; `None` where there is no room.
-#[inline(always)]
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
 pub(super) fn open<T: Tables>(
     t: &T,
     h: &Headers,
-    scratch: NonNull<Opening>,
-    forward: Target,
-    reply: Target,
+    opening: NonNull<Opening>,
     reply_zone: Zone,
 ) -> Option<NonNull<Flow>> {
     let key = &h.key;
     // SAFETY: as in `prepare`.
-    let o = unsafe { &mut *scratch.as_ptr() };
+    let o = unsafe { &mut *opening.as_ptr() };
     let now = t.now();
     o.forward.last_seen = now;
     o.forward.packets = 1;
     o.forward.bytes = h.bytes as u64;
-    o.forward.ifindex = forward.ifindex;
-    o.forward.mac = forward.mac;
-    o.forward.action = forward.action as u8;
     o.forward.state = 0;
     o.forward.pair_zone = reply_zone as u8;
     o.reply.last_seen = now;
     o.reply.packets = 0;
     o.reply.bytes = 0;
     o.reply.to = key.tuple.reversed();
-    o.reply.ifindex = reply.ifindex;
-    o.reply.mac = reply.mac;
-    o.reply.action = reply.action as u8;
     o.reply.state = FLOW_REPLY;
     o.reply.pair_zone = key.zone;
-    o.reply_key =
-        FlowKey { tuple: o.forward.to.reversed(), protocol: key.protocol, zone: reply_zone as u8, reserved: 0 };
-    // The answers first: a forward entry is never without its pair.
+    o.reply_key = o.forward.pair(key.protocol);
+    // An answered conversation of the same ports is over, and would be found first.
+    t.forget(key);
     t.forget(&o.reply_key);
+    // The answers first: a forward entry is never without its pair.
     if t.insert_pending(&o.reply_key, &o.reply) && t.insert_pending(key, &o.forward) {
         return Some(NonNull::from(&mut o.forward));
     }

@@ -1,10 +1,10 @@
 //! Packets that are about to enter a container from the host's stack or its bridge: the last gate.
 
-use super::flow::{Found, complete_fragment, follow};
+use super::flow::{Found, complete_fragment, follow, quoted_flow};
 use super::{Decision, Tables};
 use crate::Verdict;
 use crate::maps::{ADDRESS_ENDPOINT, ENDPOINT_ISOLATED, Endpoint, Zone};
-use crate::packet::{Headers, Message, Packet, quoted};
+use crate::packet::{Headers, Message, Packet};
 
 /// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`].
 /// `from_host`: the host itself made it.
@@ -20,7 +20,11 @@ pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, 
         return Decision::Drop(Verdict::Fragment);
     }
     if matches!(h.message, Message::IcmpError) {
-        return icmp_error(p, t, h);
+        // About a packet that the container itself has sent.
+        return match quoted_flow(p, t, h, Zone::Endpoint, false) {
+            Some(_) => Decision::Pass(Verdict::OutboundReply),
+            None => Decision::Drop(Verdict::IcmpError),
+        };
     }
     if let Found::Live(_) = follow(t, h) {
         return Decision::Pass(Verdict::OutboundReply);
@@ -36,21 +40,5 @@ pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, 
             }
         }
         _ => Decision::Drop(Verdict::NotPublished),
-    }
-}
-
-/// An error is let in when it is about a packet of one of the container's own conversations.
-// Rare: with a stack frame of its own.
-#[inline(never)]
-fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
-    let Some(scratch) = t.scratch() else {
-        return Decision::Drop(Verdict::IcmpError);
-    };
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    key.zone = Zone::Endpoint as u8;
-    match quoted(p, h, key).and_then(|()| t.answered(key).or_else(|| t.pending(key))) {
-        Some(_) => Decision::Pass(Verdict::OutboundReply),
-        None => Decision::Drop(Verdict::IcmpError),
     }
 }

@@ -8,9 +8,6 @@ mod gate;
 mod publication;
 mod uplink;
 
-#[cfg(test)]
-mod tests;
-
 use core::ptr::NonNull;
 
 pub use endpoint::{arp, endpoint};

@@ -54,7 +54,7 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     let to = Tuple { src, dst: p.addr, sport: h.key.tuple.sport, dport: p.port };
     let forward = Target { action: FlowAction::Publish, ifindex: p.ifindex, mac: p.mac };
     let opened =
-        prepare(t, p.generation, p.rule, &to).and_then(|opening| open(t, h, opening, forward, reply, Zone::Endpoint));
+        prepare(t, (p.generation, p.rule), &to, forward, reply).and_then(|opening| open(t, h, opening, Zone::Endpoint));
     match opened {
         Some(flow) => Decision::Forward(Verdict::Published, flow),
         None => Decision::Drop(Verdict::FlowTableFull),

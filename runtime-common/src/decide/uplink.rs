@@ -1,15 +1,15 @@
 //! Packets that come from outside.
 
-use super::flow::{Found, complete_fragment, follow};
+use super::flow::{Found, complete_fragment, follow, quoted_flow};
 use super::publication::to_host;
 use super::{Decision, Tables};
 use crate::Verdict;
 use crate::maps::{ADDRESS_HOST, FlowAction, Zone};
-use crate::packet::{Headers, is_loopback};
+use crate::packet::{Headers, Message, Packet, is_loopback};
 
 /// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`].
 #[inline(always)]
-pub fn uplink<T: Tables>(t: &T, h: &mut Headers) -> Decision {
+pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
     if is_loopback(&h.key.tuple.src) || is_loopback(&h.key.tuple.dst) {
         return Decision::Drop(Verdict::Loopback);
     }
@@ -19,6 +19,9 @@ pub fn uplink<T: Tables>(t: &T, h: &mut Headers) -> Decision {
             Some(a) if a.kind != ADDRESS_HOST => Decision::Drop(Verdict::Fragment),
             _ => Decision::Pass(Verdict::Host),
         };
+    }
+    if matches!(h.message, Message::IcmpError) {
+        return icmp_error(p, t, h);
     }
     match follow(t, h) {
         Found::Live(flow) => {
@@ -48,5 +51,33 @@ pub fn uplink<T: Tables>(t: &T, h: &mut Headers) -> Decision {
                 _ => Decision::Drop(Verdict::NotPublished),
             }
         }
+    }
+}
+
+/// An error about a published conversation goes to its container, one about a container's own conversation too.
+#[inline(always)]
+fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+    if t.address(&h.key.tuple.src).is_some() {
+        return Decision::Drop(Verdict::SpoofedLocal);
+    }
+    let Some(a) = t.address(&h.key.tuple.dst) else {
+        return Decision::Pass(Verdict::Host);
+    };
+    if a.kind != ADDRESS_HOST {
+        return match quoted_flow(p, t, h, Zone::Endpoint, false) {
+            Some(_) => Decision::Pass(Verdict::OutboundReply),
+            None => Decision::Drop(Verdict::IcmpError),
+        };
+    }
+    match quoted_flow(p, t, h, Zone::Uplink, true) {
+        // SAFETY: entries stay valid while the program runs.
+        Some(flow) if unsafe { flow.as_ref() }.action == FlowAction::Publish as u8 => {
+            if h.ttl <= 1 {
+                Decision::Drop(Verdict::TtlExceeded)
+            } else {
+                Decision::Forward(Verdict::Published, flow)
+            }
+        }
+        _ => Decision::Pass(Verdict::Host),
     }
 }

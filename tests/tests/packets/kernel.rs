@@ -1,31 +1,60 @@
 //! The kernel side, loaded for one test and unloaded at its end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use aya::programs::{Program, SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use runtime_common::Verdict;
 
 /// The programs at tc hooks.
 pub const CLASSIFIERS: [&str; 3] = ["uplink_ingress", "from_endpoint", "to_endpoint"];
 /// The program at XDP hooks.
 pub const XDP: &str = "uplink_xdp";
 
+/// Bytes of the kernel's `struct __sk_buff`, and where in it the interfaces are.
+const SK_BUFF: usize = 192;
+const INGRESS_IFINDEX: usize = 36;
+const IFINDEX: usize = 40;
+
 /// All programs and maps, attached and pinned nowhere.
 pub struct Kernel {
     ebpf: Ebpf,
 }
 
-impl Kernel {
-    /// Builds the object where it is out of date, and loads it.
-    pub fn load() -> Self {
+/// What a program did with a packet.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the program returned.
+    pub code: i32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// Every verdict that was counted, and how often.
+    pub counted: Vec<(Verdict, u64)>,
+    /// Mean time of a run.
+    pub duration: Duration,
+}
+
+fn object() -> &'static Path {
+    static OBJECT: OnceLock<PathBuf> = OnceLock::new();
+    OBJECT.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let object = match std::env::var_os("RUNTIME_EBPF_OBJECT").filter(|path| !path.is_empty()) {
+        match std::env::var_os("RUNTIME_EBPF_OBJECT").filter(|path| !path.is_empty()) {
             Some(path) => root.join(path),
             None => xtask::ebpf::build(root).unwrap(),
-        };
+        }
+    })
+}
+
+impl Kernel {
+    /// Builds the object where it is out of date, and loads it with maps that hold `flows` conversations or little more.
+    pub fn load(flows: u32) -> Self {
         let mut ebpf = EbpfLoader::new()
-            .verifier_log_level(VerifierLogLevel::STATS)
-            .load(&std::fs::read(object).unwrap())
+            .map_max_entries("FLOWS", flows)
+            .map_max_entries("PENDING", 4096)
+            .load(&std::fs::read(object()).unwrap())
             .unwrap();
         for name in CLASSIFIERS {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
@@ -37,8 +66,60 @@ impl Kernel {
     }
 
     /// How many instructions the verifier went through, by program.
-    pub fn verified(&mut self) -> Vec<(String, u32)> {
+    pub fn verified(&self) -> Vec<(String, u32)> {
         let count = |p: &Program| p.info().unwrap().verified_instruction_count().unwrap();
         self.ebpf.programs().map(|(name, program)| (name.to_owned(), count(program))).collect()
+    }
+
+    /// A hash map by name.
+    pub fn map<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
+    }
+
+    /// Sets an element of an array.
+    pub fn set<V: Pod>(&mut self, name: &str, index: u32, value: V) {
+        Array::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().set(index, value, 0).unwrap();
+    }
+
+    /// Runs a program at a tc hook.
+    pub fn classify(&mut self, name: &str, packet: &[u8], ifindex: u32, ingress: u32, repeat: u32) -> Outcome {
+        let mut context = [0; SK_BUFF];
+        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress.to_ne_bytes());
+        self.run(name, packet, Some(&context), repeat)
+    }
+
+    /// Runs the program at the XDP hook.
+    pub fn xdp(&mut self, packet: &[u8], repeat: u32) -> Outcome {
+        self.run(XDP, packet, None, repeat)
+    }
+
+    fn run(&mut self, name: &str, packet: &[u8], context: Option<&[u8]>, repeat: u32) -> Outcome {
+        let before = self.counters();
+        let mut out = vec![0; packet.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.data_out = Some(&mut out);
+        options.ctx_in = context;
+        options.repeat = repeat;
+        let result = match self.ebpf.program_mut(name).unwrap() {
+            Program::SchedClassifier(program) => program.test_run(options),
+            Program::Xdp(program) => program.test_run(options),
+            other => panic!("{name}: {other:?}"),
+        }
+        .unwrap_or_else(|e| panic!("{name}: {} bytes: {e:?}", packet.len()));
+        out.truncate(result.data_size_out as usize);
+        let after = self.counters();
+        let counted = Verdict::ALL
+            .iter()
+            .map(|v| (*v, after[*v as usize] - before[*v as usize]))
+            .filter(|(_, n)| *n != 0)
+            .collect();
+        Outcome { code: result.return_value as i32, packet: out, counted, duration: result.duration }
+    }
+
+    fn counters(&self) -> Vec<u64> {
+        let counters = PerCpuArray::<_, u64>::try_from(self.ebpf.map("COUNTERS").unwrap()).unwrap();
+        (0..counters.len()).map(|i| counters.get(&i, 0).unwrap().iter().sum()).collect()
     }
 }

@@ -1,0 +1,12 @@
+//! Decisions about packets, on the host and with ordinary collections for maps.
+#![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
+
+mod decide {
+    pub mod frame;
+    mod fuzz;
+    mod parse;
+    mod policy;
+    pub mod tables;
+    pub mod world;
+}
+mod forge;

@@ -1,0 +1,22 @@
+//! A packet in memory of its own, read and written as the kernel's are.
+
+use runtime_common::packet::Packet;
+use runtime_common::rewrite::PacketMut;
+
+pub struct Frame(pub Vec<u8>);
+
+impl Packet for Frame {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn at(&self, offset: usize, len: usize) -> Option<*const u8> {
+        self.0.get(offset..offset + len).map(<[u8]>::as_ptr)
+    }
+}
+
+impl PacketMut for Frame {
+    fn at_mut(&mut self, offset: usize, len: usize) -> Option<*mut u8> {
+        self.0.get_mut(offset..offset + len).map(<[u8]>::as_mut_ptr)
+    }
+}

@@ -1,0 +1,145 @@
+//! What is read of packets, and what is written into them.
+
+use runtime_common::maps::{Tuple, Zone};
+use runtime_common::packet::{ETH_LEN, Headers, Mac, Message, Packet, ethernet, headers, quoted};
+use runtime_common::rewrite::{set_macs, translate};
+use runtime_common::{Addr, Verdict};
+
+use super::frame::Frame;
+use super::world::{EMPTY, read};
+use crate::forge::*;
+
+fn ports(h: &Headers) -> (u16, u16) {
+    (u16::from_be(h.key.tuple.sport), u16::from_be(h.key.tuple.dport))
+}
+
+#[test]
+fn headers_say_what_the_packet_is() {
+    const A: (&str, &str) = ("192.0.2.9", "2001:db8::9");
+    const B: (&str, &str) = ("192.0.2.1", "2001:db8::1");
+    for (a, b) in [(A.0, B.0), (A.1, B.1)] {
+        let v4 = a == A.0;
+        let icmp_number = if v4 { 1 } else { 58 };
+        let big = udp(a, 7, b, 8).payload(&[0; 40]);
+        let cases = [
+            (tcp(a, 1, b, 2, SYN), Message::TcpOpen, 6, (1, 2)),
+            (tcp(a, 1, b, 2, SYN | ACK), Message::TcpSegment, 6, (1, 2)),
+            (tcp(a, 1, b, 2, FIN | ACK), Message::TcpSegment, 6, (1, 2)),
+            (tcp(a, 1, b, 2, RST), Message::TcpSegment, 6, (1, 2)),
+            (tcp(a, 1, b, 2, 0), Message::TcpSegment, 6, (1, 2)),
+            (udp(a, 3, b, 4), Message::Datagram, 17, (3, 4)),
+            (sctp(a, 5, b, 6), Message::Datagram, 132, (5, 6)),
+            (echo(a, b, true, 0x77), Message::EchoRequest, icmp_number, (0x77, 0)),
+            (echo(a, b, false, 0x77), Message::EchoReply, icmp_number, (0, 0x77)),
+            (unreachable(a, b, &udp(b, 1, a, 2)), Message::IcmpError, icmp_number, (0, 0)),
+            (raw(a, b, 47), Message::Other, 47, (0, 0)),
+            (big.clone().fragment(0, 24), Message::Datagram, 17, (7, 8)),
+            (big.fragment(24, 24), Message::LaterFragment, 17, (0, 0)),
+        ];
+        for (packet, message, protocol, expected) in cases {
+            let h = read(&packet.build(), Zone::Uplink).unwrap();
+            assert_eq!((h.message, h.key.protocol, ports(&h)), (message, protocol, expected), "{packet:?}");
+            assert_eq!((h.key.tuple.src, h.key.tuple.dst), (Addr::from(ip(a)), Addr::from(ip(b))));
+            assert_eq!((h.v4, h.ttl, h.bytes as usize), (v4, 64, packet.build().len() - ETH_LEN), "{packet:?}");
+            let first = packet.fragment.is_some_and(|(first, _)| first == 0);
+            assert_eq!((h.first_fragment, h.id != 0), (first, v4 || packet.fragment.is_some()), "{packet:?}");
+            let L4::Tcp { flags, .. } = packet.l4 else { continue };
+            assert_eq!((h.syn, h.fin, h.rst), (flags & SYN != 0, flags & FIN != 0, flags & RST != 0));
+        }
+    }
+}
+
+#[test]
+fn extension_headers_are_not_guessed_through() {
+    for (protocol, payload, message) in [
+        (0, [58, 0, 5, 2, 0, 0, 0, 0, 143, 0], Message::Other),
+        (0, [58, 0, 5, 2, 0, 0, 0, 0, 136, 0], Message::Extended),
+        (0, [58, 1, 5, 2, 0, 0, 0, 0, 143, 0], Message::Extended),
+        (0, [6, 0, 5, 2, 0, 0, 0, 0, 143, 0], Message::Extended),
+        (43, [6, 0, 0, 0, 0, 0, 0, 0, 0, 0], Message::Extended),
+        (51, [6, 0, 0, 0, 0, 0, 0, 0, 0, 0], Message::Extended),
+        (60, [58, 0, 1, 4, 0, 0, 0, 0, 136, 0], Message::Extended),
+        (59, [0; 10], Message::Other),
+    ] {
+        let packet = raw("fe80::1", "ff02::1", protocol).payload(&payload).build();
+        assert_eq!(read(&packet, Zone::Endpoint).unwrap().message, message, "{protocol} {payload:?}");
+    }
+    // In IPv4 those numbers mean nothing special.
+    let packet = raw("192.0.2.1", "192.0.2.9", 60).build();
+    assert_eq!(read(&packet, Zone::Endpoint).unwrap().message, Message::Other);
+}
+
+#[test]
+fn every_prefix_of_a_packet_is_malformed_or_whole() {
+    for packet in [
+        tcp("192.0.2.9", 1, "192.0.2.1", 2, SYN).payload(b""),
+        udp("2001:db8::9", 1, "2001:db8::1", 2).payload(b""),
+        echo("192.0.2.9", "192.0.2.1", true, 1).payload(b""),
+    ] {
+        let whole = packet.build();
+        for len in ETH_LEN..whole.len() {
+            assert_eq!(read(&whole[..len], Zone::Gate).unwrap_err(), Verdict::Malformed, "{packet:?} at {len}");
+        }
+        assert!(read(&whole, Zone::Gate).is_ok());
+    }
+    assert_eq!(ethernet(&Frame(vec![0; 13])), Err(Verdict::Malformed));
+    let mut h = EMPTY;
+    assert_eq!(headers(&Frame(vec![0; 60]), 0x0806, Zone::Gate, &mut h), Err(Verdict::Malformed));
+}
+
+#[test]
+fn an_error_quotes_its_flow() {
+    for (a, b) in [("192.0.2.9", "192.0.2.1"), ("2001:db8::9", "2001:db8::1")] {
+        for about in [tcp(b, 80, a, 4000, ACK), udp(b, 80, a, 4000), echo(b, a, true, 9)] {
+            let packet = unreachable(a, b, &about).build();
+            let h = read(&packet, Zone::Gate).unwrap();
+            let mut key = h.key;
+            quoted(&Frame(packet.clone()), &h, &mut key).unwrap();
+            assert_eq!(key, read(&about.build(), Zone::Gate).unwrap().key);
+            // Eight bytes after the quoted IP header are all that is asked for, and no less will do.
+            let short = h.l4 as usize + 8 + if h.v4 { 20 } else { 40 } + 7;
+            assert_eq!(quoted(&Frame(packet[..short].to_vec()), &h, &mut key), None);
+        }
+    }
+}
+
+#[test]
+fn translation_gives_what_building_anew_gives() {
+    let cases = [
+        tcp("192.0.2.9", 40000, "192.0.2.1", 80, SYN),
+        udp("192.0.2.9", 40000, "192.0.2.1", 80),
+        udp_without_checksum("192.0.2.9", 40000, "192.0.2.1", 80),
+        sctp("192.0.2.9", 40000, "192.0.2.1", 80),
+        tcp("2001:db8::9", 40000, "2001:db8::1", 80, ACK),
+        udp("2001:db8::9", 40000, "2001:db8::1", 80),
+        tcp("192.0.2.9", 40000, "192.0.2.1", 80, ACK).options(&[1; 12]),
+        udp("192.0.2.9", 40000, "192.0.2.1", 80).payload(&[3; 40]).fragment(0, 24),
+        udp("192.0.2.9", 40000, "192.0.2.1", 80).payload(&[3; 40]).fragment(24, 24),
+    ];
+    for packet in cases {
+        let (src, dst) = if packet.src.is_ipv4() { ("10.255.0.1", "172.17.0.2") } else { ("fd00::ffff", "fd00:17::2") };
+        let out = packet.clone().between(src, dst).ports(0xffff, 1).ttl(63);
+        let mut frame = Frame(packet.build());
+        let h = read(&frame.0, Zone::Uplink).unwrap();
+        let to =
+            Tuple { src: Addr::from(ip(src)), dst: Addr::from(ip(dst)), sport: 0xffffu16.to_be(), dport: 1u16.to_be() };
+        assert_eq!(translate(&mut frame, &h, &to), Ok(()));
+        assert_eq!(frame.0, out.build(), "{packet:?}");
+    }
+    // What has no ports is not written.
+    let mut frame = Frame(echo("192.0.2.9", "192.0.2.1", true, 1).build());
+    let h = read(&frame.0, Zone::Uplink).unwrap();
+    assert_eq!(translate(&mut frame, &h, &h.key.tuple), Err(Verdict::RewriteFailed));
+}
+
+#[test]
+fn mac_addresses_are_read_and_written() {
+    let (a, b) = ([2, 1, 2, 3, 4, 5], [1, 9, 8, 7, 6, 5]);
+    let mut frame = Frame(vec![0; 14]);
+    assert_eq!(set_macs(&mut frame, Mac::new(a), Mac::new(b)), Some(()));
+    assert_eq!(frame.0[..12], [a, b].concat());
+    let e = ethernet(&frame).unwrap();
+    assert_eq!((e.dst, e.src, e.ethertype), (Mac::new(a), Mac::new(b), 0));
+    assert_eq!((e.dst.is_group(), e.src.is_group()), (false, true));
+    assert_eq!((set_macs(&mut Frame(vec![0; 11]), e.dst, e.src), frame.len()), (None, 14));
+}

@@ -1,0 +1,167 @@
+//! Who reaches whom.
+
+use runtime_common::Verdict;
+use runtime_common::decide::{Decision, arp};
+use runtime_common::maps::{FLOW_ANSWERED, Flow, FlowAction, FlowKey, Link, LinkKey, Zone};
+use runtime_common::packet::{TCP, UDP};
+
+use super::frame::Frame;
+use super::tables::Memory;
+use super::world::*;
+use crate::forge::{self, *};
+
+fn key(packet: &Forge, zone: Zone) -> FlowKey {
+    read(&packet.build(), zone).unwrap().key
+}
+
+fn flow(decision: Decision) -> (Verdict, Flow) {
+    let Decision::Forward(verdict, flow) = decision else { panic!("{decision:?}") };
+    // SAFETY: the tables outlive every test's use of it.
+    (verdict, unsafe { *flow.as_ptr() })
+}
+
+#[test]
+fn a_conversation_through_a_publication() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, TCP, 80, 9, 900);
+    let syn = tcp(CLIENT, 4000, HOST, 8080, SYN);
+    let (verdict, forward) = flow(w.uplink(&syn));
+    assert_eq!((verdict, forward.action), (Verdict::Published, FlowAction::Publish as u8));
+    assert_eq!((forward.ifindex, forward.rule, forward.generation), (2, 9, 900));
+    let translated = tcp(CLIENT, 4000, WEB.0, 80, SYN);
+    assert_eq!(forward.to, key(&translated, Zone::Uplink).tuple);
+    w.tables.now.set(5);
+    let answer = tcp(WEB.0, 80, CLIENT, 4000, SYN | ACK);
+    let (verdict, reply) = flow(w.endpoint(0, &answer));
+    assert_eq!((verdict, reply.action), (Verdict::PublishedReply, FlowAction::ReplyOut as u8));
+    assert_eq!(reply.to, key(&tcp(HOST, 8080, CLIENT, 4000, 0), Zone::Uplink).tuple);
+    assert_eq!((reply.packets, reply.last_seen, reply.bytes), (1, 5, 47));
+    assert!(w.tables.pending.borrow().is_empty());
+    let forward = Memory::flow(&w.tables.flows, &key(&syn, Zone::Uplink)).unwrap();
+    assert_eq!((forward.state, forward.last_seen), (FLOW_ANSWERED, 1));
+}
+
+#[test]
+fn an_answer_that_found_no_room_moves_when_there_is_some() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 53, UDP, 53, 9, 900);
+    let (query, answer) = (udp(CLIENT, 4000, HOST, 53), udp(WEB.0, 53, CLIENT, 4000));
+    w.uplink(&query);
+    // Room for one direction of two: the answer's own stays behind.
+    w.tables.flows.borrow_mut().clear();
+    for (room, moved) in [(0, 0), (1, 1), (1, 1), (2, 2)] {
+        w.tables.room.set(Some(room));
+        assert_eq!(w.endpoint(0, &answer).verdict(), Verdict::PublishedReply);
+        assert_eq!((w.tables.flows.borrow().len(), w.tables.pending.borrow().len()), (moved, 2 - moved));
+        assert_eq!(w.uplink(&query).verdict(), Verdict::Published);
+    }
+}
+
+#[test]
+fn a_full_table_refuses_new_conversations_only() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 53, UDP, 53, 9, 900);
+    w.link(53, UDP, 10);
+    w.uplink(&udp(CLIENT, 4000, HOST, 53));
+    w.tables.room.set(Some(2));
+    assert_eq!(w.uplink(&udp(CLIENT, 4001, HOST, 53)), Decision::Drop(Verdict::FlowTableFull));
+    assert_eq!(w.endpoint(0, &udp(WEB.0, 4001, DB.0, 53)), Decision::Drop(Verdict::FlowTableFull));
+    assert_eq!(w.endpoint(0, &udp(WEB.0, 4001, CLIENT, 53)), Decision::Drop(Verdict::FlowTableFull));
+    assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)).verdict(), Verdict::Published);
+}
+
+#[test]
+fn a_rule_of_another_generation_ends_its_flows_everywhere() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 53, UDP, 53, 9, 900);
+    w.publish("0.0.0.0", 80, TCP, 80, 9, 900);
+    w.link(5432, TCP, 10);
+    w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN));
+    w.endpoint(0, &tcp(WEB.0, 80, CLIENT, 4000, SYN | ACK));
+    w.uplink(&tcp(CLIENT, 4001, HOST, 80, SYN));
+    w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, SYN));
+    w.endpoint(0, &tcp(WEB.0, 4000, CLIENT, 443, SYN));
+    for rule in [9, 10, 2] {
+        w.tables.rules.insert(rule, 1);
+    }
+    for port in [4000, 4001] {
+        assert_eq!(w.uplink(&tcp(CLIENT, port, HOST, 80, ACK)), Decision::Drop(Verdict::FlowEnded));
+        assert_eq!(w.endpoint(0, &tcp(WEB.0, 80, CLIENT, port, ACK)), Decision::Drop(Verdict::FlowEnded));
+    }
+    assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, ACK)), Decision::Drop(Verdict::FlowEnded));
+    assert_eq!(w.endpoint(1, &tcp(DB.0, 5432, WEB.0, 4000, ACK)), Decision::Drop(Verdict::FlowEnded));
+    assert_eq!(w.gate(0, &tcp(CLIENT, 443, WEB.0, 4000, ACK)), Decision::Drop(Verdict::NotPublished));
+    // A port that is published anew takes new conversations, and no old ones.
+    w.publish("0.0.0.0", 80, TCP, 81, 9, 901);
+    assert_eq!(w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK)), Decision::Drop(Verdict::FlowEnded));
+    let (_, forward) = flow(w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN)));
+    assert_eq!((forward.generation, forward.to.dport), (901, 81u16.to_be()));
+    assert_eq!(w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK)).verdict(), Verdict::Published);
+}
+
+#[test]
+fn a_connection_may_be_turned_round_by_another_link_alone() {
+    let mut w = World::new();
+    w.link(5432, TCP, 10);
+    w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, SYN));
+    w.endpoint(1, &tcp(DB.0, 5432, WEB.0, 4000, SYN | ACK));
+    let back = tcp(DB.0, 5432, WEB.0, 4000, SYN);
+    assert_eq!(w.endpoint(1, &back), Decision::Drop(Verdict::NotLinked));
+    assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, ACK)).verdict(), Verdict::Linked);
+    // The other way round there is a link of its own.
+    let turned =
+        LinkKey { recipient: addr(DB.0), source: addr(WEB.0), port: 4000u16.to_be(), protocol: TCP, reserved: 0 };
+    let value = Link { generation: 600, rule: 11, reserved: 0 };
+    w.tables.links.insert(turned, value);
+    w.tables.rules.insert(11, 600);
+    let (verdict, forward) = flow(w.endpoint(1, &back));
+    assert_eq!((verdict, forward.rule), (Verdict::Linked, 11));
+    assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, SYN | ACK)).verdict(), Verdict::LinkedReply);
+    assert_eq!(w.endpoint(1, &udp(DB.0, 5432, WEB.0, 4000)), Decision::Drop(Verdict::NotLinked));
+}
+
+#[test]
+fn a_container_speaks_for_itself_only() {
+    let w = World::new();
+    let ep = &w.endpoints[0];
+    let other = w.endpoints[1].mac;
+    let cases = [
+        (forge::arp(ep.mac, ep.mac, WEB.0, DB.0, false), Decision::Pass(Verdict::Neighbour)),
+        (forge::arp(ep.mac, other, WEB.0, DB.0, false), Decision::Drop(Verdict::SpoofedMac)),
+        (forge::arp(ep.mac, ep.mac, DB.0, WEB.0, true), Decision::Drop(Verdict::SpoofedAddress)),
+        (forge::arp(ep.mac, ep.mac, "0.0.0.0", WEB.0, false), Decision::Pass(Verdict::Neighbour)),
+        (vec![0; 31], Decision::Drop(Verdict::Malformed)),
+    ];
+    for (frame, decision) in cases {
+        assert_eq!(arp(&Frame(frame.clone()), ep), decision, "{frame:02x?}");
+    }
+    for (src, dst, verdict) in [
+        (DB.0, CLIENT, Verdict::SpoofedAddress),
+        (HOST, CLIENT, Verdict::SpoofedAddress),
+        (DB.1, CLIENT6, Verdict::SpoofedAddress),
+        ("::", CLIENT6, Verdict::SpoofedAddress),
+        (WEB.0, "127.0.0.1", Verdict::Loopback),
+        (WEB.1, "::1", Verdict::Loopback),
+    ] {
+        assert_eq!(w.endpoint(0, &udp(src, 1, dst, 2)), Decision::Drop(verdict), "{src} {dst}");
+    }
+    // Without an IPv6 address of its own, all zero is not one.
+    let mut w = World::new();
+    w.endpoints[0].ipv6 = runtime_common::Addr::ANY_V6;
+    assert_eq!(w.endpoint(0, &udp("::", 1, CLIENT6, 2)), Decision::Drop(Verdict::SpoofedAddress));
+    assert_eq!(w.endpoint(0, &udp(WEB.1, 1, CLIENT6, 2)), Decision::Drop(Verdict::SpoofedAddress));
+}
+
+#[test]
+fn hidden_advertisements_do_not_leave_a_container() {
+    let w = World::new();
+    let hidden = [58, 0, 1, 4, 0, 0, 0, 0, 136, 0, 0, 0, 0x60, 0, 0, 0];
+    for (src, dst) in [("fe80::2", "ff02::1"), (WEB.1, "ff02::1"), (WEB.1, "fd00:17::1"), (WEB.1, CLIENT6)] {
+        for protocol in [0, 43, 60] {
+            let packet = raw(src, dst, protocol).payload(&hidden);
+            assert_eq!(w.endpoint(0, &packet), Decision::Drop(Verdict::ProtocolUnsupported), "{src} {dst} {protocol}");
+        }
+    }
+    let report = raw("fe80::2", "ff02::16", 0).payload(&[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(w.endpoint(0, &report), Decision::Pass(Verdict::Multicast));
+}

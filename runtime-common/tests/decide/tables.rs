@@ -1,0 +1,115 @@
+//! The tables of decisions as ordinary collections.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::HashMap;
+use std::ptr::NonNull;
+
+use runtime_common::Addr;
+use runtime_common::decide::{Opening, Tables};
+use runtime_common::maps::{
+    Address, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, Publication, PublicationKey,
+};
+
+type Flows = RefCell<HashMap<FlowKey, Box<UnsafeCell<Flow>>>>;
+
+/// Everything that userspace and the kernel side write.
+#[derive(Default)]
+pub struct Memory {
+    pub now: Cell<u64>,
+    pub flows: Flows,
+    pub pending: Flows,
+    /// How many entries `flows` and `pending` take; nothing for no end.
+    pub room: Cell<Option<usize>>,
+    pub rules: HashMap<u32, u64>,
+    pub publications: HashMap<PublicationKey, Publication>,
+    pub links: HashMap<LinkKey, Link>,
+    pub addresses: HashMap<Addr, Address>,
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
+    scratch: Box<UnsafeCell<Opening>>,
+    /// Entries that were taken away: who still holds a pointer may read them, as in the kernel.
+    #[expect(clippy::vec_box, reason = "an entry must stay where those pointers point")]
+    graveyard: RefCell<Vec<Box<UnsafeCell<Flow>>>>,
+}
+
+impl Memory {
+    fn find(flows: &Flows, key: &FlowKey) -> Option<NonNull<Flow>> {
+        flows.borrow().get(key).and_then(|flow| NonNull::new(flow.get()))
+    }
+
+    fn insert(&self, flows: &Flows, key: &FlowKey, flow: &Flow) -> bool {
+        let mut flows = flows.borrow_mut();
+        if !flows.contains_key(key) && self.room.get().is_some_and(|room| flows.len() >= room) {
+            return false;
+        }
+        self.graveyard.borrow_mut().extend(flows.insert(*key, Box::new(UnsafeCell::new(*flow))));
+        true
+    }
+
+    fn remove(&self, flows: &Flows, key: &FlowKey) {
+        self.graveyard.borrow_mut().extend(flows.borrow_mut().remove(key));
+    }
+
+    /// A copy of an entry.
+    pub fn flow(flows: &Flows, key: &FlowKey) -> Option<Flow> {
+        // SAFETY: entries live as long as the memory, and nothing runs beside this.
+        Memory::find(flows, key).map(|flow| unsafe { *flow.as_ptr() })
+    }
+}
+
+impl Tables for Memory {
+    fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    fn answered(&self, key: &FlowKey) -> Option<NonNull<Flow>> {
+        Memory::find(&self.flows, key)
+    }
+
+    fn pending(&self, key: &FlowKey) -> Option<NonNull<Flow>> {
+        Memory::find(&self.pending, key)
+    }
+
+    fn insert_pending(&self, key: &FlowKey, flow: &Flow) -> bool {
+        self.insert(&self.pending, key, flow)
+    }
+
+    fn promote(&self, key: &FlowKey, flow: &Flow) -> bool {
+        if !self.insert(&self.flows, key, flow) {
+            return false;
+        }
+        self.remove(&self.pending, key);
+        true
+    }
+
+    fn forget(&self, key: &FlowKey) {
+        self.remove(&self.flows, key);
+    }
+
+    fn scratch(&self) -> Option<NonNull<Opening>> {
+        NonNull::new(self.scratch.get())
+    }
+
+    fn generation(&self, slot: u32) -> u64 {
+        self.rules.get(&slot).copied().unwrap_or(0)
+    }
+
+    fn publication(&self, key: &PublicationKey) -> Option<&Publication> {
+        self.publications.get(key)
+    }
+
+    fn link(&self, key: &LinkKey) -> Option<&Link> {
+        self.links.get(key)
+    }
+
+    fn address(&self, addr: &Addr) -> Option<&Address> {
+        self.addresses.get(addr)
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
+        self.fragments.borrow_mut().insert(*key, ports);
+    }
+}

@@ -1,0 +1,144 @@
+//! The life of flows.
+
+use runtime_common::Verdict;
+use runtime_common::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow};
+use runtime_common::packet::{TCP, UDP};
+
+use super::world::*;
+use crate::forge::*;
+
+/// Sends a request through port 8080 and the answer to it.
+fn converse(w: &mut World, flags: u8, answer_flags: u8) {
+    assert_eq!(w.run(Uplink, &inbound(tcp(CLIENT, 40000, HOST, 8080, flags)).build(), 1).code, 7);
+    answer(w, answer_flags);
+}
+
+fn answer(w: &mut World, flags: u8) {
+    assert_eq!(w.run(Leaving("web"), &sent(tcp(WEB.v4, 80, CLIENT, 40000, flags), &WEB).build(), 1).code, 7);
+}
+
+/// The forward direction and the answers', from one map.
+fn pair(w: &mut World, map: &str) -> (Flow, Flow) {
+    let flows = w.flows(map);
+    assert_eq!(flows.len(), 2, "{map}: {flows:?}");
+    let (a, b) = (flows[0].1, flows[1].1);
+    if a.state & FLOW_REPLY == 0 { (a, b) } else { (b, a) }
+}
+
+#[test]
+fn the_first_answer_makes_a_flow_answered() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    assert_eq!(w.run(Uplink, &inbound(tcp(CLIENT, 40000, HOST, 8080, SYN)).build(), 1).code, 7);
+    assert_eq!(w.flows("FLOWS"), []);
+    let (forward, reply) = pair(&mut w, "PENDING");
+    assert_eq!((forward.state, reply.state), (0, FLOW_REPLY));
+    answer(&mut w, SYN | ACK);
+    assert_eq!(w.flows("PENDING"), []);
+    let (forward, reply) = pair(&mut w, "FLOWS");
+    assert_eq!((forward.state, reply.state), (FLOW_ANSWERED, FLOW_ANSWERED | FLOW_REPLY));
+    assert_eq!((forward.packets, reply.packets), (1, 1));
+    assert_eq!((forward.bytes, reply.bytes), (47, 47));
+    assert!(forward.last_seen > 0 && reply.last_seen >= forward.last_seen);
+    converse(&mut w, ACK, ACK);
+    let (forward, reply) = pair(&mut w, "FLOWS");
+    assert_eq!((forward.packets, reply.packets, forward.bytes, reply.bytes), (2, 2, 94, 94));
+}
+
+#[test]
+fn tcp_marks_its_end_by_direction() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    let steps = [
+        ((SYN, SYN | ACK), (0, 0)),
+        ((FIN | ACK, ACK), (FLOW_FIN, 0)),
+        ((ACK, FIN | ACK), (FLOW_FIN, FLOW_FIN)),
+        // The same ports again.
+        ((SYN, SYN | ACK), (0, 0)),
+        ((RST, ACK), (FLOW_RST, 0)),
+        ((SYN, RST | ACK), (0, FLOW_RST)),
+    ];
+    for ((flags, answer), (state, answer_state)) in steps {
+        converse(&mut w, flags, answer);
+        let (forward, reply) = pair(&mut w, "FLOWS");
+        let states = (forward.state & !FLOW_ANSWERED, reply.state & !FLOW_ANSWERED & !FLOW_REPLY);
+        assert_eq!(states, (state, answer_state), "after {flags:#x} and {answer:#x}");
+    }
+}
+
+#[test]
+fn a_flow_ends_with_its_rule() {
+    let mut w = World::new();
+    let ack = inbound(tcp(CLIENT, 40000, HOST, 8080, ACK));
+    let answer_ack = sent(tcp(WEB.v4, 80, CLIENT, 40000, ACK), &WEB);
+    for answered in [true, false] {
+        let rule = w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+        let syn = inbound(tcp(CLIENT, 40000, HOST, 8080, SYN));
+        w.forwards("open", Uplink, &syn, Verdict::Published, &published(&syn, Uplink, &WEB, 80));
+        if answered {
+            answer(&mut w, SYN | ACK);
+        }
+        w.end(rule);
+        w.expect("segment", Uplink, &ack.build(), Verdict::FlowEnded);
+        w.expect("segment", Xdp, &ack.build(), Verdict::FlowEnded);
+        w.expect("answer", Leaving("web"), &answer_ack.build(), Verdict::FlowEnded);
+        // A new one, to whom the port belongs now.
+        w.publish("0.0.0.0", 8080, TCP, &DB, 90);
+        w.expect("segment", Uplink, &ack.build(), Verdict::FlowEnded);
+        w.forwards("again", Uplink, &syn, Verdict::Published, &published(&syn, Uplink, &DB, 90));
+        w.forwards("and on", Uplink, &ack, Verdict::Published, &published(&ack, Uplink, &DB, 90));
+        w.expect("old answer", Leaving("web"), &answer_ack.build(), Verdict::FlowEnded);
+        w.forget();
+    }
+}
+
+#[test]
+fn datagrams_go_to_the_new_container_at_once() {
+    let mut w = World::new();
+    let rule = w.publish("0.0.0.0", 53, UDP, &WEB, 53);
+    let query = inbound(udp(CLIENT, 4000, HOST, 53));
+    for at in [Uplink, Xdp] {
+        w.forwards("before", at, &query, Verdict::Published, &published(&query, at, &WEB, 53));
+    }
+    let reply = sent(udp(WEB.v4, 53, CLIENT, 4000), &WEB).build();
+    assert_eq!(w.run(Leaving("web"), &reply, 1).code, 7);
+    w.end(rule);
+    w.publish("0.0.0.0", 53, UDP, &DB, 54);
+    for at in [Uplink, Xdp] {
+        w.forwards("after", at, &query, Verdict::Published, &published(&query, at, &DB, 54));
+    }
+    let reply = sent(udp(DB.v4, 54, CLIENT, 4000), &DB);
+    let out = reply.clone().between(HOST, CLIENT).ports(53, 4000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+    w.forwards("answer", Leaving("db"), &reply, Verdict::PublishedReply, &out);
+}
+
+#[test]
+fn a_link_that_is_taken_away_ends_its_flows() {
+    let mut w = World::new();
+    let rule = w.link(&WEB, &DB, 5432, TCP);
+    let syn = tcp(WEB.v4, 1, DB.v4, 5432, SYN).macs(WEB.mac, DB.mac);
+    let ack = tcp(WEB.v4, 1, DB.v4, 5432, ACK).macs(WEB.mac, DB.mac);
+    let back = tcp(DB.v4, 5432, WEB.v4, 1, ACK).macs(DB.mac, WEB.mac);
+    w.forwards("open", Leaving("web"), &syn, Verdict::Linked, &syn);
+    w.forwards("answer", Leaving("db"), &back, Verdict::LinkedReply, &back);
+    w.end(rule);
+    w.expect("segment", Leaving("web"), &ack.build(), Verdict::FlowEnded);
+    w.expect("answer", Leaving("db"), &back.build(), Verdict::FlowEnded);
+}
+
+#[test]
+fn where_the_table_is_full_what_stands_goes_on() {
+    let mut w = World::with_flows(2);
+    w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    converse(&mut w, SYN, SYN | ACK);
+    assert_eq!(w.flows("FLOWS").len(), 2);
+    let request = inbound(tcp(CLIENT, 50000, HOST, 8080, SYN));
+    let reply = sent(tcp(WEB.v4, 80, CLIENT, 50000, SYN | ACK), &WEB);
+    let out = reply.clone().between(HOST, CLIENT).ports(8080, 50000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+    for _ in 0..2 {
+        w.forwards("request", Uplink, &request, Verdict::Published, &published(&request, Uplink, &WEB, 80));
+        w.forwards("answer", Leaving("web"), &reply, Verdict::PublishedReply, &out);
+        assert_eq!((w.flows("FLOWS").len(), w.flows("PENDING").len()), (2, 2));
+    }
+    converse(&mut w, ACK, ACK);
+}

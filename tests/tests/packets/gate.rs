@@ -1,0 +1,71 @@
+//! What comes to a container another way than by redirect.
+
+use runtime_common::Verdict;
+
+use super::world::*;
+use crate::forge::*;
+
+#[test]
+fn the_gate_lets_the_host_and_answers_in() {
+    let mut w = World::new();
+    let from_outside = Entering("web", "up0");
+    for (web, client) in [(WEB.v4, CLIENT), (WEB.v6, CLIENT6)] {
+        let query = sent(udp(web, 3000, client, 53), &WEB);
+        let syn = sent(tcp(web, 3000, client, 80, SYN), &WEB);
+        let ping = sent(echo(web, client, true, 9), &WEB);
+        let answers = [
+            (udp(client, 53, web, 3000), Verdict::NotPublished),
+            (tcp(client, 80, web, 3000, SYN | ACK), Verdict::NotPublished),
+            (echo(client, web, false, 9), Verdict::NotPublished),
+            (unreachable("203.0.113.1", "203.0.113.2", &udp("192.0.2.1", 1, "192.0.2.2", 2)), Verdict::IcmpError),
+        ];
+        for (answer, verdict) in &answers {
+            if answer.dst == ip(web) {
+                w.expect("an answer to nothing", from_outside, &arriving(answer.clone(), &WEB).build(), *verdict);
+            }
+        }
+        let about = arriving(unreachable(client, web, &query), &WEB);
+        w.expect("an error about nothing", from_outside, &about.build(), Verdict::IcmpError);
+        for packet in [&query, &syn, &ping] {
+            w.expect("out", Leaving("web"), &packet.build(), Verdict::Outbound);
+        }
+        w.expect("an error", from_outside, &about.build(), Verdict::OutboundReply);
+        let other = arriving(unreachable(client, web, &query.clone().ports(3001, 53)), &WEB);
+        w.expect("an error about another", from_outside, &other.build(), Verdict::IcmpError);
+        for (answer, _) in answers.iter().filter(|(a, _)| a.dst == ip(web)) {
+            let answer = arriving(answer.clone(), &WEB);
+            w.expect("an answer", from_outside, &answer.build(), Verdict::OutboundReply);
+            w.expect("an answer, at the uplink", Uplink, &inbound(answer).build(), Verdict::OutboundReply);
+        }
+        let back = arriving(tcp(client, 80, web, 3000, SYN), &WEB);
+        w.expect("opens back", from_outside, &back.build(), Verdict::NotPublished);
+        let strange = arriving(udp(client, 54, web, 3000), &WEB);
+        w.expect("another port", from_outside, &strange.build(), Verdict::NotPublished);
+    }
+}
+
+#[test]
+fn the_gate_refuses_strangers() {
+    let mut w = World::new();
+    let cases: Vec<(&str, At, Vec<u8>, Verdict)> = vec![
+        ("host", Entering("web", ""), tcp("172.17.0.1", 1, WEB.v4, 80, SYN).build(), Verdict::FromHost),
+        ("host", Entering("web", ""), raw(HOST, WEB.v4, 50).build(), Verdict::FromHost),
+        ("host, some frame", Entering("web", ""), tcp(HOST, 1, WEB.v4, 80, SYN).vlan(9).build(), Verdict::FromHost),
+        ("sibling", Entering("web", "db"), tcp(DB.v4, 1, WEB.v4, 80, SYN).build(), Verdict::NotLinked),
+        ("sibling", Entering("web", "db"), udp(DB.v6, 1, WEB.v6, 80).build(), Verdict::NotLinked),
+        ("sibling's multicast", Entering("web", "db"), udp(DB.v4, 1, "224.0.0.251", 1).build(), Verdict::NotLinked),
+        ("another network", Entering("web", "one"), tcp(ONE.v4, 1, WEB.v4, 80, SYN).build(), Verdict::OtherNetwork),
+        ("another network", Entering("one", "web"), tcp(WEB.v4, 1, ONE.v4, 80, SYN).build(), Verdict::OtherNetwork),
+        ("outside", Entering("web", "up0"), tcp(CLIENT, 1, WEB.v4, 80, SYN).build(), Verdict::NotPublished),
+        ("outside", Entering("one", "up0"), udp(CLIENT, 1, ONE.v4, 80).build(), Verdict::NotPublished),
+        ("ARP", Entering("web", "db"), arp(DB.mac, DB.mac, DB.v4, WEB.v4, false), Verdict::Neighbour),
+        ("fragment", Entering("web", "up0"), udp(CLIENT, 1, WEB.v4, 1).fragment(8, 7).build(), Verdict::Fragment),
+        ("tagged", Entering("web", "db"), tcp(DB.v4, 1, WEB.v4, 80, SYN).vlan(9).build(), Verdict::EtherType),
+        ("tagged", Entering("two", "one"), tcp(ONE.v4, 1, TWO.v4, 80, SYN).vlan(9).build(), Verdict::Network),
+        ("unknown endpoint", Entering(UNKNOWN, "db"), tcp(DB.v4, 1, WEB.v4, 80, SYN).build(), Verdict::EndpointClosed),
+        ("unknown endpoint", Entering(UNKNOWN, ""), tcp(HOST, 1, WEB.v4, 80, SYN).build(), Verdict::EndpointClosed),
+    ];
+    for (what, at, packet, verdict) in cases {
+        w.expect(what, at, &packet, verdict);
+    }
+}

@@ -1,0 +1,352 @@
+//! Published ports, from outside and from containers, and the answers.
+
+use runtime_common::Verdict;
+use runtime_common::maps::{FLOW_REPLY, FlowAction};
+use runtime_common::packet::{SCTP, TCP, UDP};
+
+use super::world::*;
+use crate::forge::*;
+
+const UPLINK_HOOKS: [At; 2] = [Uplink, Xdp];
+
+#[test]
+fn published_ports_lead_to_their_container() {
+    let mut w = World::new();
+    for (protocol, port) in [(TCP, 8080), (UDP, 5353), (SCTP, 80)] {
+        w.publish("0.0.0.0", port, protocol, &WEB, 80);
+        w.publish("::", port, protocol, &WEB, 80);
+    }
+    let cases: &[(&str, Forge)] = &[
+        ("TCP SYN", tcp(CLIENT, 40000, HOST, 8080, SYN).payload(b"")),
+        ("TCP SYN with data of odd length", tcp(CLIENT, 40001, HOST, 8080, SYN)),
+        ("TCP SYN over IPv6", tcp(CLIENT6, 40000, HOST6, 8080, SYN)),
+        ("UDP", udp(CLIENT, 40000, HOST, 5353)),
+        ("UDP without data", udp(CLIENT, 40000, HOST, 5353).payload(b"")),
+        ("UDP without a checksum", udp_without_checksum(CLIENT, 40001, HOST, 5353)),
+        ("UDP over IPv6", udp(CLIENT6, 40000, HOST6, 5353)),
+        ("SCTP", sctp(CLIENT, 40000, HOST, 80)),
+        ("SCTP over IPv6", sctp(CLIENT6, 40000, HOST6, 80)),
+        ("TCP with IP options", tcp(CLIENT, 40002, HOST, 8080, SYN).options(&[7, 7, 4, 0, 0, 0, 0, 0])),
+        ("TCP with as many IP options as fit", tcp(CLIENT, 40003, HOST, 8080, SYN).options(&[1; 40])),
+        ("the last hop that is allowed", tcp(CLIENT, 40004, HOST, 8080, SYN).ttl(2)),
+        ("a large packet", tcp(CLIENT, 40005, HOST, 8080, SYN).payload(&[0xa5; 1400])),
+    ];
+    for (what, packet) in cases {
+        for at in UPLINK_HOOKS {
+            w.forget();
+            let packet = inbound(packet.clone());
+            w.forwards(what, at, &packet, Verdict::Published, &published(&packet, at, &WEB, 80));
+            // The second packet finds the flow.
+            w.forwards(what, at, &packet, Verdict::Published, &published(&packet, at, &WEB, 80));
+        }
+    }
+}
+
+#[test]
+fn a_udp_checksum_that_comes_out_as_zero_is_written_as_all_ones() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 53, UDP, &WEB, 53);
+    // Two bytes of data that bring the sum to zero after translation.
+    let translated = |data: &[u8]| inbound(udp(CLIENT, 4000, WEB.v4, 53)).ttl(63).payload(data);
+    let sum = |p: &Forge| u16::from_be_bytes(p.build()[40..42].try_into().unwrap());
+    let data = sum(&translated(&[0, 0])).to_be_bytes();
+    assert_eq!(sum(&translated(&data)), 0xffff);
+    let packet = inbound(udp(CLIENT, 4000, HOST, 53)).payload(&data);
+    for at in UPLINK_HOOKS {
+        w.forgets_and_forwards(at, &packet, &published(&packet, at, &WEB, 53));
+    }
+}
+
+#[test]
+fn an_exact_address_goes_before_the_wildcard() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 80, TCP, &WEB, 8000);
+    w.publish(HOST, 80, TCP, &DB, 9000);
+    w.publish("::", 80, TCP, &WEB, 8000);
+    for at in UPLINK_HOOKS {
+        w.forget();
+        let exact = inbound(tcp(CLIENT, 1000, HOST, 80, SYN));
+        w.forwards("exact", at, &exact, Verdict::Published, &published(&exact, at, &DB, 9000));
+        let other = inbound(tcp(CLIENT, 1000, "172.17.0.1", 80, SYN));
+        w.forwards("wildcard", at, &other, Verdict::Published, &published(&other, at, &WEB, 8000));
+        let v6 = inbound(tcp(CLIENT6, 1000, HOST6, 80, SYN));
+        w.forwards("wildcard", at, &v6, Verdict::Published, &published(&v6, at, &WEB, 8000));
+    }
+}
+
+#[test]
+fn what_is_not_published_is_left_to_the_host() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 80, TCP, &WEB, 80);
+    w.publish("0.0.0.0", 81, TCP, &WEB, 80);
+    w.close("0.0.0.0", 81, TCP);
+    let cases: &[(&str, Forge, Verdict)] = &[
+        ("another port", tcp(CLIENT, 1, HOST, 82, SYN), Verdict::Host),
+        ("another protocol", udp(CLIENT, 1, HOST, 80), Verdict::Host),
+        ("the other family", tcp(CLIENT6, 1, HOST6, 80, SYN), Verdict::Host),
+        ("another address", tcp(CLIENT, 1, "203.0.113.5", 80, SYN), Verdict::Host),
+        ("echo request", echo(CLIENT, HOST, true, 7), Verdict::Host),
+        ("some protocol", raw(CLIENT, HOST, 50), Verdict::Host),
+        ("a segment of an unknown conversation", tcp(CLIENT, 1, HOST, 80, ACK), Verdict::Carried),
+        ("SYN and ACK", tcp(CLIENT, 1, HOST, 80, SYN | ACK), Verdict::Carried),
+        ("RST", tcp(CLIENT, 1, HOST, 80, RST), Verdict::Carried),
+        ("closed, SYN", tcp(CLIENT, 1, HOST, 81, SYN), Verdict::Unpublished),
+        ("closed, ACK", tcp(CLIENT, 1, HOST, 81, ACK), Verdict::Unpublished),
+        ("no hop left", tcp(CLIENT, 1, HOST, 80, SYN).ttl(1), Verdict::TtlExceeded),
+        ("less than no hop left", tcp(CLIENT, 1, HOST, 80, SYN).ttl(0), Verdict::TtlExceeded),
+        ("straight to a container", tcp(CLIENT, 1, WEB.v4, 80, SYN), Verdict::NotPublished),
+        ("straight to a container", udp(CLIENT6, 1, WEB.v6, 80), Verdict::NotPublished),
+        ("straight to a container", echo(CLIENT, ONE.v4, true, 7), Verdict::NotPublished),
+        ("from a loopback address", tcp("127.0.0.1", 1, HOST, 80, SYN), Verdict::Loopback),
+        ("to a loopback address", tcp(CLIENT, 1, "127.8.8.8", 80, SYN), Verdict::Loopback),
+        ("to a loopback address", tcp(CLIENT6, 1, "::1", 80, SYN), Verdict::Loopback),
+        ("with a container's source", tcp(WEB.v4, 1, HOST, 80, SYN), Verdict::SpoofedLocal),
+        ("with a container's source", udp(WEB.v6, 1, DB.v6, 80), Verdict::SpoofedLocal),
+        ("with the host's source", tcp(HOST, 1, HOST, 80, SYN), Verdict::SpoofedLocal),
+    ];
+    for (what, packet, verdict) in cases {
+        for at in UPLINK_HOOKS {
+            w.expect(what, at, &inbound(packet.clone()).build(), *verdict);
+        }
+    }
+    assert_eq!(w.flows("PENDING"), []);
+}
+
+#[test]
+fn what_is_for_other_machines_or_protocols_is_not_looked_at() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 80, TCP, &WEB, 80);
+    let syn = tcp(CLIENT, 1, HOST, 80, SYN);
+    let frames = [
+        ("another machine's", Uplink, syn.clone().macs(MAC_CLIENT, [2, 9, 9, 9, 9, 9]).build()),
+        ("broadcast", Uplink, syn.clone().macs(MAC_CLIENT, [0xff; 6]).build()),
+        ("broadcast", Xdp, syn.clone().macs(MAC_CLIENT, [0xff; 6]).build()),
+        ("tagged", Uplink, inbound(syn.clone()).vlan(5).build()),
+        ("tagged", Xdp, inbound(syn).vlan(5).build()),
+        ("ARP", Uplink, arp(MAC_CLIENT, MAC_CLIENT, CLIENT, HOST, false)),
+        ("ARP", Xdp, arp(MAC_CLIENT, MAC_CLIENT, CLIENT, HOST, false)),
+    ];
+    for (what, at, frame) in frames {
+        let outcome = w.run(at, &frame, 1);
+        let pass = if matches!(at, Xdp) { 2 } else { -1 };
+        assert_eq!((outcome.code, outcome.counted), (pass, vec![]), "{what} at {at:?}");
+        assert_eq!(outcome.packet, frame, "{what} at {at:?}");
+    }
+}
+
+#[test]
+fn answers_go_out_as_the_hosts_own() {
+    let mut w = World::new();
+    for (protocol, port) in [(TCP, 8080), (UDP, 5353), (SCTP, 80)] {
+        w.publish("0.0.0.0", port, protocol, &WEB, 80);
+        w.publish("::", port, protocol, &WEB, 80);
+    }
+    // The request, and the answer at the container.
+    let cases: &[(Forge, Forge)] = &[
+        (tcp(CLIENT, 40000, HOST, 8080, SYN), tcp(WEB.v4, 80, CLIENT, 40000, SYN | ACK)),
+        (tcp(CLIENT6, 40000, HOST6, 8080, SYN), tcp(WEB.v6, 80, CLIENT6, 40000, SYN | ACK)),
+        (udp(CLIENT, 40000, HOST, 5353), udp(WEB.v4, 80, CLIENT, 40000)),
+        (udp(CLIENT, 40001, HOST, 5353), udp_without_checksum(WEB.v4, 80, CLIENT, 40001)),
+        (udp(CLIENT6, 40000, HOST6, 5353), udp(WEB.v6, 80, CLIENT6, 40000)),
+        (sctp(CLIENT, 40000, HOST, 80), sctp(WEB.v4, 80, CLIENT, 40000)),
+        // Whose next hop must be asked for: the MAC addresses come later.
+        (tcp(FAR, 40000, HOST, 8080, SYN), tcp(WEB.v4, 80, FAR, 40000, SYN | ACK)),
+    ];
+    for (request, answer) in cases {
+        let (host, client) = (request.dst.to_string(), request.src.to_string());
+        let port = match request.l4 {
+            L4::Tcp { dport, .. } | L4::Udp { dport, .. } | L4::Sctp { dport, .. } => dport,
+            _ => unreachable!(),
+        };
+        let what = format!("{answer:?}");
+        let request = inbound(request.clone());
+        w.forwards(&what, Uplink, &request, Verdict::Published, &published(&request, Uplink, &WEB, 80));
+        let answer = sent(answer.clone(), &WEB);
+        let sport = if let L4::Tcp { dport, .. } | L4::Udp { dport, .. } | L4::Sctp { dport, .. } = answer.l4 {
+            dport
+        } else {
+            0
+        };
+        let mut out = answer.clone().between(&host, &client).ports(port, sport).ttl(63);
+        if client != FAR {
+            out = out.macs(MAC_UPLINK, MAC_CLIENT);
+        }
+        w.forwards(&what, Leaving("web"), &answer, Verdict::PublishedReply, &out);
+        w.expect("no hop left", Leaving("web"), &answer.clone().ttl(1).build(), Verdict::TtlExceeded);
+    }
+}
+
+#[test]
+fn an_answer_without_a_way_out_is_dropped() {
+    let mut w = World::new();
+    w.publish("::", 80, TCP, &WEB, 80);
+    // IPv6 has no default route here.
+    let request = inbound(tcp("2001:db8:1::1", 1, HOST6, 80, SYN));
+    w.forwards("request", Uplink, &request, Verdict::Published, &published(&request, Uplink, &WEB, 80));
+    let answer = sent(tcp(WEB.v6, 80, "2001:db8:1::1", 1, SYN | ACK), &WEB);
+    w.expect("answer", Leaving("web"), &answer.build(), Verdict::NoRoute);
+    let request = inbound(tcp(CLIENT6, 1, HOST6, 80, SYN));
+    w.forwards("request", Uplink, &request, Verdict::Published, &published(&request, Uplink, &WEB, 80));
+    let answer = sent(tcp(WEB.v6, 80, CLIENT6, 1, ACK), &WEB).payload(&[0; 1600]);
+    w.expect("too long an answer", Leaving("web"), &answer.build(), Verdict::TooBig);
+}
+
+#[test]
+fn containers_reach_published_ports_through_the_host() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    w.publish("::", 8080, TCP, &WEB, 80);
+    for (db, web, host, gateway) in [(DB.v4, WEB.v4, HOST, "172.17.0.1"), (DB.v6, WEB.v6, HOST6, "fd00:17::1")] {
+        // A sibling keeps its address.
+        let request = sent(tcp(db, 5000, host, 8080, SYN), &DB);
+        let out = request.clone().between(db, web).ports(5000, 80).ttl(63);
+        w.forwards("sibling", Leaving("db"), &request, Verdict::Published, &out);
+        let answer = sent(tcp(web, 80, db, 5000, SYN | ACK), &WEB);
+        let out = answer.clone().between(host, db).ports(8080, 5000).ttl(63);
+        w.forwards("answer to a sibling", Leaving("web"), &answer, Verdict::PublishedReply, &out);
+        // The other one gets the host's: its own stack would refuse its own address.
+        let request = sent(tcp(web, 6000, host, 8080, SYN), &WEB);
+        let out = request.clone().between(gateway, web).ports(6000, 80).ttl(63);
+        w.forwards("itself", Leaving("web"), &request, Verdict::Published, &out);
+        let answer = sent(tcp(web, 80, gateway, 6000, SYN | ACK), &WEB);
+        let out = answer.clone().between(host, web).ports(8080, 6000).ttl(63);
+        w.forwards("answer to itself", Leaving("web"), &answer, Verdict::PublishedReply, &out);
+    }
+    // From another network as well.
+    let request = sent(tcp(ONE.v4, 5000, "172.18.0.1", 8080, SYN), &ONE);
+    let out = request.clone().between(ONE.v4, WEB.v4).ports(5000, 80).ttl(63);
+    w.forwards("another network", Leaving("one"), &request, Verdict::Published, &out);
+    let cases = [
+        ("another port of the host", sent(tcp(DB.v4, 1, HOST, 22, SYN), &DB), Verdict::Host),
+        ("the host itself", sent(echo(DB.v4, "172.17.0.1", true, 1), &DB), Verdict::Host),
+        ("unknown conversation", sent(tcp(DB.v4, 1, HOST, 8080, ACK), &DB), Verdict::Carried),
+        ("no hop left", sent(tcp(DB.v4, 1, HOST, 8080, SYN), &DB).ttl(1), Verdict::TtlExceeded),
+        ("loopback", sent(tcp(DB.v4, 1, "127.0.0.1", 8080, SYN), &DB), Verdict::Loopback),
+        ("loopback", sent(tcp(DB.v6, 1, "::1", 8080, SYN), &DB), Verdict::Loopback),
+    ];
+    for (what, packet, verdict) in cases {
+        w.expect(what, Leaving("db"), &packet.build(), verdict);
+    }
+}
+
+#[test]
+fn fragments_follow_their_first_one() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 53, UDP, &WEB, 53);
+    w.publish("::", 53, UDP, &WEB, 53);
+    for at in UPLINK_HOOKS {
+        for (client, host) in [(CLIENT, HOST), (CLIENT6, HOST6)] {
+            w.forget();
+            let whole = inbound(udp(client, 9000, host, 53).payload(&[7; 40]));
+            let (first, last) = (whole.clone().fragment(0, 32), whole.clone().fragment(32, 16));
+            w.expect("a later one alone, to the host", at, &last.build(), Verdict::Host);
+            w.forwards("first", at, &first, Verdict::Published, &published(&first, at, &WEB, 53));
+            w.forwards("last", at, &last, Verdict::Published, &published(&last, at, &WEB, 53));
+            let other = last.clone().id(99);
+            w.expect("another datagram's", at, &other.build(), Verdict::Host);
+            let straight =
+                inbound(udp(client, 9000, if client == CLIENT { WEB.v4 } else { WEB.v6 }, 53).payload(&[7; 40]));
+            w.expect("a later one, to a container", at, &straight.fragment(32, 16).build(), Verdict::Fragment);
+        }
+    }
+    w.forget();
+    let request = inbound(udp(CLIENT, 9000, HOST, 53));
+    w.forwards("request", Uplink, &request, Verdict::Published, &published(&request, Uplink, &WEB, 53));
+    // Of a container: the answer in two parts, and one that nobody knows.
+    let answer = sent(udp(WEB.v4, 53, CLIENT, 9000).payload(&[7; 40]), &WEB);
+    for (part, what) in [(answer.clone().fragment(0, 24), "first"), (answer.clone().fragment(24, 24), "last")] {
+        let out = part.clone().between(HOST, CLIENT).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+        w.forwards(what, Leaving("web"), &part, Verdict::PublishedReply, &out);
+    }
+    w.expect("unknown", Leaving("web"), &answer.id(5).fragment(24, 24).build(), Verdict::Fragment);
+}
+
+/// An error from `src` to `dst` about `about`, of which nothing but addresses and ports may have been rewritten: the
+/// checksum behind the quoted IP header is still the one of `sums`.
+fn error(src: &str, dst: &str, about: &Forge, sums: &Forge) -> Forge {
+    let mut error = unreachable(src, dst, about);
+    let at = if about.src.is_ipv4() { 20 } else { 40 } + if matches!(about.l4, L4::Tcp { .. }) { 16 } else { 6 };
+    let other = unreachable(src, dst, sums);
+    if let Some(sum) = other.payload.get(at..at + 2) {
+        error.payload[at..at + 2].copy_from_slice(sum);
+    }
+    error
+}
+
+#[test]
+fn errors_about_published_conversations_are_translated_both_ways() {
+    let mut w = World::new();
+    for (protocol, port) in [(TCP, 8080), (UDP, 5353)] {
+        w.publish("0.0.0.0", port, protocol, &WEB, 80);
+        w.publish("::", port, protocol, &WEB, 80);
+    }
+    let cases = [
+        (CLIENT, HOST, WEB.v4, "203.0.113.9", tcp(CLIENT, 4000, HOST, 8080, SYN)),
+        (CLIENT, HOST, WEB.v4, "203.0.113.9", udp(CLIENT, 4000, HOST, 5353)),
+        (CLIENT6, HOST6, WEB.v6, "2001:db8:5::9", tcp(CLIENT6, 4000, HOST6, 8080, SYN)),
+        (CLIENT6, HOST6, WEB.v6, "2001:db8:5::9", udp(CLIENT6, 4000, HOST6, 5353)),
+    ];
+    for (client, host, web, router, request) in cases {
+        let port = if matches!(request.l4, L4::Tcp { .. }) { 8080 } else { 5353 };
+        // The answer as the outside sees it, and as the container has sent it.
+        let outside = request.clone().between(host, client).ports(port, 4000);
+        let inside = request.clone().between(web, client).ports(80, 4000);
+        for at in UPLINK_HOOKS {
+            w.forget();
+            let about = inbound(error(router, host, &outside, &outside));
+            w.expect("about nothing", at, &about.build(), Verdict::Host);
+            w.run(Uplink, &inbound(request.clone()).build(), 1);
+            for src in [router, client] {
+                let packet = inbound(error(src, host, &outside, &outside));
+                let mut out = error(src, web, &inside, &outside).ttl(63).macs(MAC_CLIENT, MAC_UPLINK);
+                if matches!(at, Xdp) {
+                    out = out.macs(MAC_UPLINK, WEB.mac);
+                }
+                w.forwards("from outside", at, &packet, Verdict::Published, &out);
+                w.expect("no hop left", at, &packet.ttl(1).build(), Verdict::TtlExceeded);
+            }
+            let spoofed = inbound(error(if client == CLIENT { DB.v4 } else { DB.v6 }, host, &outside, &outside));
+            w.expect("a container's source", at, &spoofed.build(), Verdict::SpoofedLocal);
+            let other = outside.clone().ports(port, 4001);
+            w.expect("about another", at, &inbound(error(router, host, &other, &other)).build(), Verdict::Host);
+            let container = inbound(error(router, web, &inside, &inside)).build();
+            // The container's own answer, unseen yet as such: its direction is in the table.
+            w.expect("straight to the container", at, &container, Verdict::OutboundReply);
+            let other = inside.clone().ports(80, 4001);
+            w.expect("straight", at, &inbound(error(router, web, &other, &other)).build(), Verdict::IcmpError);
+        }
+        let received = request.clone().between(client, web).ports(4000, 80);
+        let packet = sent(error(web, client, &received, &received), &WEB);
+        let out = error(host, client, &request, &received).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+        w.forwards("from the container", Leaving("web"), &packet, Verdict::PublishedReply, &out);
+        let other = received.ports(4001, 80);
+        let packet = sent(error(web, client, &other, &other), &WEB);
+        w.expect("about another", Leaving("web"), &packet.build(), Verdict::IcmpError);
+        let gateway = if client == CLIENT { "172.17.0.1" } else { "fd00:17::1" };
+        w.expect(
+            "to the host",
+            Leaving("web"),
+            &sent(error(web, gateway, &other, &other), &WEB).build(),
+            Verdict::Host,
+        );
+    }
+}
+
+#[test]
+fn an_opened_flow_is_in_the_table_with_its_answer() {
+    let mut w = World::new();
+    let rule = w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    let request = inbound(tcp(CLIENT, 40000, HOST, 8080, SYN).payload(b""));
+    w.run(Uplink, &request.build(), 1);
+    let flows = w.flows("PENDING");
+    assert_eq!(flows.len(), 2);
+    let (forward, reply) = if flows[0].1.state & FLOW_REPLY == 0 { (flows[0], flows[1]) } else { (flows[1], flows[0]) };
+    assert_eq!((forward.0.tuple.src, forward.0.tuple.dst), (addr(CLIENT), addr(HOST)));
+    assert_eq!((forward.1.to.src, forward.1.to.dst), (addr(CLIENT), addr(WEB.v4)));
+    assert_eq!((forward.1.to.sport, forward.1.to.dport), (40000u16.to_be(), 80u16.to_be()));
+    assert_eq!((forward.1.action, reply.1.action), (FlowAction::Publish as u8, FlowAction::ReplyOut as u8));
+    assert_eq!((forward.1.ifindex, forward.1.mac, reply.1.ifindex), (ifindex("web"), WEB.mac, 0));
+    assert_eq!((forward.1.packets, forward.1.bytes, reply.1.packets, reply.1.bytes), (1, 40, 0, 0));
+    assert_eq!((forward.1.rule, reply.1.rule), (rule, rule));
+    assert_eq!((forward.1.pair(TCP), reply.1.pair(TCP)), (reply.0, forward.0));
+}

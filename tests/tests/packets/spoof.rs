@@ -1,0 +1,101 @@
+//! What a container may say of itself.
+
+use runtime_common::Verdict;
+
+use super::world::*;
+use crate::forge::*;
+
+const STRANGER: [u8; 6] = [2, 6, 6, 6, 6, 6];
+
+/// An Ethernet frame of some other protocol.
+fn other(ethertype: u16, by: &Container) -> Vec<u8> {
+    let mut b = vec![0xff; 6];
+    b.extend(by.mac);
+    b.extend(ethertype.to_be_bytes());
+    b.extend([0; 50]);
+    b
+}
+
+/// A neighbour solicitation (135) or advertisement (136) about `target`.
+fn neighbour(src: &str, dst: &str, kind: u8, target: &str) -> Forge {
+    let std::net::IpAddr::V6(target) = ip(target) else { panic!("neighbour discovery is for IPv6") };
+    icmp(src, dst, kind, 0, [0x60, 0, 0, 0]).payload(&target.octets()).ttl(255)
+}
+
+#[test]
+fn a_container_has_its_own_addresses_only() {
+    let mut w = World::new();
+    let cases: Vec<(&str, Vec<u8>, Verdict)> = vec![
+        ("its own", sent(udp(WEB.v4, 1, FAR, 53), &WEB).build(), Verdict::Outbound),
+        ("its own", sent(udp(WEB.v6, 1, CLIENT6, 53), &WEB).build(), Verdict::Outbound),
+        ("a MAC address", udp(WEB.v4, 1, FAR, 53).macs(STRANGER, MAC_BRIDGE).build(), Verdict::SpoofedMac),
+        ("a sibling's", udp(DB.v4, 1, FAR, 53).macs(DB.mac, MAC_BRIDGE).build(), Verdict::SpoofedMac),
+        ("a sibling's address", sent(udp(DB.v4, 1, FAR, 53), &WEB).build(), Verdict::SpoofedAddress),
+        ("a sibling's address", sent(udp(DB.v6, 1, CLIENT6, 53), &WEB).build(), Verdict::SpoofedAddress),
+        ("the host's address", sent(udp("172.17.0.1", 1, FAR, 53), &WEB).build(), Verdict::SpoofedAddress),
+        ("a loopback address", sent(udp("127.0.0.1", 1, FAR, 53), &WEB).build(), Verdict::SpoofedAddress),
+        ("no address", sent(udp("0.0.0.0", 68, "255.255.255.255", 67), &WEB).build(), Verdict::SpoofedAddress),
+        ("no address", sent(udp("::", 1, CLIENT6, 53), &WEB).build(), Verdict::SpoofedAddress),
+        ("link-local to beyond", sent(udp("fe80::1", 1, CLIENT6, 53), &WEB).build(), Verdict::SpoofedAddress),
+        ("link-local multicast", sent(udp("fe80::1", 1, "ff02::fb", 5353), &WEB).build(), Verdict::Multicast),
+        ("multicast", sent(udp(WEB.v4, 1, "224.0.0.251", 5353), &WEB).build(), Verdict::Multicast),
+        ("broadcast", sent(udp(WEB.v4, 1, "255.255.255.255", 67), &WEB).build(), Verdict::Multicast),
+        ("spoofed multicast", sent(udp(DB.v4, 1, "224.0.0.251", 5353), &WEB).build(), Verdict::SpoofedAddress),
+        ("ARP", arp(WEB.mac, WEB.mac, WEB.v4, DB.v4, false), Verdict::Neighbour),
+        ("ARP answer", arp(WEB.mac, WEB.mac, WEB.v4, "172.17.0.1", true), Verdict::Neighbour),
+        ("ARP probe", arp(WEB.mac, WEB.mac, "0.0.0.0", WEB.v4, false), Verdict::Neighbour),
+        ("ARP for a sibling", arp(WEB.mac, WEB.mac, DB.v4, "172.17.0.1", true), Verdict::SpoofedAddress),
+        ("ARP for the host", arp(WEB.mac, WEB.mac, "172.17.0.1", DB.v4, true), Verdict::SpoofedAddress),
+        ("ARP of a sibling", arp(WEB.mac, DB.mac, WEB.v4, DB.v4, false), Verdict::SpoofedMac),
+        ("ARP of a stranger", arp(STRANGER, WEB.mac, WEB.v4, DB.v4, false), Verdict::SpoofedMac),
+        ("solicitation", sent(neighbour(WEB.v6, "fd00:17::1", 135, "fd00:17::1"), &WEB).build(), Verdict::Host),
+        ("solicitation", sent(neighbour("fe80::2", DB.v6, 135, DB.v6), &WEB).build(), Verdict::Neighbour),
+        ("solicitation", sent(neighbour(WEB.v6, DB.v6, 135, DB.v6), &WEB).build(), Verdict::Neighbour),
+        ("duplicate detection", sent(neighbour("::", "ff02::1:ff00:2", 135, WEB.v6), &WEB).build(), Verdict::Neighbour),
+        ("advertisement", sent(neighbour(WEB.v6, DB.v6, 136, WEB.v6), &WEB).build(), Verdict::Neighbour),
+        ("advertisement", sent(neighbour("fe80::2", "ff02::1", 136, "fe80::2"), &WEB).build(), Verdict::Neighbour),
+        (
+            "advertisement of a sibling",
+            sent(neighbour("fe80::2", "ff02::1", 136, DB.v6), &WEB).build(),
+            Verdict::SpoofedAddress,
+        ),
+        (
+            "advertisement of a sibling",
+            sent(neighbour(WEB.v6, "fd00:17::1", 136, DB.v6), &WEB).build(),
+            Verdict::SpoofedAddress,
+        ),
+        ("VLAN", sent(udp(WEB.v4, 1, FAR, 53), &WEB).vlan(7).build(), Verdict::EtherType),
+        ("LLDP", other(0x88cc, &WEB), Verdict::EtherType),
+        ("802.3", other(38, &WEB), Verdict::EtherType),
+        ("MPLS", other(0x8847, &WEB), Verdict::EtherType),
+    ];
+    for (what, packet, verdict) in cases {
+        w.expect(what, Leaving("web"), &packet, verdict);
+    }
+    w.expect("LLDP of an open network", Leaving("one"), &other(0x88cc, &ONE), Verdict::Network);
+    w.expect("unknown", Leaving(UNKNOWN), &sent(udp(WEB.v4, 1, FAR, 53), &WEB).build(), Verdict::EndpointClosed);
+    let frame = arp(WEB.mac, WEB.mac, WEB.v4, DB.v4, false);
+    w.expect("unknown", Leaving(UNKNOWN), &frame, Verdict::EndpointClosed);
+}
+
+#[test]
+fn while_learning_nothing_is_dropped() {
+    let mut w = World::new();
+    w.enforce(false);
+    let cases = [
+        (Leaving("web"), tcp(WEB.v4, 1, DB.v4, 80, SYN).macs(WEB.mac, DB.mac), Verdict::NotLinked),
+        (Leaving("web"), udp(DB.v4, 1, FAR, 53).macs(WEB.mac, DB.mac), Verdict::SpoofedAddress),
+        (Leaving(UNKNOWN), udp(DB.v4, 1, FAR, 53).macs(WEB.mac, DB.mac), Verdict::EndpointClosed),
+        (Entering("web", "db"), tcp(DB.v4, 1, WEB.v4, 80, SYN).macs(DB.mac, WEB.mac), Verdict::NotLinked),
+        (Uplink, inbound(tcp(CLIENT, 1, WEB.v4, 80, SYN)), Verdict::NotPublished),
+        (Xdp, inbound(tcp(CLIENT, 1, WEB.v4, 80, SYN)), Verdict::NotPublished),
+        (Uplink, inbound(tcp(CLIENT, 1, HOST, 80, SYN | FIN)), Verdict::Malformed),
+    ];
+    for (at, packet, verdict) in cases {
+        let packet = packet.build();
+        let outcome = w.run(at, &packet, 1);
+        let pass = if matches!(at, Xdp) { 2 } else { -1 };
+        assert_eq!((outcome.code, outcome.counted), (pass, vec![(verdict, 1)]), "{verdict} at {at:?}");
+        assert_eq!(outcome.packet, packet, "{verdict} at {at:?}");
+    }
+}
