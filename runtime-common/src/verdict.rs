@@ -163,6 +163,15 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../README.md");
+        for v in Verdict::ALL {
+            let row = format!("| {} | `{}` | {} | {} |", *v as u32, v.name(), v.kind().name(), v.text());
+            assert!(readme.contains(&row), "README.md lacks: {row}");
+        }
+    }
+
+    #[test]
     fn drops_are_numbered_from_32() {
         for v in Verdict::ALL {
             assert_eq!(v.kind() == Kind::Drop, *v as u32 >= 32, "{v}");

@@ -20,8 +20,32 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 
 #[test]
 fn a_transfer_survives_the_daemon_being_killed_and_the_next_adopts_it() {
+    survive_a_kill(&[]);
+}
+
+#[test]
+fn clsact_filters_survive_a_kill_and_are_replaced_not_doubled() {
+    let lab = survive_a_kill(&["--clsact"]);
+    for (hook, program) in [("ingress", "uplink_ingress"), ("egress", "to_endpoint")] {
+        for interface in lab.host().run(["ls", "/sys/class/net"]).ok().split_whitespace() {
+            let listed = lab.host().run(["tc", "filter", "show", "dev", interface, hook]).stdout;
+            assert!(listed.matches(" handle ").count() <= 1, "{program} on {interface}: {listed}");
+        }
+    }
+    lab.down();
+    for interface in lab.host().run(["ls", "/sys/class/net"]).ok().split_whitespace() {
+        for hook in ["ingress", "egress"] {
+            let listed = lab.host().run(["tc", "filter", "show", "dev", interface, hook]).stdout;
+            assert!(listed.trim().is_empty(), "{interface} {hook}: {listed}");
+        }
+        let qdiscs = lab.host().run(["tc", "qdisc", "show", "dev", interface]).stdout;
+        assert!(!qdiscs.contains("clsact"), "{interface}: {qdiscs}");
+    }
+}
+
+fn survive_a_kill(arguments: &[&str]) -> Lab {
     let lab = Lab::builder("kill -9").images(&[Image::Echo]).build();
-    let up = lab.up(&[]);
+    let up = lab.up(arguments);
     let server = lab.run("server", &["-p", "8000:7", "-p", "8000:7/udp", "echo"]);
     let third = lab.run("third", &["echo"]);
     let mut transfer = Talk::when_up(lab.client(), (HOST, 8000));
@@ -53,7 +77,7 @@ fn a_transfer_survives_the_daemon_being_killed_and_the_next_adopts_it() {
         Talk::open(lab.client(), (HOST, 8000)).expect("new connections are served without a daemon");
         let error = third.ns().tcp(server.at(7)).expect_err("the gate holds without a daemon");
         assert!(is_silence(&error), "{error}");
-        let next = lab.up(&[]);
+        let next = lab.up(arguments);
         more("the transfer goes on under the next daemon");
         enough.store(true, Ordering::Relaxed);
         running.join().expect("the transfer's thread").expect("the transfer");
@@ -65,6 +89,7 @@ fn a_transfer_survives_the_daemon_being_killed_and_the_next_adopts_it() {
         Talk::when_up(lab.client(), (HOST, 8001));
         drop(next);
     });
+    lab
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Containers that stop, start, change their names and their networks under the daemon.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tests::frames::{Wire, holds};
 use tests::sockets::{Talk, ask_when_up, is_silence, pings};
 use tests::{HOST, Image, Lab, wait_until};
 
@@ -120,4 +122,40 @@ fn the_datapath_serves_on_while_the_engine_is_away() {
     talk.say(b"with an Engine").expect("the datapath goes on");
     lab.start("later", &["-p", "8001:7", "echo"]);
     lab.assert_carried(|| Talk::when_up(lab.client(), (HOST, 8001)).say(b"followed again").expect("an echo"));
+}
+
+/// Containers are started and restarted that do nothing but send to a sibling from their first moment on. Not one of these
+/// packets may arrive, before the daemon knows a container nor after.
+#[test]
+fn a_starting_container_reaches_no_sibling_at_any_moment() {
+    let lab = Lab::builder("start").images(&[Image::Busybox, Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let sibling = lab.start("sibling", &["echo"]);
+    let wire = Wire::open(&sibling.ns(), "eth0");
+    let over = AtomicBool::new(false);
+    let probe = "while true; do printf first-moment | timeout 1 nc -u -w 1 TARGET 7; done & ping -i 0.02 -p 77 TARGET";
+    let probe = probe.replace("TARGET", &sibling.ip().to_string());
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let is_probe = |f: &[u8]| holds(f, b"first-moment") || holds(f, &[0x77; 32]);
+            while !over.load(Ordering::Relaxed) {
+                if let Some(frame) = wire.find(Duration::from_millis(100), is_probe) {
+                    return Some(frame);
+                }
+            }
+            None
+        });
+        for n in 0..3 {
+            lab.docker(["run", "-d", "--name", &format!("prober{n}"), "busybox", "sh", "-c", &probe]).ok();
+        }
+        for n in 0..3 {
+            lab.docker(["restart", "-t", "0", &format!("prober{n}")]).ok();
+        }
+        // The last one has tried as well.
+        let before = lab.counters().packets("not_linked");
+        wait_until("the probers are refused", SOON, || lab.counters().packets("not_linked") > before + 50);
+        over.store(true, Ordering::Relaxed);
+        let passed = watch.join().expect("the watcher");
+        assert!(passed.is_none(), "a packet passed: {passed:02x?}");
+    });
 }

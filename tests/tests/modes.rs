@@ -5,8 +5,12 @@ use tests::{Builder, CLIENT, HOST, Image, Lab};
 
 /// Publication, big transfers both ways, UDP of all sizes, a link, and the gates.
 fn walk(builder: Builder, xdp: &str) {
+    walk_with(builder, &["--xdp", xdp]);
+}
+
+fn walk_with(builder: Builder, arguments: &[&str]) {
     let lab = builder.images(&[Image::Echo]).build();
-    let _up = lab.up(&["--xdp", xdp]);
+    let _up = lab.up(arguments);
     let server = lab.run("server", &["-p", "8000:7", "-p", "8000:7/udp", "echo"]);
     let recipient = lab.run("recipient", &["--link", "server", "echo"]);
     let third = lab.run("third", &["echo"]);
@@ -47,6 +51,11 @@ fn xdp_off_without_offloads() {
 #[test]
 fn xdp_auto_on_a_small_mtu() {
     walk(Lab::builder("xdp auto, MTU 1400").mtu(1400), "auto");
+}
+
+#[test]
+fn clsact_as_on_kernels_without_tcx() {
+    walk_with(Lab::builder("clsact"), &["--clsact"]);
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn a_connection_may_be_turned_round_by_another_link_alone() {
     w.tables.rules.insert(11, 600);
     let (verdict, forward) = flow(w.endpoint(1, &back));
     assert_eq!((verdict, forward.rule), (Verdict::Linked, 11));
+    assert_eq!(w.endpoint(1, &tcp(DB.0, 5432, WEB.0, 4000, ACK)).verdict(), Verdict::Linked);
     assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, SYN | ACK)).verdict(), Verdict::LinkedReply);
     assert_eq!(w.endpoint(1, &udp(DB.0, 5432, WEB.0, 4000)), Decision::Drop(Verdict::NotLinked));
 }

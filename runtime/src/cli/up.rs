@@ -32,6 +32,9 @@ pub(super) struct UpArgs {
     /// Attach tc programs as clsact filters even where the kernel has tcx
     #[arg(long)]
     clsact: bool,
+    /// Write the drops that the kernel side tells of to the log: one per reason, CPU and 10 ms at most
+    #[arg(long)]
+    datapath_log: bool,
 }
 
 /// How long a detached daemon may take until it serves.
@@ -49,6 +52,7 @@ pub(super) async fn run(args: UpArgs, globals: &Globals) -> Result<(), Failure> 
         state_dir: globals.state_dir.clone(),
         bpffs: globals.bpffs.clone(),
         hooks: HookOptions { xdp: args.xdp, force_clsact: args.clsact },
+        log_drops: args.datapath_log,
         reconcile: Options { isolate: args.isolate, uplinks: args.uplink },
     };
     let ready = || {

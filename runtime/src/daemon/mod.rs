@@ -40,6 +40,8 @@ pub struct Options {
     pub bpffs: PathBuf,
     /// How programs are attached.
     pub hooks: HookOptions,
+    /// Whether drops are written to the log.
+    pub log_drops: bool,
     /// What is isolated, and which interfaces are uplinks.
     pub reconcile: reconcile::Options,
 }
@@ -133,7 +135,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
                     break Some(answer);
                 }
             }
-            found = drops.next() => world.report_drops(found),
+            found = drops.next() => world.report_drops(found, options.log_drops),
             _ = collect.tick() => world.collect(),
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,

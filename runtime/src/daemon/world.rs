@@ -39,6 +39,8 @@ pub struct World {
     polling: BTreeSet<u32>,
     /// What the last reconciliation could not do.
     pub(super) errors: Vec<String>,
+    /// Whether anything has happened that the kernel side may have to follow.
+    dirty: bool,
     /// Why the kernel side is not as it should be; none while it is.
     refused: Option<String>,
     /// The live changes before those of this round: what to go back to where the kernel cannot take them.
@@ -82,6 +84,7 @@ impl World {
             flows: FlowCount::default(),
             polling: BTreeSet::new(),
             errors: Vec::new(),
+            dirty: true,
             refused: None,
             before: None,
             changes: Vec::new(),
@@ -114,8 +117,12 @@ impl World {
     }
 
     /// Keeps drops for people to look at.
-    pub fn report_drops(&mut self, found: Vec<DropEvent>) {
+    pub fn report_drops(&mut self, found: Vec<DropEvent>, log: bool) {
         for event in found {
+            if log {
+                let interface = self.host.interfaces.get(&event.ifindex).map_or("?", |i| i.name.as_str());
+                info!("dropped on {interface}: {event}");
+            }
             if self.drops.len() == KEPT_DROPS {
                 self.drops.pop_front();
             }
@@ -133,6 +140,8 @@ impl World {
 
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
     pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
+        // An event of the engine matters by what it has asked anew, and by what it ends.
+        self.dirty |= !matches!(input, Input::Engine(_));
         match input {
             Input::Engine(event) => self.on_event(event, refresh),
             Input::EngineGone => {
@@ -180,6 +189,7 @@ impl World {
                 "destroy" => {
                     self.snapshot.containers.remove(&id);
                     self.forget_removed();
+                    self.dirty = true;
                 }
                 // Its end must not wait for an answer of the engine.
                 "die" => {
@@ -187,6 +197,7 @@ impl World {
                         container.running = false;
                         container.publications.clear();
                     }
+                    self.dirty = true;
                     refresh.container(&id);
                 }
                 // They change nothing that matters here, and there can be many of them.
@@ -196,6 +207,7 @@ impl World {
             Event::Endpoint { network, container, connected } => {
                 if !connected && let Some(network) = self.snapshot.networks.get_mut(&network) {
                     network.endpoints.remove(&container);
+                    self.dirty = true;
                 }
                 refresh.network(&network);
                 if !self.snapshot.containers.contains_key(&container) || !connected {
@@ -282,6 +294,9 @@ impl World {
 
     /// Makes the kernel, the hosts files and the held ports agree with what is known, and answers who waits for it.
     pub async fn reconcile(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
         self.errors.clear();
         self.refused = self.make_true().await.err().map(|e| format!("{e:#}"));
         if let (Some(refused), Some(before)) = (self.refused.clone(), self.before.take()) {

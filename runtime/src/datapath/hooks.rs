@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, Link as _, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::xdp::{XdpLink, XdpMode as AyaXdpMode};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use serde::{Deserialize, Serialize};
 
-use super::{DatapathError, Pins, chain, features, sys};
+use super::{DatapathError, Pins, chain, clsact, features, sys};
 
 /// Where a program stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -181,6 +181,12 @@ impl Attached {
             return;
         };
         for entry in entries.flatten() {
+            if let Some(ifindex) = clsact::marked(&entry.path()) {
+                if !wanted.keys().any(|(i, _)| *i == ifindex) {
+                    let _ = clsact::remove(&entry.path(), ifindex);
+                }
+                continue;
+            }
             let known = entry.file_name().to_str().and_then(parse_pin).is_some_and(|key| wanted.contains_key(&key));
             if !known {
                 let _ = detach_by_pin(&entry.path());
@@ -199,6 +205,7 @@ impl Attached {
             attach_tcx(p, &path, name, hook).map_err(|e| chain(&*e))?;
             return Ok((name.to_owned(), "tcx"));
         }
+        clsact::make(pins, p, ifindex, name).map_err(|e| chain(&*e))?;
         attach_clsact(p, &path, name, hook).map_err(|e| chain(&*e))?;
         Ok((name.to_owned(), "clsact"))
     }
@@ -293,8 +300,6 @@ fn attach_clsact(
     name: &str,
     hook: Hook,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    // It may be there already: of a predecessor, or of another tool.
-    let _ = qdisc_add_clsact(name);
     let replaced = p.attach_to_link(filter(name, hook)?);
     let id = match replaced {
         Ok(id) => id,
@@ -322,6 +327,9 @@ fn filter(name: &str, hook: Hook) -> std::io::Result<SchedClassifierLink> {
 
 /// Removes an attachment by its pin: whatever kind it is, whoever made it. When it returns, the program no longer runs.
 pub(super) fn detach_by_pin(path: &Path) -> std::io::Result<()> {
+    if let Some(ifindex) = clsact::marked(path) {
+        return clsact::remove(path, ifindex);
+    }
     // Removing the last reference to a link alone would detach it some moments later.
     if !sys::detach_pinned_link(path)?
         && let Some((ifindex, hook)) = path.file_name().and_then(|f| f.to_str()).and_then(parse_pin)

@@ -3,6 +3,7 @@
 //! The pins under the bpffs are the only references: a daemon that dies leaves the programs at work, and the next one
 //! adopts what it finds and replaces programs in place.
 
+mod clsact;
 mod events;
 mod features;
 mod flows;

@@ -9,7 +9,7 @@ use aya::maps::{Array, Map, MapData};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use runtime_common::maps::Config;
 
-use super::{DatapathError, chain, hooks};
+use super::{DatapathError, chain, clsact, hooks};
 
 /// Maps that outlive the daemon. The ring buffer is among them so that old programs and new daemon share one.
 pub const MAPS: &[&str] = &[
@@ -134,7 +134,9 @@ pub fn remove_everything(pins: &Pins) -> Result<usize, DatapathError> {
     if !uplinks.is_empty() && !containers.is_empty() {
         std::thread::sleep(HANDOVER);
     }
-    for path in &containers {
+    // Qdiscs after the filters in them.
+    let (qdiscs, containers): (Vec<_>, Vec<_>) = containers.into_iter().partition(|p| clsact::marked(p).is_some());
+    for path in containers.iter().chain(&qdiscs) {
         note(path, hooks::detach_by_pin(path));
     }
     // Maps last: programs without them would be a datapath that drops everything.

@@ -127,7 +127,7 @@ impl Plan {
 /// Makes the plan.
 pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) -> Plan {
     let mut p = Plan::default();
-    for network in snapshot.networks.values().filter(|n| n.driver == "bridge") {
+    for network in snapshot.networks.values().filter(|n| is_served(n)) {
         add_network(&mut p, snapshot, host, network, options);
     }
     add_uplinks(&mut p, snapshot, host, options);
@@ -143,6 +143,14 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) ->
         add_links(&mut p, snapshot, live, container);
     }
     p
+}
+
+/// The network that Swarm gives its tasks beside their overlay networks: its endpoints belong to no container by name.
+const SWARM_GATEWAY: &str = "docker_gwbridge";
+
+/// Whether the datapath has anything to do with a network.
+fn is_served(network: &Network) -> bool {
+    network.driver == "bridge" && network.name != SWARM_GATEWAY
 }
 
 fn is_isolated(network: &Network, options: &Options) -> bool {
@@ -166,6 +174,7 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
     for port in ports.clone() {
         p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false });
     }
+    let mut strangers: BTreeMap<u32, &str> = ports.clone().map(|i| (i.index, i.name.as_str())).collect();
     for container in snapshot.containers.values() {
         // The network knows an endpoint before the engine answers questions about the container itself.
         let own = container.endpoints.iter().find(|e| e.network == network.id && container.running);
@@ -178,6 +187,7 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
             _ => false,
         });
         let Some(port) = port else { continue };
+        strangers.remove(&port.index);
         p.endpoints.push(EndpointPlan {
             container: container.id.clone(),
             network: network.id.clone(),
@@ -187,8 +197,15 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
             mac,
             ipv4: e.ipv4,
             ipv6: e.ipv6,
-            generation: generation(&["endpoint", &container.id, &network.id, &e.id]),
+            // Without the network's id: the engine makes its default bridge anew when it restarts, under running containers.
+            generation: generation(&["endpoint", &container.id, &e.id]),
         });
+    }
+    for name in strangers.values() {
+        p.problems.push(format!(
+            "interface {name} on network {} is no container's that is known: it is closed",
+            network.name
+        ));
     }
 }
 

@@ -1,1 +1,245 @@
+//! The plan, from hand-made engines and hosts.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use runtime_common::Addr;
+use runtime_common::maps::{ADDRESS_ENDPOINT, ADDRESS_HOST, ENDPOINT_ISOLATED, PUBLICATION_CLOSED};
+use runtime_common::packet::{ICMP, TCP, UDP};
+
+use super::{Isolate, Options, Plan, plan};
+use crate::host::{Host, Interface};
+use crate::model::live::{Live, LiveLink, LivePublication};
+use crate::model::{Container, Endpoint, Link, Network, Publication, Snapshot};
+
+const BRIDGE: u32 = 10;
+const UPLINK: u32 = 2;
+
+fn interface(index: u32, name: &str) -> Interface {
+    Interface {
+        index,
+        name: name.into(),
+        master: None,
+        peer: None,
+        is_veth: false,
+        is_bridge: false,
+        is_ethernet: true,
+        is_loopback: false,
+    }
+}
+
+/// `db` (index 0) and `web` (index 1), more by need: container n has 172.17.0.(n+2), MAC ..:n and interface 100+n.
+fn world(names: &[&str]) -> (Snapshot, Host) {
+    let mut snapshot = Snapshot::default();
+    let mut host = Host::default();
+    let mut network = Network {
+        id: "net".into(),
+        name: "bridge".into(),
+        driver: "bridge".into(),
+        bridge: Some("docker0".into()),
+        is_default_bridge: true,
+        labels: BTreeMap::new(),
+        subnets: vec!["172.17.0.0/16".into()],
+        gateways: vec![],
+        endpoints: BTreeMap::new(),
+    };
+    let loopback = Interface { is_loopback: true, is_ethernet: false, ..interface(1, "lo") };
+    for i in [loopback, interface(UPLINK, "eth0"), Interface { is_bridge: true, ..interface(BRIDGE, "docker0") }] {
+        host.interfaces.insert(i.index, i);
+    }
+    for (address, index) in [("127.0.0.1", 1), ("192.0.2.1", UPLINK), ("172.17.0.1", BRIDGE)] {
+        host.addresses.push((address.parse().unwrap(), index));
+    }
+    for (n, name) in names.iter().enumerate() {
+        let (n8, n32) = (n as u8, n as u32);
+        let endpoint = Endpoint {
+            network: "net".into(),
+            id: format!("endpoint of {name}"),
+            mac: Some([2, 0, 0, 0, 0, n8]),
+            ipv4: Some([172, 17, 0, n8 + 2].into()),
+            ipv6: None,
+        };
+        network.endpoints.insert((*name).into(), endpoint.clone());
+        let container = Container {
+            id: (*name).into(),
+            name: (*name).into(),
+            hostname: format!("host-{name}"),
+            running: true,
+            started_at: "now".into(),
+            pid: 1000 + n32,
+            labels: BTreeMap::new(),
+            env: vec![],
+            exposed: vec![],
+            publications: vec![],
+            links: vec![],
+            endpoints: vec![endpoint],
+            sandbox: None,
+            hosts_path: Some(format!("/hosts/{name}").into()),
+        };
+        snapshot.containers.insert((*name).into(), container);
+        let veth = Interface {
+            master: Some(BRIDGE),
+            peer: Some((n as i32, 5)),
+            is_veth: true,
+            ..interface(100 + n32, &format!("veth{n}"))
+        };
+        host.interfaces.insert(veth.index, veth);
+        host.namespaces.insert((*name).into(), n as i32);
+    }
+    snapshot.networks.insert("net".into(), network);
+    (snapshot, host)
+}
+
+fn v4(text: &str) -> Addr {
+    text.parse::<IpAddr>().unwrap().into()
+}
+
+fn publication(host: &str, port: u16, container: &str) -> Publication {
+    Publication { host_addr: host.parse().unwrap(), host_port: port, container_port: container.parse().unwrap() }
+}
+
+fn link_to(source: &str, alias: &str) -> Link {
+    Link { source: source.into(), alias: alias.into() }
+}
+
+fn open_links(p: &Plan) -> Vec<(Addr, Addr, u8, u16)> {
+    p.desired.links.keys().map(|k| (k.recipient, k.source, k.protocol, u16::from_be(k.port))).collect()
+}
+
+#[test]
+fn interfaces_get_their_roles_and_addresses_their_owners() {
+    let (snapshot, host) = world(&["db", "web"]);
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    let roles: Vec<(&str, bool)> = p.roles.values().map(|r| (r.name.as_str(), r.uplink)).collect();
+    assert_eq!(roles, [("eth0", true), ("veth0", false), ("veth1", false)]);
+    assert_eq!(p.desired.addresses[&v4("192.0.2.1")].kind, ADDRESS_HOST);
+    let web = p.desired.addresses[&v4("172.17.0.3")];
+    assert_eq!((web.kind, web.ifindex, web.bridge, web.mac), (ADDRESS_ENDPOINT, 101, BRIDGE, [2, 0, 0, 0, 0, 1]));
+    assert!(!p.desired.addresses.contains_key(&v4("127.0.0.1")));
+    let endpoint = p.desired.endpoints[&101];
+    assert_eq!((endpoint.ipv4, endpoint.gateway4), (v4("172.17.0.3"), v4("172.17.0.1")));
+}
+
+#[test]
+fn an_interface_whose_container_is_not_known_yet_is_closed() {
+    let (snapshot, mut host) = world(&["db"]);
+    let stranger = Interface { master: Some(BRIDGE), peer: Some((77, 5)), is_veth: true, ..interface(200, "veth9") };
+    host.interfaces.insert(200, stranger);
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    assert!(!p.roles[&200].uplink, "programs stand there");
+    assert!(!p.desired.endpoints.contains_key(&200), "and know nobody");
+}
+
+#[test]
+fn a_starting_container_is_found_by_its_mac_before_the_engine_tells_of_its_process() {
+    let (mut snapshot, mut host) = world(&["db"]);
+    let db = snapshot.containers.get_mut("db").unwrap();
+    (db.running, db.pid) = (false, 0);
+    db.endpoints.clear();
+    host.namespaces.clear();
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    assert!(p.desired.endpoints.is_empty());
+    host.peer_macs.insert(100, [2, 0, 0, 0, 0, 0]);
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    assert_eq!(p.desired.endpoints[&100].ipv4, v4("172.17.0.2"));
+}
+
+#[test]
+fn the_default_bridge_and_labelled_networks_are_isolated() {
+    let (mut snapshot, host) = world(&["db"]);
+    let isolated = |snapshot: &Snapshot, isolate| {
+        let options = Options { isolate, ..Options::default() };
+        plan(snapshot, &host, &Live::default(), &options).desired.endpoints[&100].flags == ENDPOINT_ISOLATED
+    };
+    assert!(isolated(&snapshot, Isolate::Default));
+    assert!(!isolated(&snapshot, Isolate::None));
+    snapshot.networks.get_mut("net").unwrap().is_default_bridge = false;
+    assert!(!isolated(&snapshot, Isolate::Default));
+    assert!(isolated(&snapshot, Isolate::All));
+    snapshot.networks.get_mut("net").unwrap().labels.insert("runtime.isolate".into(), "true".into());
+    assert!(isolated(&snapshot, Isolate::Default));
+}
+
+#[test]
+fn a_link_opens_exposed_and_published_ports_and_echo_one_way() {
+    let (mut snapshot, host) = world(&["db", "web"]);
+    let db = snapshot.containers.get_mut("db").unwrap();
+    db.exposed = vec!["5432/tcp".parse().unwrap()];
+    db.publications = vec![publication("0.0.0.0", 9000, "53/udp")];
+    snapshot.containers.get_mut("web").unwrap().links = vec![link_to("db", "webdb")];
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    let (web, db) = (v4("172.17.0.3"), v4("172.17.0.2"));
+    let mut links = open_links(&p);
+    links.sort();
+    assert_eq!(links, [(web, db, ICMP, 0), (web, db, TCP, 5432), (web, db, UDP, 53)]);
+    assert_eq!(p.hosts.len(), 1);
+    assert_eq!(p.hosts[0].entries[0].to_string(), "172.17.0.2\twebdb host-db db");
+}
+
+#[test]
+fn live_changes_take_precedence() {
+    let (mut snapshot, host) = world(&["db", "web"]);
+    snapshot.containers.get_mut("db").unwrap().publications = vec![publication("0.0.0.0", 9000, "53/udp")];
+    snapshot.containers.get_mut("web").unwrap().links = vec![link_to("db", "webdb")];
+    let live = Live {
+        publications: vec![LivePublication {
+            container: "web".into(),
+            publication: publication("192.0.2.1", 8080, "80/tcp"),
+            created: 7,
+        }],
+        unpublished: vec![("db".into(), publication("0.0.0.0", 9000, "53/udp"))],
+        links: vec![LiveLink { recipient: "db".into(), link: link_to("web", "front"), all_ports: true, created: 8 }],
+        unlinked: vec![("web".into(), link_to("db", "webdb"))],
+    };
+    let p = plan(&snapshot, &host, &live, &Options::default());
+    let published: Vec<_> = p
+        .desired
+        .publications
+        .iter()
+        .map(|(k, v)| (k.addr, u16::from_be(k.port), v.flags, v.addr, u16::from_be(v.port)))
+        .collect();
+    assert!(published.contains(&(v4("192.0.2.1"), 8080, 0, v4("172.17.0.3"), 80)), "{published:?}");
+    assert!(published.contains(&(v4("0.0.0.0"), 9000, PUBLICATION_CLOSED, Addr::default(), 0)), "{published:?}");
+    assert!(open_links(&p).iter().all(|l| l.0 == v4("172.17.0.2")), "only db may reach web now");
+    assert!(open_links(&p).contains(&(v4("172.17.0.2"), v4("172.17.0.3"), 0, 0)), "all ports");
+    let web_hosts = p.hosts.iter().find(|h| h.container == "web").unwrap();
+    assert_eq!(web_hosts.removed, ["webdb"]);
+}
+
+#[test]
+fn generations_outlive_the_daemon_and_end_with_the_endpoint() {
+    let (mut snapshot, host) = world(&["db", "web"]);
+    snapshot.containers.get_mut("web").unwrap().publications = vec![publication("0.0.0.0", 80, "80/tcp")];
+    let of = |snapshot: &Snapshot| {
+        let p = plan(snapshot, &host, &Live::default(), &Options::default());
+        (p.desired.endpoints[&101].generation, p.desired.publications.values().next().unwrap().generation)
+    };
+    let before = of(&snapshot);
+    assert_eq!(before, of(&snapshot));
+    // The same address and interface, but started anew.
+    let again = "another endpoint".to_owned();
+    snapshot.networks.get_mut("net").unwrap().endpoints.get_mut("web").unwrap().id = again;
+    let after = of(&snapshot);
+    assert_ne!(before.0, after.0);
+    assert_ne!(before.1, after.1);
+}
+
+#[test]
+fn a_port_without_an_address_of_that_family_is_left_to_the_host() {
+    let (mut snapshot, host) = world(&["web"]);
+    snapshot.containers.get_mut("web").unwrap().publications =
+        vec![publication("0.0.0.0", 80, "80/tcp"), publication("::", 80, "80/tcp")];
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    let keys: Vec<Addr> = p.desired.publications.keys().map(|k| k.addr).collect();
+    assert_eq!(keys, [v4("0.0.0.0")]);
+}
+
+#[test]
+fn sctp_is_served_where_the_port_stays_and_named_where_it_does_not() {
+    let (mut snapshot, host) = world(&["web"]);
+    snapshot.containers.get_mut("web").unwrap().publications =
+        vec![publication("0.0.0.0", 80, "80/sctp"), publication("0.0.0.0", 81, "80/sctp")];
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    assert_eq!(p.desired.publications.len(), 1);
+    assert!(p.problems[0].contains("0.0.0.0:81 -> 80/sctp"), "{:?}", p.problems);
+}
