@@ -155,6 +155,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
         let (n, peer) = server.recv_from(&mut buffer).expect("the client's words");
         assert_eq!((&buffer[..n], peer), (&b"hello"[..], SocketAddr::from((client, 5000))));
         server.connect(peer).expect("connected");
+        server.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
         let mut told = None;
         let whole = wait_for(SOON, || {
             if let Err(e) = server.send(&[7; 1400]) {
@@ -163,7 +164,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
             }
             socket.recv(&mut buffer).ok()
         });
-        assert_eq!(whole, Some(1400), "{host}");
+        assert_eq!(whole, Some(1400), "{host} does not get through to the client; {:?}", lab.counters());
         // What the container has learned with the stream before holds for the datagrams: then no error is needed.
         if let Some(e) = told {
             assert_eq!(e.raw_os_error(), Some(nix::libc::EMSGSIZE), "{host}: {e}");
@@ -173,7 +174,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
             socket.send(&[8; 1400]).ok()?;
             server.recv(&mut buffer).ok()
         });
-        assert_eq!(whole, Some(1400), "{host}");
+        assert_eq!(whole, Some(1400), "the client does not get through to {host}; {:?}", lab.counters());
     }
 }
 
