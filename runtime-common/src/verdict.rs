@@ -129,6 +129,10 @@ verdicts! {
     RouterMessage = 53, Drop, "router_message", "a router advertisement or redirect from a container, which is no router";
     /// A neighbour solicitation to one neighbour about the address of another.
     NeighbourTarget = 54, Drop, "neighbour_target", "a neighbour solicitation to one neighbour about another one's address";
+    /// The publication's source filter refuses the client.
+    Filtered = 60, Drop, "filtered", "the published port's filter refuses this source";
+    /// More conversations than the publication's limit allows.
+    RateLimited = 61, Drop, "rate_limited", "more new conversations than the published port's limit allows";
 }
 
 /// Room for every verdict's number, and for more to come.

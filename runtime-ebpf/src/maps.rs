@@ -1,12 +1,12 @@
 //! The maps. Names and layouts are an interface: `bpftool map dump` shows them, and a new daemon adopts them.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
-    Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, MAX_ADDRESSES,
-    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, Publication,
-    PublicationKey,
+    Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey,
+    MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS, MAX_LIMITS, MAX_LINKS, MAX_PENDING,
+    MAX_PUBLICATIONS, MAX_RULES, Publication, PublicationKey,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -29,6 +29,14 @@ pub static ADDRESSES: HashMap<Addr, Address, MAX_ADDRESSES> = HashMap::new();
 /// Published ports. Not preallocated: memory goes with what is published.
 #[btf_map]
 pub static PUBLICATIONS: HashMap<PublicationKey, Publication, MAX_PUBLICATIONS, NO_PREALLOC> = HashMap::new();
+
+/// Sources that filtered publications name.
+#[btf_map]
+pub static FILTERS: LpmTrie<FilterKey, u32, MAX_FILTERS> = LpmTrie::new();
+
+/// How many conversations limited publications may begin, by generation.
+#[btf_map]
+pub static LIMITS: HashMap<u64, Limit, MAX_LIMITS, NO_PREALLOC> = HashMap::new();
 
 /// Open ports of links.
 #[btf_map]

@@ -15,7 +15,9 @@ pub use flow::Opening;
 pub use gate::gate;
 pub use uplink::uplink;
 
-use crate::maps::{Address, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, Publication, PublicationKey};
+use crate::maps::{
+    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+};
 use crate::packet::Headers;
 use crate::{Addr, Verdict};
 
@@ -39,6 +41,10 @@ pub trait Tables {
     fn generation(&self, slot: u32) -> u64;
     /// An entry of `PUBLICATIONS`.
     fn publication(&self, key: &PublicationKey) -> Option<&Publication>;
+    /// The value that the longest matching prefix of `FILTERS` has; 0 where none matches.
+    fn filter(&self, key: &FilterKey) -> u32;
+    /// An entry of `LIMITS`.
+    fn limit(&self, generation: u64) -> Option<NonNull<Limit>>;
     /// An entry of `LINKS`.
     fn link(&self, key: &LinkKey) -> Option<&Link>;
     /// An entry of `ADDRESSES`.

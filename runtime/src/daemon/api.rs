@@ -16,6 +16,7 @@ use super::Input;
 use crate::cli::datapath_client::SOCKET_NAME;
 use crate::datapath::{DropEvent, FlowCount, HookStatus};
 use crate::model::Publication;
+use crate::model::filter::Filter;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub enum Request {
         container: String,
         /// As after `-p`.
         spec: String,
+        /// Who may use it.
+        #[serde(default)]
+        filter: Filter,
     },
     /// Take a publication away.
     Unpublish {
@@ -128,6 +132,8 @@ pub struct PublicationRow {
     /// Where it is published and what.
     #[serde(flatten)]
     pub publication: Publication,
+    /// Who may use it, such as `allow-from=192.0.2.0/24`; empty for everybody.
+    pub filter: String,
     /// `engine` or `live`.
     pub origin: String,
     /// `served`, `closed` (taken away), or `not served` (no address of that family).

@@ -84,7 +84,7 @@ impl World {
         for container in self.snapshot.containers.values().filter(|c| c.running) {
             for p in self.live.get().publications_of(container) {
                 let family = |e: &crate::reconcile::EndpointPlan| e.address_like(&p.publication.host_addr).is_some();
-                let state = match p.closed {
+                let state = match p.closed || p.filter.is_err() {
                     true => "closed",
                     false if self.plan.endpoints_of(&container.id).any(family) => "served",
                     false => "not served",
@@ -92,6 +92,7 @@ impl World {
                 rows.push(PublicationRow {
                     container: container.name.clone(),
                     publication: p.publication,
+                    filter: p.filter.map_or_else(|e| e, |f| f.to_string()),
                     origin: if p.created == 0 { "engine" } else { "live" }.to_owned(),
                     state: state.to_owned(),
                 });

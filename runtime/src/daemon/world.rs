@@ -1,7 +1,6 @@
 //! What the daemon knows, and making the kernel agree with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -277,7 +276,7 @@ impl World {
             Request::Status => self.status(),
             Request::Links => self.links(),
             Request::LivePublications => Ok(self.live_publications()),
-            Request::Publish { container, spec } => self.publish(&container, &spec),
+            Request::Publish { container, spec, filter } => self.publish(&container, &spec, &filter),
             Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
             Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
             Request::Unlink { recipient, target } => self.unlink(&recipient, &target),
@@ -343,14 +342,14 @@ impl World {
     }
 
     async fn make_plan(&mut self) -> anyhow::Result<()> {
-        let sandboxes: BTreeMap<String, PathBuf> = self
+        let sandboxes: BTreeMap<String, u32> = self
             .snapshot
             .containers
             .values()
             .filter(|c| c.running && c.pid != 0)
-            .map(|c| (c.id.clone(), PathBuf::from(format!("/proc/{}/ns/net", c.pid))))
+            .map(|c| (c.id.clone(), c.pid))
             .collect();
-        self.host = self.netlink.read(&sandboxes).await?;
+        self.host = self.netlink.read(&sandboxes, &self.host).await?;
         self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options);
         Ok(())
     }

@@ -23,7 +23,7 @@ pub use state::{Desired, Operations};
 
 use std::collections::BTreeMap;
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use runtime_common::maps::{
     Address, Config, Endpoint, Flow, FlowKey, LAYOUT, Link, LinkKey, Publication, PublicationKey,
@@ -107,6 +107,8 @@ impl Datapath {
             endpoints: hash(&mut ebpf, "ENDPOINTS")?,
             addresses: hash(&mut ebpf, "ADDRESSES")?,
             publications: hash(&mut ebpf, "PUBLICATIONS")?,
+            filters: LpmTrie::try_from(take(&mut ebpf, "FILTERS")?).map_err(|e| map_error("FILTERS", &e))?,
+            limits: hash(&mut ebpf, "LIMITS")?,
             links: hash(&mut ebpf, "LINKS")?,
         })?;
         let mut config: Array<MapData, Config> =

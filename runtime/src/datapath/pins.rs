@@ -18,6 +18,8 @@ pub const MAPS: &[&str] = &[
     "ENDPOINTS",
     "ADDRESSES",
     "PUBLICATIONS",
+    "FILTERS",
+    "LIMITS",
     "LINKS",
     "FLOWS",
     "PENDING",

@@ -43,6 +43,8 @@ pub struct Host {
     pub addresses: Vec<(IpAddr, u32)>,
     /// The kernel's ids of containers' network namespaces, by container id.
     pub namespaces: BTreeMap<String, i32>,
+    /// The processes whose namespaces these are, by container id.
+    pub sandboxes: BTreeMap<String, u32>,
     /// MAC addresses of veths' other ends, by the index of this end.
     pub peer_macs: BTreeMap<u32, [u8; 6]>,
 }

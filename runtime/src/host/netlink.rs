@@ -55,9 +55,10 @@ impl Netlink {
         Ok(messages.map(|_| ()))
     }
 
-    /// Reads everything. `sandboxes` are the containers' network namespaces by container id; one that is gone is passed
-    /// over.
-    pub async fn read(&self, sandboxes: &BTreeMap<String, PathBuf>) -> Result<Host, NetlinkError> {
+    /// Reads everything. `sandboxes` are the containers' processes by container id; one that is gone is passed over.
+    ///
+    /// `known` is what was read before: a process's namespace keeps its id for as long as the process lives.
+    pub async fn read(&self, sandboxes: &BTreeMap<String, u32>, known: &Host) -> Result<Host, NetlinkError> {
         let mut host = Host { interfaces: self.interfaces().await?, ..Host::default() };
         let mut addresses = self.handle.address().get().execute();
         while let Some(message) = addresses.try_next().await? {
@@ -75,9 +76,14 @@ impl Netlink {
             }
         }
         host.addresses.sort();
-        for (container, path) in sandboxes {
-            if let Some(id) = self.namespace_id(path).await {
+        for (container, pid) in sandboxes {
+            let id = match known.sandboxes.get(container) {
+                Some(before) if before == pid => known.namespaces.get(container).copied(),
+                _ => self.namespace_id(&PathBuf::from(format!("/proc/{pid}/ns/net"))).await,
+            };
+            if let Some(id) = id {
                 host.namespaces.insert(container.clone(), id);
+                host.sandboxes.insert(container.clone(), *pid);
             }
         }
         // Only for containers that are being started, whose namespace nobody has told of yet.

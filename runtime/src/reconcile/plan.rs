@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Link, LinkKey,
-    PUBLICATION_CLOSED, Publication, PublicationKey,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY,
+    FilterKey, Link, LinkKey, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY,
+    Publication, PublicationKey,
 };
 use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::generation::generation;
 use crate::datapath::{Desired, Role};
 use crate::host::Host;
+use crate::model::filter::Filter;
 use crate::model::hosts::{HostsEntry, link_entries};
 use crate::model::live::{EffectiveLink, EffectivePublication, Live};
 use crate::model::{Container, Network, Port, Snapshot};
@@ -266,7 +268,7 @@ fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &
     let mut endpoints: Vec<&EndpointPlan> = p.endpoints.iter().filter(|e| e.container == container.id).collect();
     endpoints.sort_by_key(name);
     let mut problems = Vec::new();
-    for EffectivePublication { publication, created, closed } in publications {
+    for EffectivePublication { publication, created, filter, closed } in publications {
         let key = PublicationKey {
             addr: publication.host_addr.into(),
             port: publication.host_port.to_be(),
@@ -297,21 +299,59 @@ fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &
             ));
             continue;
         }
+        // What cannot be understood must not be served as if nothing had been said.
+        let filter = match filter {
+            Ok(filter) => filter,
+            Err(reason) => {
+                problems.push(format!("{}: its published ports are closed: {reason}", container.name));
+                let generation = generation(&[&["closed"][..], &identity].concat());
+                let entry = Publication { generation, flags: PUBLICATION_CLOSED, ..Publication::default() };
+                p.desired.publications.entry(key).or_insert(entry);
+                continue;
+            }
+        };
         let with_endpoint = endpoint.generation.to_string();
+        let conditions = filter.to_string();
+        let generation = generation(&[&identity[..], &[&with_endpoint, &conditions]].concat());
         let entry = Publication {
-            generation: generation(&[&identity[..], &[&with_endpoint]].concat()),
+            generation,
             addr: address.into(),
             rule: 0,
             ifindex: endpoint.ifindex,
             bridge: endpoint.bridge,
             port: port.number.to_be(),
-            flags: 0,
+            flags: add_filter(&mut p.desired, generation, &filter),
             mac: endpoint.mac,
             reserved: 0,
         };
         p.desired.publications.entry(key).or_insert(entry);
     }
     p.problems.append(&mut problems);
+}
+
+/// Puts a publication's conditions into the plan; returns the flags that make them count.
+fn add_filter(desired: &mut Desired, generation: u64, filter: &Filter) -> u16 {
+    let mut flags = 0;
+    // Denied last: where both name the same prefix, that stays.
+    for (nets, value) in [(&filter.allow, FILTER_ALLOW), (&filter.deny, FILTER_DENY)] {
+        for net in nets {
+            let addr = Addr::from(net.network());
+            // An IPv4 prefix lies behind the 96 bits that every mapped address begins with.
+            let bits = u32::from(net.prefix_len()) + if net.addr().is_ipv4() { 96 } else { 0 };
+            desired.filters.insert((FilterKey { generation, addr }, bits), value);
+        }
+    }
+    if filter.names_sources() {
+        flags |= PUBLICATION_FILTERED;
+    }
+    if !filter.allow.is_empty() {
+        flags |= PUBLICATION_LISTED_ONLY;
+    }
+    if let Some(rate) = filter.max_rate {
+        desired.limits.insert(generation, rate);
+        flags |= PUBLICATION_LIMITED;
+    }
+    flags
 }
 
 fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipient: &Container) {

@@ -185,6 +185,7 @@ fn live_changes_take_precedence() {
         publications: vec![LivePublication {
             container: "web".into(),
             publication: publication("192.0.2.1", 8080, "80/tcp"),
+            filter: Default::default(),
             created: 7,
         }],
         unpublished: vec![("db".into(), publication("0.0.0.0", 9000, "53/udp"))],
