@@ -473,7 +473,9 @@ pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
         key.tuple.src = w.addr(8);
         key.tuple.dst = w.addr(24);
         key.protocol = w.u8(6);
-        inner + 40
+        let (l4, protocol) = quoted_ipv6(p, inner, key.protocol)?;
+        key.protocol = protocol;
+        l4
     };
     let w = p.window::<8>(l4)?;
     key.reserved = 0;
@@ -485,6 +487,17 @@ pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
         key.tuple.dport = w.u16(2);
     }
     Some(())
+}
+
+/// Where the transport header of a quoted IPv6 packet at `inner` is whose header names `next`, and its protocol: behind a
+/// fragment header too, as a first fragment that was too big is quoted. `None` for later fragments.
+#[inline(always)]
+pub fn quoted_ipv6<P: Packet>(p: &P, inner: usize, next: u8) -> Option<(usize, u8)> {
+    if next != FRAGMENT_HEADER {
+        return Some((inner + 40, next));
+    }
+    let w = p.window::<8>(inner + 40)?;
+    (u16::from_be(w.u16(2)) & !7 == 0).then(|| (inner + 48, w.u8(0)))
 }
 
 /// Whether an address is in 127.0.0.0/8 or ::1.
