@@ -59,9 +59,13 @@ fn a_client_hears_that_its_hops_ran_out() {
 fn complaints_to_the_outside_are_limited() {
     let mut w = world();
     let packet = inbound(udp(CLIENT, 4000, HOST, 8080).ttl(1)).build();
+    let start = std::time::Instant::now();
     let answered = (0..1000).filter(|_| w.run(Uplink, &packet, 1).code == 7).count();
-    // A hundred in each tenth of a second and on each CPU: more only for a machine that takes seconds for this.
-    assert!((100..=900).contains(&answered), "{answered} of 1000 are answered");
+    // A hundred in each tenth of a second that was touched, and on each CPU.
+    let tenths = start.elapsed().as_millis() as usize / 100 + 2;
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let most = 100 * tenths * cpus;
+    assert!(answered >= 100 && answered <= most, "{answered} of 1000 are answered, {most} at most");
 }
 
 #[test]
