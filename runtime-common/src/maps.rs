@@ -76,10 +76,14 @@ pub enum FlowAction {
     LinkReply = 5,
     /// Unchanged, to the host's stack: a container's own conversation, or one that older rules carry.
     Stack = 6,
+    /// Rewrite the source, then on into the container: the host's own, from a socket that is bound to a loopback address.
+    FromLoopback = 7,
+    /// Rewrite the destination, then to that socket.
+    ToLoopback = 8,
     /// Rewrite the source to an address of the host's, then to the outside by the host's routes.
-    Masquerade = 7,
+    Masquerade = 9,
     /// Rewrite the destination, then to the container behind `ifindex`, which began the conversation.
-    MasqueradeReply = 8,
+    MasqueradeReply = 10,
 }
 
 /// The other side has answered.
@@ -145,6 +149,70 @@ pub struct PublicationKey {
 
 /// The publication is closed: what arrives is dropped, whatever other rules the host has.
 pub const PUBLICATION_CLOSED: u16 = 1;
+
+/// `FILTERS` says which sources may use the publication; what it does not name may.
+pub const PUBLICATION_FILTERED: u16 = 2;
+/// With [`PUBLICATION_FILTERED`]: what `FILTERS` does not name may not.
+pub const PUBLICATION_LISTED_ONLY: u16 = 4;
+/// `LIMITS` says how many conversations may begin in a second.
+pub const PUBLICATION_LIMITED: u16 = 8;
+/// The host's sockets that are bound to a loopback address reach it (`route_localnet` of the bridge, or IPv6).
+pub const PUBLICATION_FROM_LOOPBACK: u16 = 16;
+
+/// Data of a key of `FILTERS`, a longest-prefix-match trie: the first 64 bits of every prefix are the generation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FilterKey {
+    /// The publication's generation.
+    pub generation: u64,
+    /// A source address, or the beginning of one.
+    pub addr: Addr,
+}
+
+/// Value of `FILTERS`: the source may use the publication.
+pub const FILTER_ALLOW: u32 = 1;
+/// Value of `FILTERS`: the source may not use the publication.
+pub const FILTER_DENY: u32 = 2;
+
+/// Value of `LIMITS`, by generation: a bucket of conversations that may begin.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// What is in the bucket: billionths of a conversation.
+    pub tokens: u64,
+    /// When something was last put in: nanoseconds of the kernel's coarse monotonic clock.
+    pub last: u64,
+    /// Conversations that may begin in a second.
+    pub per_second: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+impl Limit {
+    const ONE: u64 = 1_000_000_000;
+
+    /// A full bucket: as much as a second brings.
+    pub const fn full(per_second: u32) -> Self {
+        Limit { tokens: per_second as u64 * Self::ONE, last: 0, per_second, reserved: 0 }
+    }
+
+    /// Takes one conversation out of the bucket; false where there is none. CPUs that race can at worst take a few more.
+    #[inline(always)]
+    pub fn take(&mut self, now: u64) -> bool {
+        let full = self.per_second as u64 * Self::ONE;
+        let elapsed = now.wrapping_sub(self.last);
+        let elapsed = if elapsed > Self::ONE { Self::ONE } else { elapsed };
+        let tokens = self.tokens + elapsed * self.per_second as u64;
+        let tokens = if tokens > full { full } else { tokens };
+        self.last = now;
+        if tokens < Self::ONE {
+            self.tokens = tokens;
+            return false;
+        }
+        self.tokens = tokens - Self::ONE;
+        true
+    }
+}
 
 /// Value of `PUBLICATIONS`.
 #[repr(C)]
@@ -292,6 +360,46 @@ pub struct Uplink {
     pub ipv6: Addr,
 }
 
+/// Key of `HOST_SOCKETS`: a socket of the host and where its packets really go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HostSocketKey {
+    /// The kernel's cookie of the socket: never given out twice.
+    pub cookie: u64,
+    /// The container's address.
+    pub addr: Addr,
+    /// The container's port (network byte order).
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: [u8; 5],
+}
+
+impl HostSocketKey {
+    /// A key; `port` in network byte order.
+    #[inline(always)]
+    pub const fn new(cookie: u64, addr: Addr, port: u16, protocol: u8) -> Self {
+        HostSocketKey { cookie, addr, port, protocol, reserved: [0; 5] }
+    }
+}
+
+/// Value of `HOST_SOCKETS`: what the program dialled, to be shown to it again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostSocket {
+    /// Generation of the publication.
+    pub generation: u64,
+    /// The address that was dialled.
+    pub dialled: Addr,
+    /// Slot in `RULES` of the publication.
+    pub rule: u32,
+    /// The port that was dialled (network byte order).
+    pub port: u16,
+    /// Always zero.
+    pub reserved: u16,
+}
+
 /// Value of `CONFIG[0]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -303,7 +411,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]
@@ -329,6 +437,10 @@ pub struct Event {
 pub const MAX_RULES: usize = 262_144;
 /// Entries of `PUBLICATIONS`.
 pub const MAX_PUBLICATIONS: usize = 131_072;
+/// Entries of `FILTERS`.
+pub const MAX_FILTERS: usize = 65_536;
+/// Entries of `LIMITS`.
+pub const MAX_LIMITS: usize = 16_384;
 /// Entries of `LINKS`.
 pub const MAX_LINKS: usize = 131_072;
 /// Entries of `ENDPOINTS`.
@@ -343,6 +455,8 @@ pub const MAX_FLOWS: usize = 262_144;
 pub const MAX_PENDING: usize = 65_536;
 /// Entries of `FRAGMENTS`: datagrams of which further fragments may come.
 pub const MAX_FRAGMENTS: usize = 8_192;
+/// Entries of `HOST_SOCKETS`: peers of the host's sockets that what they dialled is known of.
+pub const MAX_HOST_SOCKETS: usize = 65_536;
 
 macro_rules! plain_data {
     ($($t:ty = $size:literal: $($field:ty),+;)+) => {
@@ -363,13 +477,36 @@ plain_data! {
     Flow = 88: u64, u64, u64, u64, Tuple, u32, u32, [u8; 6], u8, u8, u8, [u8; 3];
     PublicationKey = 20: Addr, u16, u8, u8;
     Publication = 48: u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
+    FilterKey = 24: u64, Addr;
+    Limit = 24: u64, u64, u32, u32;
     LinkKey = 36: Addr, Addr, u16, u8, u8;
     Link = 16: u64, u32, u32;
     Endpoint = 88: u64, Addr, Addr, Addr, Addr, u32, u32, [u8; 6], u16;
     FragmentKey = 40: Addr, Addr, u32, u8, u8, u16;
     FragmentPorts = 4: u16, u16;
     Address = 16: u32, u32, [u8; 6], u8, u8;
+    HostSocketKey = 32: u64, Addr, u16, u8, [u8; 5];
+    HostSocket = 32: u64, Addr, u32, u16, u16;
     Uplink = 32: Addr, Addr;
     Config = 8: u32, u32;
     Event = 56: u64, Tuple, u32, u32, u8, u8, [u8; 2];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limit;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        const MS: u64 = 1_000_000;
+        let mut limit = Limit::full(10);
+        let taken = (0..100).filter(|_| limit.take(0)).count();
+        assert_eq!(taken, 10);
+        // Two tenths of a second bring two.
+        let taken = (0..100).filter(|_| limit.take(200 * MS)).count();
+        assert_eq!(taken, 2);
+        // An hour brings no more than a second does.
+        let taken = (0..100).filter(|_| limit.take(3_600_000 * MS)).count();
+        assert_eq!(taken, 10);
+    }
 }

@@ -82,6 +82,8 @@ verdicts! {
     Multicast = 10, Pass, "multicast", "broadcast or multicast towards the host";
     /// A conversation older than the datapath, left to the rules that carry it.
     Carried = 11, Pass, "carried", "a conversation that older rules carry";
+    /// A host process's socket, sent to a container.
+    HostDialled = 12, Forward, "host_dialled", "a host process's socket sent to a container through a published port";
     /// From a container to the outside, under the host's address.
     Masqueraded = 13, Forward, "masqueraded", "a container's own conversation, sent out under the host's address";
     /// The outside's answer to that.
@@ -129,8 +131,16 @@ verdicts! {
     RewriteFailed = 51, Drop, "rewrite_failed", "the kernel refused to rewrite the packet";
     /// A TCP segment of no known conversation.
     NoFlow = 52, Drop, "no_flow", "a segment of no known conversation";
+    /// A router advertisement or redirect from a container.
+    RouterMessage = 53, Drop, "router_message", "a router advertisement or redirect from a container, which is no router";
+    /// A neighbour solicitation to one neighbour about the address of another.
+    NeighbourTarget = 54, Drop, "neighbour_target", "a neighbour solicitation to one neighbour about another one's address";
     /// Every source port tried is another conversation's.
     PortsExhausted = 55, Drop, "ports_exhausted", "no source port was found by which its answers could be told from others'";
+    /// The publication's source filter refuses the client.
+    Filtered = 60, Drop, "filtered", "the published port's filter refuses this source";
+    /// More conversations than the publication's limit allows.
+    RateLimited = 61, Drop, "rate_limited", "more new conversations than the published port's limit allows";
 }
 
 /// Room for every verdict's number, and for more to come.
@@ -161,6 +171,15 @@ mod tests {
             for w in &Verdict::ALL[i + 1..] {
                 assert_ne!(v.name(), w.name());
             }
+        }
+    }
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../README.md");
+        for v in Verdict::ALL {
+            let row = format!("| {} | `{}` | {} | {} |", *v as u32, v.name(), v.kind().name(), v.text());
+            assert!(readme.contains(&row), "README.md lacks: {row}");
         }
     }
 

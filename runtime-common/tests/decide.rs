@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
 
 mod decide {
+    mod errors;
     pub mod frame;
     mod fuzz;
+    mod host;
     mod masquerade;
     mod parse;
     mod policy;

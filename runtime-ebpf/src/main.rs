@@ -4,7 +4,9 @@
 #![no_std]
 #![no_main]
 
+mod complain;
 mod from_endpoint;
+mod host_socket;
 mod maps;
 mod outside;
 mod report;

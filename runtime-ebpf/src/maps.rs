@@ -1,12 +1,12 @@
 //! The maps. Names and layouts are an interface: `bpftool map dump` shows them, and a new daemon adopts them.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
-    Address, Config, Endpoint, Event, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, MAX_ADDRESSES,
-    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS,
-    Publication, PublicationKey, Uplink,
+    Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket, HostSocketKey,
+    Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOST_SOCKETS,
+    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, Publication, PublicationKey, Uplink,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -34,6 +34,14 @@ pub static UPLINKS: HashMap<u32, Uplink, MAX_UPLINKS> = HashMap::new();
 #[btf_map]
 pub static PUBLICATIONS: HashMap<PublicationKey, Publication, MAX_PUBLICATIONS, NO_PREALLOC> = HashMap::new();
 
+/// Sources that filtered publications name.
+#[btf_map]
+pub static FILTERS: LpmTrie<FilterKey, u32, MAX_FILTERS> = LpmTrie::new();
+
+/// How many conversations limited publications may begin, by generation.
+#[btf_map]
+pub static LIMITS: HashMap<u64, Limit, MAX_LIMITS, NO_PREALLOC> = HashMap::new();
+
 /// Open ports of links.
 #[btf_map]
 pub static LINKS: HashMap<LinkKey, Link, MAX_LINKS, NO_PREALLOC> = HashMap::new();
@@ -49,6 +57,15 @@ pub static PENDING: LruHashMap<FlowKey, Flow, MAX_PENDING> = LruHashMap::new();
 /// Ports of fragmented datagrams.
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, MAX_FRAGMENTS> = LruHashMap::new();
+
+/// One entry: the cookie of the network namespace whose sockets reach published ports; 0 for none.
+#[btf_map]
+pub static HOST_NETNS: Array<u64, 1> = Array::new();
+
+/// What sockets of the host dialled. Under pressure the oldest are forgotten: their connections go on, and show the
+/// container's address.
+#[btf_map]
+pub static HOST_SOCKETS: LruHashMap<HostSocketKey, HostSocket, MAX_HOST_SOCKETS> = LruHashMap::new();
 
 /// Packets by verdict number.
 #[btf_map]

@@ -3,16 +3,17 @@
 use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use runtime_common::Addr;
 use runtime_common::decide::{Opening, Scratch, Tables};
 use runtime_common::maps::{
-    Address, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, Publication, PublicationKey,
+    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
 };
 
 use runtime_common::packet::Headers;
 
-use crate::maps::{ADDRESSES, FLOWS, FRAGMENTS, LINKS, PENDING, PUBLICATIONS, RULES, SCRATCH};
+use crate::maps::{ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PUBLICATIONS, RULES, SCRATCH};
 use crate::outside;
 
 /// The kernel's maps, this run's scratch room, and what it was called with.
@@ -38,6 +39,13 @@ impl Maps {
     pub fn headers(&self) -> &mut Headers {
         // SAFETY: this CPU's slot, and programs of one hook do not interrupt one another on a CPU.
         unsafe { &mut (*self.0.as_ptr()).headers }
+    }
+
+    /// Takes one error from the budget for those to the outside.
+    #[inline(always)]
+    pub fn may_complain(&self) -> bool {
+        // SAFETY: as for the headers.
+        unsafe { (*self.0.as_ptr()).budget.take(now()) }
     }
 }
 
@@ -91,6 +99,18 @@ impl Tables for Maps {
     fn publication(&self, key: &PublicationKey) -> Option<&Publication> {
         // SAFETY: userspace replaces entries as a whole, and a freed one stays readable while the program runs (RCU).
         unsafe { PUBLICATIONS.get(key) }
+    }
+
+    #[inline(always)]
+    fn filter(&self, key: &FilterKey) -> u32 {
+        // Of the key to look up, every bit counts.
+        const BITS: u32 = 8 * size_of::<FilterKey>() as u32;
+        FILTERS.get(&Key::new(BITS, *key)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn limit(&self, generation: u64) -> Option<NonNull<Limit>> {
+        LIMITS.get_ptr_mut(&generation).and_then(NonNull::new)
     }
 
     #[inline(always)]

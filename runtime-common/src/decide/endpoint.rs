@@ -5,10 +5,11 @@ use super::masquerade::{expect, masquerade, moved};
 use super::publication::to_host;
 use super::{Decision, Tables};
 use crate::maps::{
-    ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Link, LinkKey, Zone,
+    ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FLOW_RST, Flow, FlowAction, Link, LinkKey, Zone,
 };
 use crate::packet::{
-    Headers, Mac, Message, Packet, SCTP, TCP, UDP, advertised, arp_sender, is_link_local, is_loopback, is_multicast,
+    ETH_LEN, Headers, Mac, Message, Packet, SCTP, TCP, UDP, arp_sender, is_link_local, is_loopback, is_multicast,
+    neighbour_target,
 };
 use crate::{Addr, Verdict};
 
@@ -27,8 +28,8 @@ pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
 /// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`].
 #[inline(always)]
 pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32, h: &mut Headers) -> Decision {
-    if matches!(h.message, Message::Neighbour)
-        && let Err(v) = own_advertisement(p, t, ep, h)
+    if matches!(h.message, Message::Neighbour | Message::Router)
+        && let Err(v) = neighbour(p, t, ep, h)
     {
         return Decision::Drop(v);
     }
@@ -39,7 +40,7 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
         return Decision::Drop(Verdict::Loopback);
     }
     if matches!(h.message, Message::Extended) {
-        // A neighbour advertisement could hide behind them, which every receiver would believe.
+        // A neighbour advertisement could hide behind them, and what is behind an authentication header cannot be translated.
         return Decision::Drop(Verdict::ProtocolUnsupported);
     }
     if is_multicast(&h.key.tuple.dst) {
@@ -62,7 +63,7 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
                 return Decision::Drop(Verdict::FlowEnded);
             }
         }
-        Found::Ended if !h.message.opens() => return Decision::Drop(Verdict::FlowEnded),
+        Found::Ended if !h.message.opens() => return last_word(p, t, h),
         _ => {}
     }
     match t.address(&h.key.tuple.dst) {
@@ -70,6 +71,31 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
         Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, Some((ep, ifindex))),
         Some(a) => sibling(t, ep, ifindex, h, a),
     }
+}
+
+/// When a rule ends, the daemon closes the containers' ends of its connections, and the kernel tells the other ends by a
+/// RST each. That alone still goes through an ended flow: once, and without data.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+    let ended = Decision::Drop(Verdict::FlowEnded);
+    if !h.rst || !matches!(h.message, Message::TcpSegment) || h.first_fragment {
+        return ended;
+    }
+    let Some(tcp) = p.window::<14>(h.l4()) else {
+        return ended;
+    };
+    let headers = h.l4 - ETH_LEN as u32 + ((tcp.u8(12) >> 4) as u32) * 4;
+    let Some(found) = t.answered(&h.key).or_else(|| t.pending(&h.key)) else {
+        return ended;
+    };
+    // SAFETY: entries stay valid while the program runs.
+    let flow = unsafe { &mut *found.as_ptr() };
+    if h.bytes != headers || flow.state & FLOW_RST != 0 {
+        return ended;
+    }
+    flow.state |= FLOW_RST;
+    forward(h, flow.action, found)
 }
 
 /// An error goes the way of the conversation that it is about; others may tell the host alone.
@@ -85,16 +111,21 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     }
 }
 
-/// A neighbour advertisement must be about an address of the container's own, which a link-local one of nobody else is.
+/// A container is no router. It advertises an address of its own, which a link-local one of nobody else is, and asks a
+/// single neighbour about that neighbour's address alone.
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn own_advertisement<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Result<(), Verdict> {
-    match advertised(p, h)? {
-        Some(target) if target != ep.ipv6 && (!is_link_local(&target) || t.address(&target).is_some()) => {
-            Err(Verdict::SpoofedAddress)
-        }
-        _ => Ok(()),
+fn neighbour<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Result<(), Verdict> {
+    if matches!(h.message, Message::Router) {
+        return Err(Verdict::RouterMessage);
     }
+    let (target, advertisement) = neighbour_target(p, h)?;
+    if advertisement {
+        let own = target == ep.ipv6 || (is_link_local(&target) && t.address(&target).is_none());
+        return if own { Ok(()) } else { Err(Verdict::SpoofedAddress) };
+    }
+    let dst = &h.key.tuple.dst;
+    if is_multicast(dst) || target == *dst { Ok(()) } else { Err(Verdict::NeighbourTarget) }
 }
 
 /// The source address must be the container's own.
@@ -121,6 +152,7 @@ fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision 
     const PUBLISH: u8 = FlowAction::Publish as u8;
     const REPLY_OUT: u8 = FlowAction::ReplyOut as u8;
     const REPLY_LOCAL: u8 = FlowAction::ReplyLocal as u8;
+    const TO_LOOPBACK: u8 = FlowAction::ToLoopback as u8;
     const LINK: u8 = FlowAction::Link as u8;
     const LINK_REPLY: u8 = FlowAction::LinkReply as u8;
     const MASQUERADE: u8 = FlowAction::Masquerade as u8;
@@ -130,6 +162,7 @@ fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision 
         PUBLISH | REPLY_OUT | REPLY_LOCAL | MASQUERADE if h.ttl <= 1 => Decision::Drop(Verdict::TtlExceeded),
         PUBLISH => Decision::Forward(Verdict::Published, flow),
         REPLY_OUT | REPLY_LOCAL => Decision::Forward(Verdict::PublishedReply, flow),
+        TO_LOOPBACK => Decision::Forward(Verdict::PublishedReply, flow),
         MASQUERADE => Decision::Forward(Verdict::Masqueraded, flow),
         _ => Decision::Pass(Verdict::Outbound),
     }

@@ -203,6 +203,10 @@ pub struct Opening {
     pub reply: Flow,
     /// Key of the answers.
     pub reply_key: FlowKey,
+    /// Why it was not opened.
+    pub refusal: u32,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// Where the packets of one direction go.

@@ -1,5 +1,7 @@
 //! What containers begin with the outside.
 
+use core::ptr::NonNull;
+
 use super::flow::{Target, fill, open};
 use super::ports::{is_live, settle};
 use super::publication::lookup;
@@ -24,12 +26,32 @@ pub(super) fn masquerade<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Head
     if ep.flags & wanted == 0 || !can {
         return None;
     }
-    begin(t, ep, ifindex, h)
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let why = unsafe { &mut (*t.scratch()?.as_ptr()).refusal };
+    *why = Refusal::None as u32;
+    // In a register, and the reason beside it: the verifier does not see through more.
+    match begin(t, ep, ifindex, h) {
+        Some(flow) => Some(Decision::Forward(Verdict::Masqueraded, flow)),
+        None if *why == Refusal::None as u32 => None,
+        None if *why == Refusal::Ttl as u32 => Some(Decision::Drop(Verdict::TtlExceeded)),
+        None if *why == Refusal::Ports as u32 => Some(Decision::Drop(Verdict::PortsExhausted)),
+        None => Some(Decision::Drop(Verdict::FlowTableFull)),
+    }
+}
+
+/// Why nothing was opened.
+#[repr(u32)]
+enum Refusal {
+    /// It is the stack's.
+    None,
+    Ttl,
+    Ports,
+    Full,
 }
 
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-fn begin<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Option<Decision> {
+fn begin<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Option<NonNull<Flow>> {
     // Written where it is to be: there is little stack left here.
     let opening = t.scratch()?;
     // SAFETY: the scratch room belongs to this run of the program alone.
@@ -39,18 +61,18 @@ fn begin<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Option<D
         return None;
     }
     if h.ttl <= 1 {
-        return Some(Decision::Drop(Verdict::TtlExceeded));
+        o.refusal = Refusal::Ttl as u32;
+        return None;
     }
     let forward = Target { action: FlowAction::Masquerade, ifindex: 0, mac: [0; 6] };
     let reply = Target { action: FlowAction::MasqueradeReply, ifindex, mac: ep.mac };
     fill(o, (ep.generation, ep.rule), forward, reply);
+    o.refusal = Refusal::Ports as u32;
     if !settle::<T, true>(t, &h.key, opening, Zone::Uplink) {
-        return Some(Decision::Drop(Verdict::PortsExhausted));
+        return None;
     }
-    Some(match open(t, h, opening, Zone::Uplink) {
-        Some(flow) => Decision::Forward(Verdict::Masqueraded, flow),
-        None => Decision::Drop(Verdict::FlowTableFull),
-    })
+    o.refusal = Refusal::Full as u32;
+    open(t, h, opening, Zone::Uplink)
 }
 
 /// Whether the address that a conversation goes out under is no longer the host's: no answer would find it.

@@ -1,10 +1,12 @@
 //! Every decision about a packet: pure functions of its headers and of the tables.
 //!
-//! One function a hook: [`uplink`], [`endpoint`], [`gate`]. What they share is here.
+//! One function a hook: [`uplink`], [`endpoint`], [`gate`]. What they share is here. The host's own sockets are in [`host`].
 
 mod endpoint;
 mod flow;
 mod gate;
+pub mod host;
+mod loopback;
 mod masquerade;
 mod ports;
 mod publication;
@@ -17,7 +19,9 @@ pub use flow::Opening;
 pub use gate::gate;
 pub use uplink::uplink;
 
-use crate::maps::{Address, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, Publication, PublicationKey};
+use crate::maps::{
+    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+};
 use crate::packet::Headers;
 use crate::{Addr, Verdict};
 
@@ -41,6 +45,10 @@ pub trait Tables {
     fn generation(&self, slot: u32) -> u64;
     /// An entry of `PUBLICATIONS`.
     fn publication(&self, key: &PublicationKey) -> Option<&Publication>;
+    /// The value that the longest matching prefix of `FILTERS` has; 0 where none matches.
+    fn filter(&self, key: &FilterKey) -> u32;
+    /// An entry of `LIMITS`.
+    fn limit(&self, generation: u64) -> Option<NonNull<Limit>>;
     /// An entry of `LINKS`.
     fn link(&self, key: &LinkKey) -> Option<&Link>;
     /// An entry of `ADDRESSES`.
@@ -64,6 +72,36 @@ pub struct Scratch {
     pub headers: Headers,
     /// A flow that is being opened.
     pub opening: Opening,
+    /// What the datapath may still say of itself.
+    pub budget: Budget,
+}
+
+/// Keeps the errors that the datapath sends to the outside to a number that hurts nobody, whoever asks for them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    /// When the running period began: nanoseconds of the coarse monotonic clock.
+    pub since: u64,
+    /// Errors sent in it.
+    pub sent: u64,
+}
+
+impl Budget {
+    /// Length of a period in nanoseconds, and errors in it: a thousand a second, as the kernel's own
+    /// `icmp_msgs_per_sec` has it, but for each CPU.
+    const PERIOD: u64 = 100_000_000;
+    const ERRORS: u64 = 100;
+
+    /// Takes one error from the budget. False where nothing is left.
+    #[inline(always)]
+    pub fn take(&mut self, now: u64) -> bool {
+        if now.wrapping_sub(self.since) >= Self::PERIOD {
+            self.since = now;
+            self.sent = 0;
+        }
+        self.sent += 1;
+        self.sent <= Self::ERRORS
+    }
 }
 
 /// What to do with a packet.

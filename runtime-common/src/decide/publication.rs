@@ -3,7 +3,10 @@
 use super::flow::{Target, open, prepare};
 use super::ports::settle;
 use super::{Decision, Tables};
-use crate::maps::{Endpoint, FlowAction, FlowKey, PUBLICATION_CLOSED, Publication, PublicationKey, Tuple, Zone};
+use crate::maps::{
+    Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, FlowAction, FlowKey, PUBLICATION_CLOSED, PUBLICATION_FILTERED,
+    PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Tuple, Zone,
+};
 use crate::packet::{Headers, Message, SCTP, TCP, UDP};
 use crate::{Addr, Verdict};
 
@@ -22,6 +25,27 @@ pub(super) fn lookup<'t, T: Tables>(t: &'t T, arriving: &FlowKey) -> Option<&'t 
     }
     key.addr = if arriving.tuple.dst.is_v4() { Addr::ANY_V4 } else { Addr::ANY_V6 };
     t.publication(&key)
+}
+
+/// Why a source may not begin a conversation, if it may not.
+// For filtered publications alone: with a stack frame of its own.
+#[inline(never)]
+fn refused_by_filter<T: Tables>(t: &T, h: &Headers, p: &Publication) -> Option<Verdict> {
+    if p.flags & PUBLICATION_FILTERED != 0 {
+        let found = t.filter(&FilterKey { generation: p.generation, addr: h.key.tuple.src });
+        if found == FILTER_DENY || (found != FILTER_ALLOW && p.flags & PUBLICATION_LISTED_ONLY != 0) {
+            return Some(Verdict::Filtered);
+        }
+    }
+    if p.flags & PUBLICATION_LIMITED != 0
+        && let Some(limit) = t.limit(p.generation)
+    {
+        // SAFETY: entries stay valid while the program runs; racing CPUs lose counts, and only that.
+        if !unsafe { &mut *limit.as_ptr() }.take(t.now()) {
+            return Some(Verdict::RateLimited);
+        }
+    }
+    None
 }
 
 /// Decides about a packet without a flow to one of the host's addresses. `from` is the container that sent it, if any.
@@ -46,6 +70,11 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     }
     if h.ttl <= 1 {
         return Decision::Drop(Verdict::TtlExceeded);
+    }
+    if p.flags & (PUBLICATION_FILTERED | PUBLICATION_LIMITED) != 0
+        && let Some(refused) = refused_by_filter(t, h, p)
+    {
+        return Decision::Drop(refused);
     }
     let mut src = h.key.tuple.src;
     let mut reply = Target { action: FlowAction::ReplyOut, ifindex: 0, mac: [0; 6] };

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use runtime_common::Addr;
 use runtime_common::decide::{Opening, Tables};
 use runtime_common::maps::{
-    Address, Flow, FlowKey, FragmentKey, FragmentPorts, Link, LinkKey, Publication, PublicationKey,
+    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
 };
 use runtime_common::packet::Headers;
 
@@ -23,6 +23,9 @@ pub struct Memory {
     pub room: Cell<Option<usize>>,
     pub rules: HashMap<u32, u64>,
     pub publications: HashMap<PublicationKey, Publication>,
+    /// Exact sources only: prefixes are the kernel's trie's affair.
+    pub filters: HashMap<FilterKey, u32>,
+    pub limits: HashMap<u64, Box<UnsafeCell<Limit>>>,
     pub links: HashMap<LinkKey, Link>,
     pub addresses: HashMap<Addr, Address>,
     /// What the routes say of every way to the outside.
@@ -62,6 +65,14 @@ impl Memory {
 }
 
 impl Tables for Memory {
+    fn filter(&self, key: &FilterKey) -> u32 {
+        self.filters.get(key).copied().unwrap_or(0)
+    }
+
+    fn limit(&self, generation: u64) -> Option<NonNull<Limit>> {
+        self.limits.get(&generation).and_then(|l| NonNull::new(l.get()))
+    }
+
     fn now(&self) -> u64 {
         self.now.get()
     }

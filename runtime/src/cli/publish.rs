@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Globals, output};
 use crate::model::Publication;
+use crate::model::filter::Filter;
 use crate::model::publish::parse_publish;
 
 #[derive(Debug, Args)]
@@ -16,6 +17,33 @@ pub(super) struct PublishArgs {
     /// As after `docker run -p`
     #[arg(value_name = "[[IP:]HOST_PORT:]PORT[/PROTOCOL]")]
     spec: String,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+/// Who may use a published port: the same for `publish` and `run`.
+#[derive(Debug, Default, Args)]
+pub(super) struct FilterArgs {
+    /// Sources that may use the published ports; no others may
+    #[arg(long, value_name = "CIDR[,CIDR...]")]
+    allow_from: Vec<String>,
+    /// Sources that may not use the published ports
+    #[arg(long, value_name = "CIDR[,CIDR...]")]
+    deny_from: Vec<String>,
+    /// New conversations in a second that each published port takes
+    #[arg(long, value_name = "NUMBER")]
+    max_rate: Option<String>,
+}
+
+impl FilterArgs {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Bad input, quoted.
+    pub(super) fn read(&self) -> Result<Filter, Failure> {
+        Filter::new(&self.allow_from, &self.deny_from, self.max_rate.as_deref())
+            .map_err(|e| Failure::Usage(e.to_string()))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -29,7 +57,9 @@ pub(super) struct UnpublishArgs {
 
 pub(super) async fn publish(args: PublishArgs, globals: &Globals) -> Result<(), Failure> {
     let requests = parse_publish(&args.spec).map_err(|e| Failure::Usage(e.to_string()))?;
-    let answer = change("publish", &args.container, &args.spec, globals).await?;
+    let filter = args.filter.read()?;
+    let request = json!({"command": "publish", "container": args.container, "spec": args.spec, "filter": filter});
+    let answer = globals.datapath().request(&request).await?;
     // Where the port was chosen, it is told.
     if requests.iter().any(|r| r.fixed_host_port().is_none()) {
         let made: Vec<Publication> =
@@ -42,11 +72,7 @@ pub(super) async fn publish(args: PublishArgs, globals: &Globals) -> Result<(), 
 
 pub(super) async fn unpublish(args: UnpublishArgs, globals: &Globals) -> Result<(), Failure> {
     parse_publish(&args.spec).map_err(|e| Failure::Usage(e.to_string()))?;
-    change("unpublish", &args.container, &args.spec, globals).await?;
+    let request = json!({"command": "unpublish", "container": args.container, "spec": args.spec});
+    globals.datapath().request(&request).await?;
     Ok(())
-}
-
-async fn change(command: &str, container: &str, spec: &str, globals: &Globals) -> Result<serde_json::Value, Failure> {
-    let request = json!({"command": command, "container": container, "spec": spec});
-    Ok(globals.datapath().request(&request).await?)
 }

@@ -51,9 +51,9 @@ fn describe(s: &Status) -> String {
     let publications = s.publications.iter().map(|p| {
         let host = SocketAddr::new(p.publication.host_addr, p.publication.host_port);
         let port = p.publication.container_port.to_string();
-        vec![host.to_string(), p.container.clone(), port, p.origin.clone(), p.state.clone()]
+        vec![host.to_string(), p.container.clone(), port, p.origin.clone(), p.state.clone(), p.filter.clone()]
     });
-    section(&mut text, &["PUBLISHED", "CONTAINER", "PORT", "ORIGIN", "STATE"], publications);
+    section(&mut text, &["PUBLISHED", "CONTAINER", "PORT", "ORIGIN", "STATE", "FILTER"], publications);
     let links = s.links.iter().map(|l| {
         let state = if l.active { "active" } else { "inactive" };
         vec![

@@ -36,6 +36,9 @@ pub(super) struct UpArgs {
     /// Attach tc programs as clsact filters even where the kernel has tcx
     #[arg(long)]
     clsact: bool,
+    /// Write the drops that the kernel side tells of to the log: one per reason, CPU and 10 ms at most
+    #[arg(long)]
+    datapath_log: bool,
 }
 
 /// How long a detached daemon may take until it serves.
@@ -53,6 +56,7 @@ pub(super) async fn run(args: UpArgs, globals: &Globals) -> Result<(), Failure> 
         state_dir: globals.state_dir.clone(),
         bpffs: globals.bpffs.clone(),
         hooks: HookOptions { xdp: args.xdp, force_clsact: args.clsact },
+        log_drops: args.datapath_log,
         reconcile: Options { isolate: args.isolate, uplinks: args.uplink, masquerade: args.masquerade },
     };
     let ready = || {
@@ -83,6 +87,10 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
         // Another daemon may answer: it must be this one.
         let pid = client.request(&serde_json::json!({"command": "ping"})).await.ok();
         if pid.and_then(|v| v["pid"].as_u64()) == Some(u64::from(child.id())) {
+            let status = client.request(&serde_json::json!({"command": "status"})).await?;
+            for problem in status["problems"].as_array().into_iter().flatten().filter_map(|p| p.as_str()) {
+                eprintln!("problem: {problem}");
+            }
             return Ok(());
         }
         if child.try_wait().context("cannot watch the daemon")?.is_some() {

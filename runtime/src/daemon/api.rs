@@ -15,7 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::Input;
 use crate::cli::datapath_client::SOCKET_NAME;
 use crate::datapath::{DropEvent, FlowCount, HookStatus};
+use crate::host::passed_by;
 use crate::model::Publication;
+use crate::model::filter::Filter;
 use crate::reconcile::MasqueradedBy;
 
 /// What can be asked.
@@ -46,6 +48,9 @@ pub enum Request {
         container: String,
         /// As after `-p`.
         spec: String,
+        /// Who may use it.
+        #[serde(default)]
+        filter: Filter,
     },
     /// Take a publication away.
     Unpublish {
@@ -129,6 +134,8 @@ pub struct PublicationRow {
     /// Where it is published and what.
     #[serde(flatten)]
     pub publication: Publication,
+    /// Who may use it, such as `allow-from=192.0.2.0/24`; empty for everybody.
+    pub filter: String,
     /// `engine` or `live`.
     pub origin: String,
     /// `served`, `closed` (taken away), or `not served` (no address of that family).
@@ -251,6 +258,10 @@ async fn converse(stream: UnixStream, inputs: mpsc::Sender<Input>) -> std::io::R
     let answer = match serde_json::from_str::<Request>(&line) {
         Err(e) => Err(Refusal::usage(format!("the daemon does not understand {:?}: {e}", line.trim_end()))),
         Ok(request) => {
+            if request == Request::Status {
+                // Rules come and go without a word; whoever looks is told of those of now.
+                let _ = inputs.send(Input::Firewall(passed_by().await)).await;
+            }
             let (tx, rx) = oneshot::channel();
             match inputs.send(Input::Request(request, tx)).await {
                 Ok(()) => rx.await.unwrap_or_else(|_| Err(Refusal::failed("the daemon is ending"))),

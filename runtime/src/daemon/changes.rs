@@ -10,6 +10,7 @@ use serde_json::json;
 use super::api::{Answer, Refusal};
 use super::ports;
 use super::world::World;
+use crate::model::filter::Filter;
 use crate::model::live::{EffectivePublication, Live, LiveLink, LivePublication};
 use crate::model::publish::{PublishRequest, parse_publish};
 use crate::model::{Container, Link, Port, Publication, Snapshot};
@@ -39,7 +40,7 @@ impl World {
         Err(Refusal::failed(format!("container {:?} is not running: start it first", container.name)))
     }
 
-    pub(super) fn publish(&mut self, container: &str, spec: &str) -> Answer {
+    pub(super) fn publish(&mut self, container: &str, spec: &str, filter: &Filter) -> Answer {
         let requests = parse_publish(spec).map_err(Refusal::usage)?;
         let container = self.find_running(container)?.clone();
         if !container.endpoints.iter().any(|e| !e.id.is_empty()) {
@@ -50,6 +51,12 @@ impl World {
         }
         let mut live = self.live.get().clone();
         let mut taken = Taken::new(&self.snapshot, &live);
+        // Publishing again what this container publishes changes who may use it.
+        for p in live.publications_of(&container).iter().filter(|p| !p.closed) {
+            if requests.iter().any(|r| asks_for(r, &p.publication)) {
+                taken.remove(&p.publication);
+            }
+        }
         let mut made: Vec<Publication> = Vec::new();
         for request in &requests {
             let chosen = self.choose(&taken, request)?;
@@ -60,9 +67,11 @@ impl World {
         }
         let given_back: HashSet<&Publication> = made.iter().collect();
         live.unpublished.retain(|(id, p)| !(*id == container.id && given_back.contains(p)));
+        live.publications.retain(|l| !(l.container == container.id && given_back.contains(&l.publication)));
         live.publications.extend(made.iter().map(|publication| LivePublication {
             container: container.id.clone(),
             publication: publication.clone(),
+            filter: filter.clone(),
             created: now(),
         }));
         self.set_live(live)?;
@@ -221,6 +230,12 @@ impl World {
     }
 }
 
+/// Whether a request names exactly this publication.
+fn asks_for(request: &PublishRequest, p: &Publication) -> bool {
+    let address = request.host_addr.map_or(p.host_addr.is_unspecified(), |a| a == p.host_addr);
+    address && p.container_port == request.container_port && request.fixed_host_port() == Some(p.host_port)
+}
+
 /// Which host ports containers have.
 struct Taken {
     by_port: HashMap<(Protocol, u16), Vec<(IpAddr, String)>>,
@@ -238,6 +253,12 @@ impl Taken {
             }
         }
         taken
+    }
+
+    fn remove(&mut self, p: &Publication) {
+        if let Some(holders) = self.by_port.get_mut(&(p.container_port.protocol, p.host_port)) {
+            holders.retain(|(address, _)| *address != p.host_addr);
+        }
     }
 
     fn add(&mut self, p: &Publication, container: &str) {

@@ -5,7 +5,9 @@ mod changes;
 mod hosts_files;
 mod live_file;
 mod lock;
+mod peers;
 mod ports;
+mod renamed;
 mod report;
 mod takeover;
 mod world;
@@ -25,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::datapath::{Datapath, HookOptions, Pins, remove_everything};
 use crate::engine::{Engine, EngineError, Event};
-use crate::host::Netlink;
+use crate::host::{Netlink, passed_by};
 use crate::model::{Container, Network, Snapshot};
 use crate::reconcile;
 use world::World;
@@ -40,6 +42,8 @@ pub struct Options {
     pub bpffs: PathBuf,
     /// How programs are attached.
     pub hooks: HookOptions,
+    /// Whether drops are written to the log.
+    pub log_drops: bool,
     /// What is isolated, and which interfaces are uplinks.
     pub reconcile: reconcile::Options,
 }
@@ -52,6 +56,8 @@ enum Input {
     Container(String, Result<Box<Container>, EngineError>),
     Network(String, Result<Box<Network>, EngineError>),
     Host,
+    /// Lines about the host's firewall, read anew.
+    Firewall(Vec<String>),
     Request(Request, oneshot::Sender<api::Answer>),
 }
 
@@ -102,6 +108,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
             return Err(e);
         }
     };
+    world.heed_firewall(passed_by().await);
     let mut drops = world.drop_events()?;
     let socket = api::listen(&options.run_dir, inputs.clone())?;
     follow_engine(engine.clone(), events, inputs.clone());
@@ -133,7 +140,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
                     break Some(answer);
                 }
             }
-            found = drops.next() => world.report_drops(found),
+            found = drops.next() => world.report_drops(found, options.log_drops),
             _ = collect.tick() => if world.collect() {
                 world.reconcile().await;
             },

@@ -13,7 +13,12 @@ impl World {
         let counters = self.datapath.counters().map_err(Refusal::failed)?;
         let hooks = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
+        problems.extend(self.datapath.problem().map(str::to_owned));
         problems.extend(self.errors.iter().cloned());
+        problems.extend(self.firewall.iter().cloned());
+        if self.cannot_tell {
+            problems.push(super::peers::UNSUPPORTED.to_owned());
+        }
         if !self.engine_connected {
             problems.insert(0, "the engine is away: its last known state is served".to_owned());
         }
@@ -85,7 +90,7 @@ impl World {
         for container in self.snapshot.containers.values().filter(|c| c.running) {
             for p in self.live.get().publications_of(container) {
                 let family = |e: &crate::reconcile::EndpointPlan| e.address_like(&p.publication.host_addr).is_some();
-                let state = match p.closed {
+                let state = match p.closed || p.filter.is_err() {
                     true => "closed",
                     false if self.plan.endpoints_of(&container.id).any(family) => "served",
                     false => "not served",
@@ -93,6 +98,7 @@ impl World {
                 rows.push(PublicationRow {
                     container: container.name.clone(),
                     publication: p.publication,
+                    filter: p.filter.map_or_else(|e| e, |f| f.to_string()),
                     origin: if p.created == 0 { "engine" } else { "live" }.to_owned(),
                     state: state.to_owned(),
                 });

@@ -1,7 +1,6 @@
 //! What the daemon knows, and making the kernel agree with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -10,6 +9,7 @@ use tracing::{info, warn};
 use super::api::{Answer, Refusal, Request};
 use super::live_file::LiveFile;
 use super::ports::HeldPorts;
+use super::renamed::keep_links;
 use super::{Input, Refresh, hosts_files, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
@@ -37,6 +37,10 @@ pub struct World {
     pub(super) held_ports: HeldPorts,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
+    /// Rules of the host's firewall that redirected packets pass by, a line each.
+    pub(super) firewall: Vec<String>,
+    /// The kernel cannot close connections: their peers are not told.
+    pub(super) cannot_tell: bool,
     /// What the host's own rules do with sources, and how long ago they were read, in rounds of collection.
     nat: NatRules,
     nat_age: u32,
@@ -44,6 +48,8 @@ pub struct World {
     polling: BTreeSet<u32>,
     /// What the last reconciliation could not do.
     pub(super) errors: Vec<String>,
+    /// Whether anything has happened that the kernel side may have to follow.
+    dirty: bool,
     /// Why the kernel side is not as it should be; none while it is.
     refused: Option<String>,
     /// The live changes before those of this round: what to go back to where the kernel cannot take them.
@@ -85,10 +91,13 @@ impl World {
             held_ports: HeldPorts::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
+            firewall: Vec::new(),
+            cannot_tell: false,
             nat: NatRules::default(),
             nat_age: 0,
             polling: BTreeSet::new(),
             errors: Vec::new(),
+            dirty: true,
             refused: None,
             before: None,
             changes: Vec::new(),
@@ -103,6 +112,7 @@ impl World {
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
+        self.tell_peers(&[]);
         if let Some(e) = self.datapath.attach(&self.plan.roles).into_iter().next() {
             return Err(e.into());
         }
@@ -122,8 +132,12 @@ impl World {
     }
 
     /// Keeps drops for people to look at.
-    pub fn report_drops(&mut self, found: Vec<DropEvent>) {
+    pub fn report_drops(&mut self, found: Vec<DropEvent>, log: bool) {
         for event in found {
+            if log {
+                let interface = self.host.interfaces.get(&event.ifindex).map_or("?", |i| i.name.as_str());
+                info!("dropped on {interface}: {event}");
+            }
             if self.drops.len() == KEPT_DROPS {
                 self.drops.pop_front();
             }
@@ -148,11 +162,14 @@ impl World {
         let nat = read_nat();
         let changed = nat != self.nat;
         self.nat = nat;
+        self.dirty |= changed;
         changed
     }
 
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
     pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
+        // An event of the engine matters by what it has asked anew, and by what it ends.
+        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_));
         match input {
             Input::Engine(event) => self.on_event(event, refresh),
             Input::EngineGone => {
@@ -178,12 +195,19 @@ impl World {
                 Err(e) => warn!("network {id}: {e}"),
             },
             Input::Host => {}
+            Input::Firewall(lines) => self.heed_firewall(lines),
             Input::Request(request, answer) => return self.on_request(request, answer, refresh),
         }
         None
     }
 
-    fn set_snapshot(&mut self, snapshot: Snapshot) {
+    fn set_snapshot(&mut self, mut snapshot: Snapshot) {
+        for known in self.snapshot.containers.values() {
+            if let Some(mut container) = snapshot.containers.remove(&known.id) {
+                keep_links(known, &mut container, &snapshot);
+                snapshot.containers.insert(container.id.clone(), container);
+            }
+        }
         self.snapshot = snapshot;
         self.forget_removed();
     }
@@ -204,6 +228,7 @@ impl World {
                 "destroy" => {
                     self.snapshot.containers.remove(&id);
                     self.forget_removed();
+                    self.dirty = true;
                 }
                 // Its end must not wait for an answer of the engine.
                 "die" => {
@@ -211,6 +236,7 @@ impl World {
                         container.running = false;
                         container.publications.clear();
                     }
+                    self.dirty = true;
                     refresh.container(&id);
                 }
                 // They change nothing that matters here, and there can be many of them.
@@ -220,6 +246,7 @@ impl World {
             Event::Endpoint { network, container, connected } => {
                 if !connected && let Some(network) = self.snapshot.networks.get_mut(&network) {
                     network.endpoints.remove(&container);
+                    self.dirty = true;
                 }
                 refresh.network(&network);
                 if !self.snapshot.containers.contains_key(&container) || !connected {
@@ -237,16 +264,8 @@ impl World {
     fn on_container(&mut self, id: &str, result: Result<Box<Container>, EngineError>) {
         match result {
             Ok(mut container) => {
-                // A link's source that was renamed is no longer found by the name that the engine keeps.
-                if let Some(known) = self.snapshot.containers.get(&container.id)
-                    && container.links.len() < known.links.len()
-                {
-                    let lost = known.links.iter().filter(|l| {
-                        !container.links.iter().any(|n| n.alias == l.alias)
-                            && self.snapshot.containers.contains_key(&l.source)
-                    });
-                    let lost: Vec<_> = lost.cloned().collect();
-                    container.links.extend(lost);
+                if let Some(known) = self.snapshot.containers.get(&container.id) {
+                    keep_links(known, &mut container, &self.snapshot);
                 }
                 self.snapshot.containers.insert(container.id.clone(), *container);
             }
@@ -289,7 +308,7 @@ impl World {
             Request::Status => self.status(),
             Request::Links => self.links(),
             Request::LivePublications => Ok(self.live_publications()),
-            Request::Publish { container, spec } => self.publish(&container, &spec),
+            Request::Publish { container, spec, filter } => self.publish(&container, &spec, &filter),
             Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
             Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
             Request::Unlink { recipient, target } => self.unlink(&recipient, &target),
@@ -306,6 +325,9 @@ impl World {
 
     /// Makes the kernel, the hosts files and the held ports agree with what is known, and answers who waits for it.
     pub async fn reconcile(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
         self.errors.clear();
         self.refused = self.make_true().await.err().map(|e| format!("{e:#}"));
         if let (Some(refused), Some(before)) = (self.refused.clone(), self.before.take()) {
@@ -328,10 +350,13 @@ impl World {
     }
 
     async fn make_true(&mut self) -> anyhow::Result<()> {
+        let before = self.plan.endpoints.clone();
         self.make_plan().await?;
         // Programs before map entries: an interface is closed before anybody may use it.
         let errors = self.datapath.attach(&self.plan.roles);
-        let ops = self.datapath.apply(&self.plan.desired)?;
+        let applied = self.datapath.apply(&self.plan.desired);
+        self.tell_peers(&before);
+        let ops = applied?;
         if ops != Default::default() {
             info!("maps: {} written, {} removed, {} rules ended", ops.written, ops.removed, ops.ended);
         }
@@ -346,20 +371,28 @@ impl World {
         Ok(())
     }
 
+    /// Takes in what there is of firewall rules, and warns of those that are new.
+    pub fn heed_firewall(&mut self, lines: Vec<String>) {
+        for line in lines.iter().filter(|l| !self.firewall.contains(l)) {
+            warn!("{line}");
+        }
+        self.firewall = lines;
+    }
+
     fn note(&mut self, problem: String) {
         warn!("{problem}");
         self.errors.push(problem);
     }
 
     async fn make_plan(&mut self) -> anyhow::Result<()> {
-        let sandboxes: BTreeMap<String, PathBuf> = self
+        let sandboxes: BTreeMap<String, u32> = self
             .snapshot
             .containers
             .values()
             .filter(|c| c.running && c.pid != 0)
-            .map(|c| (c.id.clone(), PathBuf::from(format!("/proc/{}/ns/net", c.pid))))
+            .map(|c| (c.id.clone(), c.pid))
             .collect();
-        self.host = self.netlink.read(&sandboxes).await?;
+        self.host = self.netlink.read(&sandboxes, &self.host).await?;
         self.host.nat = self.nat.clone();
         self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options);
         Ok(())

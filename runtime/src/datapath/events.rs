@@ -1,6 +1,7 @@
 //! Drops as the kernel side tells of them.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::{Map, MapData, RingBuf};
 use runtime_common::maps::Event;
@@ -27,6 +28,13 @@ pub struct DropEvent {
     pub dport: u16,
     /// `tcp`, `udp`, `sctp`, `icmp`, or the protocol's number.
     pub protocol: String,
+}
+
+impl fmt::Display for DropEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = (SocketAddr::new(self.src, self.sport), SocketAddr::new(self.dst, self.dport));
+        write!(f, "{}: {} {from} -> {to}", self.verdict, self.protocol)
+    }
 }
 
 impl DropEvent {

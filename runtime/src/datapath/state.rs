@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 
 use aya::Pod;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
-    Address, Endpoint, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES,
-    MAX_UPLINKS, Publication, PublicationKey, Uplink,
+    Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_LIMITS,
+    MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, Publication, PublicationKey, Uplink,
 };
 
 use super::{AddressMap, DatapathError, EndpointMap, LinkMap, PublicationMap, UplinkMap, map_error};
@@ -24,6 +25,10 @@ pub struct Desired {
     pub uplinks: BTreeMap<u32, Uplink>,
     /// Published ports.
     pub publications: BTreeMap<PublicationKey, Publication>,
+    /// Sources that filtered publications name, by prefix and its length in bits of the address; `FILTER_*`.
+    pub filters: BTreeMap<(FilterKey, u32), u32>,
+    /// New conversations in a second, by the generation of limited publications.
+    pub limits: BTreeMap<u64, u32>,
     /// Open ports of links.
     pub links: BTreeMap<LinkKey, Link>,
 }
@@ -46,6 +51,8 @@ pub(super) struct Maps {
     pub addresses: AddressMap,
     pub uplinks: UplinkMap,
     pub publications: PublicationMap,
+    pub filters: LpmTrie<MapData, FilterKey, u32>,
+    pub limits: HashMap<MapData, u64, Limit>,
     pub links: LinkMap,
 }
 
@@ -54,6 +61,8 @@ pub(super) struct State {
     maps: Maps,
     current: Desired,
     slots: Slots,
+    /// Generations that ended and whose peers have not been told yet.
+    ended: BTreeSet<u64>,
 }
 
 impl State {
@@ -64,13 +73,20 @@ impl State {
             addresses: read("ADDRESSES", &maps.addresses)?,
             uplinks: read("UPLINKS", &maps.uplinks)?,
             publications: read("PUBLICATIONS", &maps.publications)?,
+            filters: maps
+                .filters
+                .iter()
+                .map(|entry| entry.map(|(key, value)| ((key.data(), key.prefix_len() - GENERATION_BITS), value)))
+                .collect::<Result<_, MapError>>()
+                .map_err(|e| map_error("FILTERS", &e))?,
+            limits: read("LIMITS", &maps.limits)?.into_iter().map(|(g, l): (u64, Limit)| (g, l.per_second)).collect(),
             links: read("LINKS", &maps.links)?,
         };
         let mut slots = Slots::default();
         for (generation, rule) in rules_mut(&mut current) {
             slots.adopt(generation, std::mem::take(rule));
         }
-        Ok(State { maps, current, slots })
+        Ok(State { maps, current, slots, ended: BTreeSet::new() })
     }
 
     /// Slot of a rule that is in force.
@@ -83,10 +99,17 @@ impl State {
         self.slot(generation) == Some(slot)
     }
 
+    /// The generations that ended since this was last asked.
+    pub fn take_ended(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// Makes the maps say `desired`. On an error what is done stays done, and the next call goes on from there.
     pub fn apply(&mut self, desired: &Desired) -> Result<Operations, DatapathError> {
         let mut ops = Operations::default();
         check_size("PUBLICATIONS", desired.publications.len(), MAX_PUBLICATIONS)?;
+        check_size("FILTERS", desired.filters.len(), MAX_FILTERS)?;
+        check_size("LIMITS", desired.limits.len(), MAX_LIMITS)?;
         check_size("LINKS", desired.links.len(), MAX_LINKS)?;
         check_size("ENDPOINTS", desired.endpoints.len(), MAX_ENDPOINTS)?;
         check_size("ADDRESSES", desired.addresses.len(), MAX_ADDRESSES)?;
@@ -100,6 +123,7 @@ impl State {
         for (generation, slot) in gone {
             self.maps.rules.set(slot, 0u64, 0).map_err(|e| map_error("RULES", &e))?;
             self.slots.release(generation);
+            self.ended.insert(generation);
             ops.ended += 1;
         }
         remove("LINKS", &mut self.maps.links, &mut self.current.links, &desired.links, &mut ops)?;
@@ -119,6 +143,7 @@ impl State {
                 self.maps.rules.set(slot, generation, 0).map_err(|e| map_error("RULES", &e))?;
             }
         }
+        self.write_conditions(desired, &mut ops)?;
         let slots = &self.slots;
         let rule = |generation| slots.of.get(&generation).copied().unwrap_or_default();
         // Addresses before endpoints: a container that is opened finds its siblings known as such.
@@ -141,8 +166,59 @@ impl State {
         write("ENDPOINTS", &mut self.maps.endpoints, &mut self.current.endpoints, &desired.endpoints, &mut ops, |e| {
             Endpoint { rule: rule(e.generation), ..*e }
         })?;
+        self.remove_conditions(desired, &mut ops)?;
         Ok(ops)
     }
+
+    /// Filters and limits, before the publications that they belong to.
+    fn write_conditions(&mut self, desired: &Desired, ops: &mut Operations) -> Result<(), DatapathError> {
+        for (key, value) in &desired.filters {
+            if self.current.filters.get(key) != Some(value) {
+                self.maps.filters.insert(&trie_key(key), value, 0).map_err(|e| map_error("FILTERS", &e))?;
+                self.current.filters.insert(*key, *value);
+                ops.written += 1;
+            }
+        }
+        for (generation, rate) in &desired.limits {
+            if self.current.limits.get(generation) != Some(rate) {
+                let full = Limit::full(*rate);
+                self.maps.limits.insert(generation, full, 0).map_err(|e| map_error("LIMITS", &e))?;
+                self.current.limits.insert(*generation, *rate);
+                ops.written += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Filters and limits, after the publications that they belonged to.
+    fn remove_conditions(&mut self, desired: &Desired, ops: &mut Operations) -> Result<(), DatapathError> {
+        let gone: Vec<_> = self.current.filters.keys().filter(|k| !desired.filters.contains_key(k)).copied().collect();
+        for key in gone {
+            match self.maps.filters.remove(&trie_key(&key)) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(e) => return Err(map_error("FILTERS", &e)),
+            }
+            self.current.filters.remove(&key);
+            ops.removed += 1;
+        }
+        let gone: Vec<_> = self.current.limits.keys().filter(|k| !desired.limits.contains_key(k)).copied().collect();
+        for generation in gone {
+            match self.maps.limits.remove(&generation) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(e) => return Err(map_error("LIMITS", &e)),
+            }
+            self.current.limits.remove(&generation);
+            ops.removed += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Every prefix begins with a whole generation.
+const GENERATION_BITS: u32 = 64;
+
+fn trie_key((key, bits): &(FilterKey, u32)) -> Key<FilterKey> {
+    Key::new(GENERATION_BITS + bits, *key)
 }
 
 fn generations(d: &Desired) -> impl Iterator<Item = u64> + '_ {

@@ -1,15 +1,19 @@
 //! The host's network as netlink tells of it: interfaces, addresses, and which container is behind which interface.
 
+mod destroy;
+mod firewall;
 mod gro;
 mod nat;
 mod netlink;
 mod sockets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use destroy::{End, close_connections};
+pub use firewall::passed_by;
 pub use gro::set_gro;
 pub use nat::{NatRules, read as read_nat};
 pub use netlink::{Netlink, NetlinkError, is_global};
@@ -45,8 +49,12 @@ pub struct Host {
     pub addresses: Vec<(IpAddr, u32)>,
     /// The kernel's ids of containers' network namespaces, by container id.
     pub namespaces: BTreeMap<String, i32>,
+    /// The processes whose namespaces these are, by container id.
+    pub sandboxes: BTreeMap<String, u32>,
     /// MAC addresses of veths' other ends, by the index of this end.
     pub peer_macs: BTreeMap<u32, [u8; 6]>,
+    /// Bridges that the host sends to and hears from with loopback addresses of IPv4 (`route_localnet`).
+    pub localnet: BTreeSet<u32>,
     /// What the host's own rules do with sources.
     pub nat: NatRules,
 }

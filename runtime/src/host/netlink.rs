@@ -55,9 +55,10 @@ impl Netlink {
         Ok(messages.map(|_| ()))
     }
 
-    /// Reads everything. `sandboxes` are the containers' network namespaces by container id; one that is gone is passed
-    /// over.
-    pub async fn read(&self, sandboxes: &BTreeMap<String, PathBuf>) -> Result<Host, NetlinkError> {
+    /// Reads everything. `sandboxes` are the containers' processes by container id; one that is gone is passed over.
+    ///
+    /// `known` is what was read before: a process's namespace keeps its id for as long as the process lives.
+    pub async fn read(&self, sandboxes: &BTreeMap<String, u32>, known: &Host) -> Result<Host, NetlinkError> {
         let mut host = Host { interfaces: self.interfaces().await?, ..Host::default() };
         let mut addresses = self.handle.address().get().execute();
         while let Some(message) = addresses.try_next().await? {
@@ -75,9 +76,16 @@ impl Netlink {
             }
         }
         host.addresses.sort();
-        for (container, path) in sandboxes {
-            if let Some(id) = self.namespace_id(path).await {
+        host.localnet =
+            host.interfaces.values().filter(|i| i.is_bridge && routes_localnet(&i.name)).map(|i| i.index).collect();
+        for (container, pid) in sandboxes {
+            let id = match known.sandboxes.get(container) {
+                Some(before) if before == pid => known.namespaces.get(container).copied(),
+                _ => self.namespace_id(&PathBuf::from(format!("/proc/{pid}/ns/net"))).await,
+            };
+            if let Some(id) = id {
                 host.namespaces.insert(container.clone(), id);
+                host.sandboxes.insert(container.clone(), *pid);
             }
         }
         // Only for containers that are being started, whose namespace nobody has told of yet.
@@ -173,6 +181,14 @@ fn interface(message: &LinkMessage) -> Interface {
     }
     i.peer = namespace.zip(link);
     i
+}
+
+/// Whether loopback addresses of IPv4 are routed on this interface.
+fn routes_localnet(interface: &str) -> bool {
+    // Either switch does.
+    ["all", interface].iter().any(|name| {
+        std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet")).is_ok_and(|v| v.trim() == "1")
+    })
 }
 
 /// Whether an address is one that outsiders can know: neither loopback nor link-local.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::filter::Filter;
 use super::{Container, Link, Publication};
 
 /// A publication made on a running container.
@@ -14,6 +15,9 @@ pub struct LivePublication {
     pub container: String,
     /// What was published.
     pub publication: Publication,
+    /// Who may use it.
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
     /// When: nanoseconds since 1970. Tells it from an earlier one of the same form.
     pub created: u64,
 }
@@ -52,6 +56,8 @@ pub struct EffectivePublication {
     pub publication: Publication,
     /// When it was made live; 0 for the engine's own.
     pub created: u64,
+    /// Who may use it; an error where the container's labels cannot be understood.
+    pub filter: Result<Filter, String>,
     /// Taken away: to be refused, whatever other rules still carry it.
     pub closed: bool,
 }
@@ -72,13 +78,20 @@ impl Live {
     pub fn publications_of(&self, container: &Container) -> Vec<EffectivePublication> {
         let made = self.publications.iter().filter(|p| p.container == container.id);
         let mut all: Vec<_> = made
-            .map(|p| EffectivePublication { publication: p.publication.clone(), created: p.created, closed: false })
+            .map(|p| EffectivePublication {
+                publication: p.publication.clone(),
+                created: p.created,
+                filter: Ok(p.filter.clone()),
+                closed: false,
+            })
             .collect();
+        let by_labels = Filter::of_labels(&container.labels).map_err(|e| e.to_string());
         let made: HashSet<Publication> = all.iter().map(|p| p.publication.clone()).collect();
         for publication in &container.publications {
             if !made.contains(publication) {
                 let closed = self.is_unpublished(container, publication);
-                all.push(EffectivePublication { publication: publication.clone(), created: 0, closed });
+                let filter = by_labels.clone();
+                all.push(EffectivePublication { publication: publication.clone(), created: 0, filter, closed });
             }
         }
         all

@@ -3,6 +3,7 @@
 mod container;
 
 pub mod environment;
+pub mod filter;
 pub mod hosts;
 pub mod link;
 pub mod live;

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, Link, LinkKey,
-    PUBLICATION_CLOSED, Publication, PublicationKey, Uplink,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY,
+    FilterKey, Link, LinkKey, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_LIMITED,
+    PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Uplink,
 };
 use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
@@ -16,6 +17,7 @@ use super::generation::generation;
 use super::masquerade::{Masquerade, MasqueradedBy};
 use crate::datapath::{Desired, Role};
 use crate::host::Host;
+use crate::model::filter::Filter;
 use crate::model::hosts::{HostsEntry, link_entries};
 use crate::model::live::{EffectiveLink, EffectivePublication, Live};
 use crate::model::{Container, Network, Port, Snapshot};
@@ -134,7 +136,7 @@ impl Plan {
 /// Makes the plan.
 pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) -> Plan {
     let mut p = Plan::default();
-    for network in snapshot.networks.values().filter(|n| n.driver == "bridge") {
+    for network in snapshot.networks.values().filter(|n| is_served(n)) {
         add_network(&mut p, snapshot, host, network, options);
     }
     add_uplinks(&mut p, snapshot, host, options);
@@ -152,10 +154,18 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) ->
         add_endpoint(&mut p.desired, host, endpoint);
     }
     for container in snapshot.containers.values() {
-        add_publications(&mut p, snapshot, live, container);
+        add_publications(&mut p, snapshot, host, live, container);
         add_links(&mut p, snapshot, live, container);
     }
     p
+}
+
+/// The network that Swarm gives its tasks beside their overlay networks: its endpoints belong to no container by name.
+const SWARM_GATEWAY: &str = "docker_gwbridge";
+
+/// Whether the datapath has anything to do with a network.
+fn is_served(network: &Network) -> bool {
+    network.driver == "bridge" && network.name != SWARM_GATEWAY
 }
 
 fn is_isolated(network: &Network, options: &Options) -> bool {
@@ -181,6 +191,7 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
     for port in ports.clone() {
         p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false });
     }
+    let mut strangers: BTreeMap<u32, &str> = ports.clone().map(|i| (i.index, i.name.as_str())).collect();
     for container in snapshot.containers.values() {
         // The network knows an endpoint before the engine answers questions about the container itself.
         let own = container.endpoints.iter().find(|e| e.network == network.id && container.running);
@@ -193,6 +204,7 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
             _ => false,
         });
         let Some(port) = port else { continue };
+        strangers.remove(&port.index);
         p.endpoints.push(EndpointPlan {
             container: container.id.clone(),
             network: network.id.clone(),
@@ -203,8 +215,15 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
             mac,
             ipv4: e.ipv4,
             ipv6: e.ipv6,
-            generation: generation(&["endpoint", &container.id, &network.id, &e.id]),
+            // Without the network's id: the engine makes its default bridge anew when it restarts, under running containers.
+            generation: generation(&["endpoint", &container.id, &e.id]),
         });
+    }
+    for name in strangers.values() {
+        p.problems.push(format!(
+            "interface {name} on network {} is no container's that is known: it is closed",
+            network.name
+        ));
     }
 }
 
@@ -255,7 +274,7 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
     }
 }
 
-fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &Container) {
+fn add_publications(p: &mut Plan, snapshot: &Snapshot, host: &Host, live: &Live, container: &Container) {
     let publications = live.publications_of(container);
     if publications.is_empty() {
         return;
@@ -265,7 +284,7 @@ fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &
     let mut endpoints: Vec<&EndpointPlan> = p.endpoints.iter().filter(|e| e.container == container.id).collect();
     endpoints.sort_by_key(name);
     let mut problems = Vec::new();
-    for EffectivePublication { publication, created, closed } in publications {
+    for EffectivePublication { publication, created, filter, closed } in publications {
         let key = PublicationKey {
             addr: publication.host_addr.into(),
             port: publication.host_port.to_be(),
@@ -296,21 +315,65 @@ fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &
             ));
             continue;
         }
+        // What cannot be understood must not be served as if nothing had been said.
+        let filter = match filter {
+            Ok(filter) => filter,
+            Err(reason) => {
+                problems.push(format!("{}: its published ports are closed: {reason}", container.name));
+                let generation = generation(&[&["closed"][..], &identity].concat());
+                let entry = Publication { generation, flags: PUBLICATION_CLOSED, ..Publication::default() };
+                p.desired.publications.entry(key).or_insert(entry);
+                continue;
+            }
+        };
         let with_endpoint = endpoint.generation.to_string();
+        let conditions = filter.to_string();
+        let generation = generation(&[&identity[..], &[&with_endpoint, &conditions]].concat());
         let entry = Publication {
-            generation: generation(&[&identity[..], &[&with_endpoint]].concat()),
+            generation,
             addr: address.into(),
             rule: 0,
             ifindex: endpoint.ifindex,
             bridge: endpoint.bridge,
             port: port.number.to_be(),
-            flags: 0,
+            flags: add_filter(&mut p.desired, generation, &filter) | from_loopback(host, endpoint, &address),
             mac: endpoint.mac,
             reserved: 0,
         };
         p.desired.publications.entry(key).or_insert(entry);
     }
     p.problems.append(&mut problems);
+}
+
+/// Puts a publication's conditions into the plan; returns the flags that make them count.
+fn add_filter(desired: &mut Desired, generation: u64, filter: &Filter) -> u16 {
+    let mut flags = 0;
+    // Denied last: where both name the same prefix, that stays.
+    for (nets, value) in [(&filter.allow, FILTER_ALLOW), (&filter.deny, FILTER_DENY)] {
+        for net in nets {
+            let addr = Addr::from(net.network());
+            // An IPv4 prefix lies behind the 96 bits that every mapped address begins with.
+            let bits = u32::from(net.prefix_len()) + if net.addr().is_ipv4() { 96 } else { 0 };
+            desired.filters.insert((FilterKey { generation, addr }, bits), value);
+        }
+    }
+    if filter.names_sources() {
+        flags |= PUBLICATION_FILTERED;
+    }
+    if !filter.allow.is_empty() {
+        flags |= PUBLICATION_LISTED_ONLY;
+    }
+    if let Some(rate) = filter.max_rate {
+        desired.limits.insert(generation, rate);
+        flags |= PUBLICATION_LIMITED;
+    }
+    flags
+}
+
+/// Whether the host's sockets that are bound to a loopback address reach the container.
+fn from_loopback(host: &Host, endpoint: &EndpointPlan, address: &IpAddr) -> u16 {
+    // IPv6 needs no leave of the bridge: its answers do not come through it.
+    if address.is_ipv6() || host.localnet.contains(&endpoint.bridge) { PUBLICATION_FROM_LOOPBACK } else { 0 }
 }
 
 fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipient: &Container) {

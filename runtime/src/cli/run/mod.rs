@@ -16,6 +16,7 @@ use clap::{ArgAction, Args};
 
 use super::datapath_client::DatapathClient;
 use super::output::{self, Format};
+use super::publish::FilterArgs;
 use super::{Failure, Globals};
 use crate::engine::docker::DockerEngine;
 use crate::engine::docker::convert::own_name;
@@ -57,6 +58,8 @@ pub(super) struct RunArgs {
     /// The host name inside the container
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// The network to connect to
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Option<String>,

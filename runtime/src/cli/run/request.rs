@@ -121,7 +121,10 @@ impl Request {
             env: env::environment(&args.env, &args.env_file, &|name| std::env::var(name).ok())?,
             hostname: args.hostname,
             network: NetworkMode::parse(args.network.as_deref())?,
-            labels: labels(&args.label)?,
+            labels: labels(&args.label)?
+                .into_iter()
+                .chain(args.filter.read()?.to_labels().map(|(name, value)| (name.to_owned(), value)))
+                .collect(),
             entrypoint: args.entrypoint,
             interactive: args.interactive,
             tty: args.tty,
