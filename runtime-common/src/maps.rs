@@ -76,6 +76,10 @@ pub enum FlowAction {
     LinkReply = 5,
     /// Unchanged, to the host's stack: a container's own conversation, or one that older rules carry.
     Stack = 6,
+    /// Rewrite the source, then on into the container: the host's own, from a socket that is bound to a loopback address.
+    FromLoopback = 7,
+    /// Rewrite the destination, then to that socket.
+    ToLoopback = 8,
 }
 
 /// The other side has answered.
@@ -148,6 +152,8 @@ pub const PUBLICATION_FILTERED: u16 = 2;
 pub const PUBLICATION_LISTED_ONLY: u16 = 4;
 /// `LIMITS` says how many conversations may begin in a second.
 pub const PUBLICATION_LIMITED: u16 = 8;
+/// The host's sockets that are bound to a loopback address reach it (`route_localnet` of the bridge, or IPv6).
+pub const PUBLICATION_FROM_LOOPBACK: u16 = 16;
 
 /// Data of a key of `FILTERS`, a longest-prefix-match trie: the first 64 bits of every prefix are the generation.
 #[repr(C)]
@@ -335,6 +341,46 @@ pub struct Address {
     pub flags: u8,
 }
 
+/// Key of `HOST_SOCKETS`: a socket of the host and where its packets really go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HostSocketKey {
+    /// The kernel's cookie of the socket: never given out twice.
+    pub cookie: u64,
+    /// The container's address.
+    pub addr: Addr,
+    /// The container's port (network byte order).
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: [u8; 5],
+}
+
+impl HostSocketKey {
+    /// A key; `port` in network byte order.
+    #[inline(always)]
+    pub const fn new(cookie: u64, addr: Addr, port: u16, protocol: u8) -> Self {
+        HostSocketKey { cookie, addr, port, protocol, reserved: [0; 5] }
+    }
+}
+
+/// Value of `HOST_SOCKETS`: what the program dialled, to be shown to it again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostSocket {
+    /// Generation of the publication.
+    pub generation: u64,
+    /// The address that was dialled.
+    pub dialled: Addr,
+    /// Slot in `RULES` of the publication.
+    pub rule: u32,
+    /// The port that was dialled (network byte order).
+    pub port: u16,
+    /// Always zero.
+    pub reserved: u16,
+}
+
 /// Value of `CONFIG[0]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -388,6 +434,8 @@ pub const MAX_FLOWS: usize = 262_144;
 pub const MAX_PENDING: usize = 65_536;
 /// Entries of `FRAGMENTS`: datagrams of which further fragments may come.
 pub const MAX_FRAGMENTS: usize = 8_192;
+/// Entries of `HOST_SOCKETS`: peers of the host's sockets that what they dialled is known of.
+pub const MAX_HOST_SOCKETS: usize = 65_536;
 
 macro_rules! plain_data {
     ($($t:ty = $size:literal: $($field:ty),+;)+) => {
@@ -416,6 +464,8 @@ plain_data! {
     FragmentKey = 40: Addr, Addr, u32, u8, u8, u16;
     FragmentPorts = 4: u16, u16;
     Address = 16: u32, u32, [u8; 6], u8, u8;
+    HostSocketKey = 32: u64, Addr, u16, u8, [u8; 5];
+    HostSocket = 32: u64, Addr, u32, u16, u16;
     Config = 8: u32, u32;
     Event = 56: u64, Tuple, u32, u32, u8, u8, [u8; 2];
 }

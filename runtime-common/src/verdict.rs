@@ -82,6 +82,8 @@ verdicts! {
     Multicast = 10, Pass, "multicast", "broadcast or multicast towards the host";
     /// A conversation older than the datapath, left to the rules that carry it.
     Carried = 11, Pass, "carried", "a conversation that older rules carry";
+    /// A host process's socket, sent to a container.
+    HostDialled = 12, Forward, "host_dialled", "a host process's socket sent to a container through a published port";
 
     /// Headers that contradict themselves or end too early.
     Malformed = 32, Drop, "malformed", "headers contradict themselves or end too early";

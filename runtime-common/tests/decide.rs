@@ -5,6 +5,7 @@ mod decide {
     mod errors;
     pub mod frame;
     mod fuzz;
+    mod host;
     mod parse;
     mod policy;
     pub mod tables;

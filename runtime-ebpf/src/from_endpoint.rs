@@ -1,7 +1,8 @@
 //! tc ingress of a container's host-side interface: what the container sends.
 
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams,
+    BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as FibParams,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
@@ -138,6 +139,7 @@ fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &Flow) -> Result
             Some(way) if way.result() == BPF_FIB_LKUP_RET_SUCCESS => bpf_redirect(way.detail(), 0),
             // The kernel asks for the next hop's MAC address.
             Some(way) => bpf_redirect_neigh(way.detail(), core::ptr::null_mut(), 0, 0),
+            None if action == FlowAction::ToLoopback as u8 => return to_loopback(skb, h.v4).map_err(Refusal::Drop),
             None => {
                 // The frame was for the bridge or for the other container, seen from this interface; in there it is for
                 // its stack.
@@ -146,6 +148,21 @@ fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &Flow) -> Result
             }
         }
     } as i32)
+}
+
+/// To a socket of the host that is bound to a loopback address.
+#[inline(always)]
+fn to_loopback(skb: &mut Skb<'_>, v4: bool) -> Result<i32, Verdict> {
+    /// Index of the loopback interface: the same in every network namespace.
+    const LOOPBACK_IFINDEX: u32 = 1;
+    // The bridge takes loopback addresses of IPv4 in, where `route_localnet` lets it; of IPv6 it never does.
+    if v4 {
+        return Ok(NEXT);
+    }
+    let none = Mac::new([0; 6]);
+    set_macs(skb, none, none).ok_or(Verdict::RewriteFailed)?;
+    // SAFETY: it only records the target.
+    Ok(unsafe { bpf_redirect(LOOPBACK_IFINDEX, u64::from(BPF_F_INGRESS)) } as i32)
 }
 
 /// What the host's routes say: a result of `bpf_fib_lookup` above an interface, or above the MTU where the packet is larger

@@ -6,6 +6,7 @@
 
 mod complain;
 mod from_endpoint;
+mod host_socket;
 mod maps;
 mod report;
 mod skb;

@@ -4,9 +4,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingB
 use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
-    Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey,
-    MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS, MAX_LIMITS, MAX_LINKS, MAX_PENDING,
-    MAX_PUBLICATIONS, MAX_RULES, Publication, PublicationKey,
+    Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket, HostSocketKey,
+    Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOST_SOCKETS,
+    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, Publication, PublicationKey,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -53,6 +53,15 @@ pub static PENDING: LruHashMap<FlowKey, Flow, MAX_PENDING> = LruHashMap::new();
 /// Ports of fragmented datagrams.
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, MAX_FRAGMENTS> = LruHashMap::new();
+
+/// One entry: the cookie of the network namespace whose sockets reach published ports; 0 for none.
+#[btf_map]
+pub static HOST_NETNS: Array<u64, 1> = Array::new();
+
+/// What sockets of the host dialled. Under pressure the oldest are forgotten: their connections go on, and show the
+/// container's address.
+#[btf_map]
+pub static HOST_SOCKETS: LruHashMap<HostSocketKey, HostSocket, MAX_HOST_SOCKETS> = LruHashMap::new();
 
 /// Packets by verdict number.
 #[btf_map]

@@ -6,6 +6,7 @@ use runtime_common::Verdict;
 use runtime_common::decide::{Decision, gate};
 use runtime_common::maps::{ENDPOINT_ISOLATED, Zone};
 use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, Headers, ethernet, headers};
+use runtime_common::rewrite::translate;
 
 use crate::maps::ENDPOINTS;
 use crate::report::{count, dropped, enforcing};
@@ -14,7 +15,7 @@ use crate::tables::Maps;
 
 #[classifier]
 pub fn to_endpoint(ctx: TcContext) -> i32 {
-    let skb = Skb(&ctx);
+    let mut skb = Skb(&ctx);
     let ifindex = skb.raw().ifindex;
     // SAFETY: entries are replaced as a whole and stay readable while the program runs.
     let Some(ep) = (unsafe { ENDPOINTS.get(ifindex) }) else {
@@ -42,6 +43,11 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
     }
     match gate(&skb, &maps, ep, h, from_host) {
         Decision::Drop(v) => refuse(v, Some(h), ifindex),
+        // SAFETY: an entry of a map, valid while the program runs.
+        Decision::Forward(v, flow) => match translate(&mut skb, h, unsafe { &flow.as_ref().to }) {
+            Ok(()) => pass(v),
+            Err(v) => refuse(v, Some(h), ifindex),
+        },
         other => pass(other.verdict()),
     }
 }

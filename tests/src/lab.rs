@@ -267,6 +267,13 @@ impl Lab {
         self.host.run(self.runtime_words(words))
     }
 
+    /// As [`Lab::runtime`], but started by another program: its words come first.
+    #[track_caller]
+    pub fn runtime_by(&self, starter: &[&str], words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Done {
+        let starter = starter.iter().map(|w| OsString::from(*w));
+        self.host.run(starter.chain(self.runtime_words(words)))
+    }
+
     #[track_caller]
     fn runtime_words(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Vec<OsString> {
         let mut all = vec![loud(beside("runtime", "cargo build -p runtime")).into_os_string()];

@@ -90,6 +90,20 @@ impl Talk {
         Ok(())
     }
 
+    /// Waits, saying nothing, until the other end ends the conversation: `Ok` by a FIN, an error by a RST, by an abort of this
+    /// end, or (see [`is_silence`]) not within a second.
+    pub fn hear_the_end(&mut self) -> io::Result<()> {
+        match self.stream.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(io::Error::other("the other end says something instead")),
+        }
+    }
+
+    /// Says that nothing more will be said.
+    pub fn finish_saying(&self) -> io::Result<()> {
+        self.stream.get_ref().shutdown(std::net::Shutdown::Write)
+    }
+
     /// Sends `bytes` bytes of a pattern while it reads them back, and compares; `progress` hears how many came back so far.
     pub fn transfer(&mut self, bytes: usize, mut progress: impl FnMut(usize)) -> io::Result<()> {
         let pattern = |at: usize| (at.wrapping_mul(31) >> 3) as u8;

@@ -1,15 +1,19 @@
 //! Packets that are about to enter a container from the host's stack or its bridge: the last gate.
 
 use super::flow::{Found, complete_fragment, follow, quoted_flow};
+use super::loopback::from_loopback;
 use super::{Decision, Tables};
 use crate::Verdict;
 use crate::maps::{ADDRESS_ENDPOINT, ENDPOINT_ISOLATED, Endpoint, Zone};
-use crate::packet::{Headers, Message, Packet};
+use crate::packet::{Headers, Message, Packet, is_loopback};
 
 /// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`].
 /// `from_host`: the host itself made it.
 #[inline(always)]
 pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, from_host: bool) -> Decision {
+    if from_host && is_loopback(&h.key.tuple.src) {
+        return from_loopback(t, ep, h);
+    }
     if from_host {
         return Decision::Pass(Verdict::FromHost);
     }

@@ -1,10 +1,12 @@
 //! Every decision about a packet: pure functions of its headers and of the tables.
 //!
-//! One function a hook: [`uplink`], [`endpoint`], [`gate`]. What they share is here.
+//! One function a hook: [`uplink`], [`endpoint`], [`gate`]. What they share is here. The host's own sockets are in [`host`].
 
 mod endpoint;
 mod flow;
 mod gate;
+pub mod host;
+mod loopback;
 mod publication;
 mod uplink;
 

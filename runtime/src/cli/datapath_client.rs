@@ -59,8 +59,11 @@ impl From<DatapathError> for Failure {
 pub struct LivePublication {
     /// The container's full id.
     pub container: String,
-    /// What was published on it while it ran.
+    /// What was published on it while it ran, or taken away.
     pub publication: Publication,
+    /// Taken away: the engine lists it still, and nobody serves it.
+    #[serde(default)]
+    pub closed: bool,
 }
 
 #[derive(Deserialize)]
@@ -154,7 +157,7 @@ impl DatapathClient {
         self.request(&json!({"command": "wait_served", "container": container})).await.map(drop)
     }
 
-    /// The publications that were made on running containers.
+    /// The publications that were made on running containers, and those that were taken away from them.
     ///
     /// # Errors
     /// Those of [`DatapathClient::request`].

@@ -62,11 +62,27 @@ fn pretty(value: &Value) -> Result<String, Failure> {
     Ok(String::from_utf8(text).map_err(anyhow::Error::from)? + "\n")
 }
 
-/// Adds a container's live publications to its `NetworkSettings.Ports`.
+fn binding(publication: &Publication) -> Value {
+    json!({"HostIp": publication.host_addr.to_string(), "HostPort": publication.host_port.to_string()})
+}
+
+/// Adds a container's live publications to its `NetworkSettings.Ports`, and removes those that were taken away.
 pub(super) fn add_live(container: &mut Value, live: &[LivePublication]) {
     let Some(id) = container.get("Id").and_then(Value::as_str).map(str::to_owned) else { return };
     let Some(settings) = container.get_mut("NetworkSettings").and_then(Value::as_object_mut) else { return };
-    for publication in live.iter().filter(|l| l.container == id).map(|l| &l.publication) {
+    let own = || live.iter().filter(|l| l.container == id);
+    for publication in own().filter(|l| l.closed).map(|l| &l.publication) {
+        let bindings = settings.get_mut("Ports").and_then(|p| p.get_mut(publication.container_port.to_string()));
+        let Some(bindings) = bindings else { continue };
+        if let Some(list) = bindings.as_array_mut() {
+            list.retain(|b| *b != binding(publication));
+            // As Docker has it for a port that is exposed alone.
+            if list.is_empty() {
+                *bindings = Value::Null;
+            }
+        }
+    }
+    for publication in own().filter(|l| !l.closed).map(|l| &l.publication) {
         let ports = settings.entry("Ports").or_insert_with(|| json!({}));
         if ports.is_null() {
             *ports = Value::Object(Map::new());
@@ -76,10 +92,7 @@ pub(super) fn add_live(container: &mut Value, live: &[LivePublication]) {
         if bindings.is_null() {
             *bindings = Value::Array(Vec::new());
         }
-        let binding = json!({
-            "HostIp": publication.host_addr.to_string(),
-            "HostPort": publication.host_port.to_string(),
-        });
+        let binding = binding(publication);
         match bindings.as_array_mut() {
             Some(bindings) if !bindings.contains(&binding) => bindings.push(binding),
             _ => {}
@@ -101,7 +114,7 @@ mod tests {
     fn live(id: &str, host: &str, host_port: u16, port: &str) -> LivePublication {
         let container_port = port.parse().unwrap();
         let publication = Publication { host_addr: host.parse().unwrap(), host_port, container_port };
-        LivePublication { container: id.into(), publication }
+        LivePublication { container: id.into(), publication, closed: false }
     }
 
     #[test]
@@ -129,6 +142,29 @@ mod tests {
             }))
         );
         assert_eq!(publications(&container).len(), 4);
+    }
+
+    #[test]
+    fn what_was_taken_away_is_gone() {
+        let mut container = json!({"Id": "a", "NetworkSettings": {"Ports": {
+            "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "81"}, {"HostIp": "::", "HostPort": "81"}],
+            "443/tcp": [{"HostIp": "0.0.0.0", "HostPort": "443"}]}}});
+        let closed = |id, host, host_port, port| LivePublication { closed: true, ..live(id, host, host_port, port) };
+        let taken = [
+            closed("b", "::", 81, "80/tcp"),
+            closed("a", "0.0.0.0", 81, "80/tcp"),
+            closed("a", "0.0.0.0", 443, "443/tcp"),
+            closed("a", "0.0.0.0", 9, "9/udp"),
+            live("a", "0.0.0.0", 82, "80/tcp"),
+        ];
+        add_live(&mut container, &taken);
+        assert_eq!(
+            container.pointer("/NetworkSettings/Ports"),
+            Some(&json!({
+                "80/tcp": [{"HostIp": "::", "HostPort": "81"}, {"HostIp": "0.0.0.0", "HostPort": "82"}],
+                "443/tcp": null,
+            }))
+        );
     }
 
     #[test]

@@ -117,7 +117,16 @@ fn row(container: &ContainerSummary, live: &[LivePublication], whole: bool, now:
     let mounts = mounts.iter().filter_map(|m| m.name.clone().filter(|n| !n.is_empty()).or_else(|| m.source.clone()));
 
     let mut ports: Vec<ShownPort> = container.ports.iter().flatten().map(shown_port).collect();
-    for published in live.iter().filter(|l| l.container == id).map(|l| ShownPort::from(&l.publication)) {
+    let own = || live.iter().filter(|l| l.container == id);
+    for taken in own().filter(|l| l.closed).map(|l| ShownPort::from(&l.publication)) {
+        let before = ports.len();
+        ports.retain(|p| *p != taken);
+        // Exposed alone, as Docker shows it.
+        if ports.len() < before && !ports.iter().any(|p| (p.private, &p.protocol) == (taken.private, &taken.protocol)) {
+            ports.push(ShownPort { host: None, ..taken });
+        }
+    }
+    for published in own().filter(|l| !l.closed).map(|l| ShownPort::from(&l.publication)) {
         // No longer exposed alone.
         ports.retain(|p| p.host.is_some() || (p.private, &p.protocol) != (published.private, &published.protocol));
         ports.push(published);
@@ -172,7 +181,7 @@ mod tests {
             host_port: 8443,
             container_port: "443/tcp".parse().unwrap(),
         };
-        let live = [LivePublication { container: webc.id.clone().unwrap(), publication }];
+        let live = [LivePublication { container: webc.id.clone().unwrap(), publication, closed: false }];
         let shown = row(webc, &live, false, 1_795_545_969 + 120);
         for (field, value) in [
             ("ID", "1840ad6871f3"),
@@ -187,6 +196,17 @@ mod tests {
         ] {
             assert_eq!(shown[field], value, "{field}");
         }
+        let taken = |host: &str| LivePublication {
+            container: webc.id.clone().unwrap(),
+            publication: crate::model::Publication {
+                host_addr: host.parse().unwrap(),
+                host_port: 81,
+                container_port: "80/tcp".parse().unwrap(),
+            },
+            closed: true,
+        };
+        assert_eq!(row(webc, &[taken("::")], false, 0)["Ports"], "443/tcp, 0.0.0.0:81->80/tcp");
+        assert_eq!(row(webc, &[taken("::"), taken("0.0.0.0")], false, 0)["Ports"], "80/tcp, 443/tcp");
         assert_eq!(row(by_name("db2"), &live, false, 0)["Names"], "db2");
         assert_eq!(row(by_name("db2"), &live, true, 0)["Names"], "db2,web/webdb");
         assert_eq!(row(by_name("db2"), &live, true, 0)["Ports"], "5432/tcp");

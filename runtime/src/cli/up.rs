@@ -83,6 +83,10 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
         // Another daemon may answer: it must be this one.
         let pid = client.request(&serde_json::json!({"command": "ping"})).await.ok();
         if pid.and_then(|v| v["pid"].as_u64()) == Some(u64::from(child.id())) {
+            let status = client.request(&serde_json::json!({"command": "status"})).await?;
+            for problem in status["problems"].as_array().into_iter().flatten().filter_map(|p| p.as_str()) {
+                eprintln!("problem: {problem}");
+            }
             return Ok(());
         }
         if child.try_wait().context("cannot watch the daemon")?.is_some() {

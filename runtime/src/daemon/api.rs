@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Input;
 use crate::cli::datapath_client::SOCKET_NAME;
 use crate::datapath::{DropEvent, FlowCount, HookStatus};
+use crate::host::passed_by;
 use crate::model::Publication;
 use crate::model::filter::Filter;
 
@@ -254,6 +255,10 @@ async fn converse(stream: UnixStream, inputs: mpsc::Sender<Input>) -> std::io::R
     let answer = match serde_json::from_str::<Request>(&line) {
         Err(e) => Err(Refusal::usage(format!("the daemon does not understand {:?}: {e}", line.trim_end()))),
         Ok(request) => {
+            if request == Request::Status {
+                // Rules come and go without a word; whoever looks is told of those of now.
+                let _ = inputs.send(Input::Firewall(passed_by().await)).await;
+            }
             let (tx, rx) = oneshot::channel();
             match inputs.send(Input::Request(request, tx)).await {
                 Ok(()) => rx.await.unwrap_or_else(|_| Err(Refusal::failed("the daemon is ending"))),

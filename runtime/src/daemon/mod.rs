@@ -5,7 +5,9 @@ mod changes;
 mod hosts_files;
 mod live_file;
 mod lock;
+mod peers;
 mod ports;
+mod renamed;
 mod report;
 mod takeover;
 mod world;
@@ -25,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::datapath::{Datapath, HookOptions, Pins, remove_everything};
 use crate::engine::{Engine, EngineError, Event};
-use crate::host::Netlink;
+use crate::host::{Netlink, passed_by};
 use crate::model::{Container, Network, Snapshot};
 use crate::reconcile;
 use world::World;
@@ -54,6 +56,8 @@ enum Input {
     Container(String, Result<Box<Container>, EngineError>),
     Network(String, Result<Box<Network>, EngineError>),
     Host,
+    /// Lines about the host's firewall, read anew.
+    Firewall(Vec<String>),
     Request(Request, oneshot::Sender<api::Answer>),
 }
 
@@ -104,6 +108,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
             return Err(e);
         }
     };
+    world.heed_firewall(passed_by().await);
     let mut drops = world.drop_events()?;
     let socket = api::listen(&options.run_dir, inputs.clone())?;
     follow_engine(engine.clone(), events, inputs.clone());

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::api::{Answer, Refusal, Request};
 use super::live_file::LiveFile;
 use super::ports::HeldPorts;
+use super::renamed::keep_links;
 use super::{Input, Refresh, hosts_files, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
@@ -34,6 +35,10 @@ pub struct World {
     pub(super) held_ports: HeldPorts,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
+    /// Rules of the host's firewall that redirected packets pass by, a line each.
+    pub(super) firewall: Vec<String>,
+    /// The kernel cannot close connections: their peers are not told.
+    pub(super) cannot_tell: bool,
     /// Processes whose interfaces were made to poll.
     polling: BTreeSet<u32>,
     /// What the last reconciliation could not do.
@@ -81,6 +86,8 @@ impl World {
             held_ports: HeldPorts::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
+            firewall: Vec::new(),
+            cannot_tell: false,
             polling: BTreeSet::new(),
             errors: Vec::new(),
             dirty: true,
@@ -97,6 +104,7 @@ impl World {
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
+        self.tell_peers(&[]);
         if let Some(e) = self.datapath.attach(&self.plan.roles).into_iter().next() {
             return Err(e.into());
         }
@@ -140,7 +148,7 @@ impl World {
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
     pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
         // An event of the engine matters by what it has asked anew, and by what it ends.
-        self.dirty |= !matches!(input, Input::Engine(_));
+        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_));
         match input {
             Input::Engine(event) => self.on_event(event, refresh),
             Input::EngineGone => {
@@ -162,12 +170,19 @@ impl World {
                 Err(e) => warn!("network {id}: {e}"),
             },
             Input::Host => {}
+            Input::Firewall(lines) => self.heed_firewall(lines),
             Input::Request(request, answer) => return self.on_request(request, answer, refresh),
         }
         None
     }
 
-    fn set_snapshot(&mut self, snapshot: Snapshot) {
+    fn set_snapshot(&mut self, mut snapshot: Snapshot) {
+        for known in self.snapshot.containers.values() {
+            if let Some(mut container) = snapshot.containers.remove(&known.id) {
+                keep_links(known, &mut container, &snapshot);
+                snapshot.containers.insert(container.id.clone(), container);
+            }
+        }
         self.snapshot = snapshot;
         self.forget_removed();
     }
@@ -224,16 +239,8 @@ impl World {
     fn on_container(&mut self, id: &str, result: Result<Box<Container>, EngineError>) {
         match result {
             Ok(mut container) => {
-                // A link's source that was renamed is no longer found by the name that the engine keeps.
-                if let Some(known) = self.snapshot.containers.get(&container.id)
-                    && container.links.len() < known.links.len()
-                {
-                    let lost = known.links.iter().filter(|l| {
-                        !container.links.iter().any(|n| n.alias == l.alias)
-                            && self.snapshot.containers.contains_key(&l.source)
-                    });
-                    let lost: Vec<_> = lost.cloned().collect();
-                    container.links.extend(lost);
+                if let Some(known) = self.snapshot.containers.get(&container.id) {
+                    keep_links(known, &mut container, &self.snapshot);
                 }
                 self.snapshot.containers.insert(container.id.clone(), *container);
             }
@@ -318,10 +325,13 @@ impl World {
     }
 
     async fn make_true(&mut self) -> anyhow::Result<()> {
+        let before = self.plan.endpoints.clone();
         self.make_plan().await?;
         // Programs before map entries: an interface is closed before anybody may use it.
         let errors = self.datapath.attach(&self.plan.roles);
-        let ops = self.datapath.apply(&self.plan.desired)?;
+        let applied = self.datapath.apply(&self.plan.desired);
+        self.tell_peers(&before);
+        let ops = applied?;
         if ops != Default::default() {
             info!("maps: {} written, {} removed, {} rules ended", ops.written, ops.removed, ops.ended);
         }
@@ -334,6 +344,14 @@ impl World {
         self.live.set(live).map_err(|e| Refusal::failed(format!("{e:#}")))?;
         self.before.get_or_insert(before);
         Ok(())
+    }
+
+    /// Takes in what there is of firewall rules, and warns of those that are new.
+    pub fn heed_firewall(&mut self, lines: Vec<String>) {
+        for line in lines.iter().filter(|l| !self.firewall.contains(l)) {
+            warn!("{line}");
+        }
+        self.firewall = lines;
     }
 
     fn note(&mut self, problem: String) {

@@ -28,7 +28,12 @@ pub fn check(pins: &Pins) -> Result<(), DatapathError> {
 
 /// Whether the kernel has tcx (6.6), and with it pinned links and atomic replacement on tc hooks.
 pub fn has_tcx() -> bool {
-    version(&kernel_release()).is_none_or(|v| v >= (6, 6))
+    at_least(6, 6)
+}
+
+/// Whether the running kernel is at least of this version; one that does not tell is taken for new.
+pub fn at_least(major: u32, minor: u32) -> bool {
+    version(&kernel_release()).is_none_or(|v| v >= (major, minor))
 }
 
 /// The running kernel's release, as `uname -r` prints it.

@@ -14,7 +14,7 @@ use aya::programs::xdp::{XdpLink, XdpMode as AyaXdpMode};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use serde::{Deserialize, Serialize};
 
-use super::{DatapathError, Pins, chain, clsact, features, sys};
+use super::{DatapathError, Pins, chain, clsact, features, host_hooks, sys};
 
 /// Where a program stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,9 +28,26 @@ pub enum Hook {
     ToEndpoint,
     /// XDP of an uplink.
     UplinkXdp,
+    /// cgroup connect, IPv4.
+    HostConnect4,
+    /// cgroup connect, IPv6.
+    HostConnect6,
+    /// cgroup sendmsg, IPv4.
+    HostSendmsg4,
+    /// cgroup sendmsg, IPv6.
+    HostSendmsg6,
+    /// cgroup recvmsg, IPv4.
+    HostRecvmsg4,
+    /// cgroup recvmsg, IPv6.
+    HostRecvmsg6,
+    /// cgroup getpeername, IPv4.
+    HostGetpeername4,
+    /// cgroup getpeername, IPv6.
+    HostGetpeername6,
 }
 
 impl Hook {
+    /// Those on interfaces.
     const ALL: [Hook; 4] = [Hook::UplinkIngress, Hook::FromEndpoint, Hook::ToEndpoint, Hook::UplinkXdp];
 
     /// Name of the program, and the beginning of its links' pins.
@@ -40,6 +57,14 @@ impl Hook {
             Hook::FromEndpoint => "from_endpoint",
             Hook::ToEndpoint => "to_endpoint",
             Hook::UplinkXdp => "uplink_xdp",
+            Hook::HostConnect4 => "host_connect4",
+            Hook::HostConnect6 => "host_connect6",
+            Hook::HostSendmsg4 => "host_sendmsg4",
+            Hook::HostSendmsg6 => "host_sendmsg6",
+            Hook::HostRecvmsg4 => "host_recvmsg4",
+            Hook::HostRecvmsg6 => "host_recvmsg6",
+            Hook::HostGetpeername4 => "host_getpeername4",
+            Hook::HostGetpeername6 => "host_getpeername6",
         }
     }
 
@@ -185,6 +210,9 @@ impl Attached {
                 if !wanted.keys().any(|(i, _)| *i == ifindex) {
                     let _ = clsact::remove(&entry.path(), ifindex);
                 }
+                continue;
+            }
+            if host_hooks::is_pin(&entry.path()) {
                 continue;
             }
             let known = entry.file_name().to_str().and_then(parse_pin).is_some_and(|key| wanted.contains_key(&key));
@@ -343,8 +371,11 @@ pub(super) fn detach_by_pin(path: &Path) -> std::io::Result<()> {
 }
 
 /// In which order attachments are removed: what comes from outside goes back to the host's own rules first, so that they
-/// see conversations from the client's side; see [`super::remove_everything`].
+/// see conversations from the client's side, and the host's own sockets with it; see [`super::remove_everything`].
 pub(super) fn is_uplink_pin(path: &Path) -> bool {
+    if host_hooks::is_pin(path) {
+        return true;
+    }
     let hook = path.file_name().and_then(|f| f.to_str()).and_then(parse_pin).map(|(_, hook)| hook);
     matches!(hook, Some(Hook::UplinkIngress | Hook::UplinkXdp))
 }

@@ -8,7 +8,9 @@ mod events;
 mod features;
 mod flows;
 mod hooks;
+mod host_hooks;
 mod object;
+mod peers;
 mod pins;
 mod state;
 mod sys;
@@ -18,6 +20,7 @@ pub use features::kernel_release;
 pub use flows::{FlowCount, Seed, SeedKind};
 pub use hooks::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
+pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
 pub use state::{Desired, Operations};
 
@@ -80,6 +83,7 @@ pub struct Datapath {
     ebpf: Ebpf,
     pins: Pins,
     hooks: hooks::Attached,
+    host: host_hooks::HostHooks,
     state: state::State,
     config: Array<MapData, Config>,
     flows: HashMap<MapData, FlowKey, Flow>,
@@ -100,8 +104,11 @@ impl Datapath {
         for name in pins::MAPS {
             loader.map_pin_path(name, pins.map(name));
         }
+        let can_set_retval = u8::from(host_hooks::can_set_retval());
+        loader.override_global("CAN_SET_RETVAL", &can_set_retval, true);
         let mut ebpf = loader.load(OBJECT).map_err(|e| DatapathError::Load(chain(&e)))?;
         let hooks = hooks::Attached::load(&mut ebpf, hook_options)?;
+        let host = host_hooks::HostHooks::load(&mut ebpf, &pins);
         let state = state::State::adopt(state::Maps {
             rules: Array::try_from(take(&mut ebpf, "RULES")?).map_err(|e| map_error("RULES", &e))?,
             endpoints: hash(&mut ebpf, "ENDPOINTS")?,
@@ -122,6 +129,7 @@ impl Datapath {
             ebpf,
             pins,
             hooks,
+            host,
             state,
             config,
         })
@@ -141,12 +149,20 @@ impl Datapath {
     ///
     /// Interfaces that vanish meanwhile are passed over; other errors are collected, and the rest is done.
     pub fn attach(&mut self, wanted: &BTreeMap<u32, hooks::Role>) -> Vec<DatapathError> {
+        self.host.attach(&mut self.ebpf, &self.pins);
         self.hooks.reconcile(&mut self.ebpf, &self.pins, wanted)
     }
 
     /// What is attached where.
     pub fn attached(&self) -> Vec<HookStatus> {
-        self.hooks.status()
+        let mut all = self.hooks.status();
+        all.extend(self.host.status());
+        all
+    }
+
+    /// What this kernel or machine does not offer and `up` goes on without, in one line.
+    pub fn problem(&self) -> Option<&str> {
+        self.host.problem()
     }
 
     /// Whether a driver redirects frames into containers: then their interfaces must poll (see [`crate::host::set_gro`]).
@@ -164,6 +180,12 @@ impl Datapath {
     /// Flows of what goes or changes end first, before anything new is there.
     pub fn apply(&mut self, desired: &Desired) -> Result<Operations, DatapathError> {
         self.state.apply(desired)
+    }
+
+    /// The containers' ends of the TCP connections whose rules ended since this was last asked.
+    pub fn take_ended(&mut self) -> Vec<EndedPeer> {
+        let generations = self.state.take_ended();
+        if generations.is_empty() { Vec::new() } else { peers::ended(&self.flows, &generations) }
     }
 
     /// Packets by verdict, over all CPUs.

@@ -24,6 +24,8 @@ pub const MAPS: &[&str] = &[
     "FLOWS",
     "PENDING",
     "FRAGMENTS",
+    "HOST_NETNS",
+    "HOST_SOCKETS",
     "COUNTERS",
     "REPORTED",
     "EVENTS",

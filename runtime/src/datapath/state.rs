@@ -58,6 +58,8 @@ pub(super) struct State {
     maps: Maps,
     current: Desired,
     slots: Slots,
+    /// Generations that ended and whose peers have not been told yet.
+    ended: BTreeSet<u64>,
 }
 
 impl State {
@@ -80,7 +82,7 @@ impl State {
         for (generation, rule) in rules_mut(&mut current) {
             slots.adopt(generation, std::mem::take(rule));
         }
-        Ok(State { maps, current, slots })
+        Ok(State { maps, current, slots, ended: BTreeSet::new() })
     }
 
     /// Slot of a rule that is in force.
@@ -91,6 +93,11 @@ impl State {
     /// Whether a slot holds that generation.
     pub fn is_live(&self, slot: u32, generation: u64) -> bool {
         self.slot(generation) == Some(slot)
+    }
+
+    /// The generations that ended since this was last asked.
+    pub fn take_ended(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Makes the maps say `desired`. On an error what is done stays done, and the next call goes on from there.
@@ -111,6 +118,7 @@ impl State {
         for (generation, slot) in gone {
             self.maps.rules.set(slot, 0u64, 0).map_err(|e| map_error("RULES", &e))?;
             self.slots.release(generation);
+            self.ended.insert(generation);
             ops.ended += 1;
         }
         remove("LINKS", &mut self.maps.links, &mut self.current.links, &desired.links, &mut ops)?;

@@ -2,13 +2,14 @@
 
 use std::ffi::CString;
 use std::io::{Error, Result};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::libc;
 
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// The parts of `union bpf_attr` that are used here.
@@ -16,6 +17,7 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 union Attributes {
     object: Object,
     link_fd: u32,
+    update: Update,
     whole: [u64; 16],
 }
 
@@ -27,22 +29,44 @@ struct Object {
     flags: u32,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Update {
+    link_fd: u32,
+    new_program_fd: u32,
+    flags: u32,
+    old_program_fd: u32,
+}
+
 fn bpf(command: libc::c_long, attributes: &mut Attributes) -> Result<libc::c_long> {
     // SAFETY: the attributes are as large as said and zero where not set; pointers in them outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<Attributes>()) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Detaches the link that is pinned at `path`. When it returns, its program no longer runs there.
-///
-/// False where the pin is no link.
-pub fn detach_pinned_link(path: &Path) -> Result<bool> {
+fn open_pin(path: &Path) -> Result<OwnedFd> {
     let text = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = Attributes { whole: [0; 16] };
     attributes.object = Object { path: text.as_ptr() as u64, fd: 0, flags: 0 };
     let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
     // SAFETY: the kernel has just given this descriptor to nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Puts a program into the link that is pinned at `path`, in place of the one that is there: without a moment between.
+pub fn update_pinned_link(path: &Path, program: RawFd) -> Result<()> {
+    let fd = open_pin(path)?;
+    let mut attributes = Attributes { whole: [0; 16] };
+    attributes.update =
+        Update { link_fd: fd.as_raw_fd() as u32, new_program_fd: program as u32, flags: 0, old_program_fd: 0 };
+    bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Detaches the link that is pinned at `path`. When it returns, its program no longer runs there.
+///
+/// False where the pin is no link.
+pub fn detach_pinned_link(path: &Path) -> Result<bool> {
+    let fd = open_pin(path)?;
     let mut attributes = Attributes { whole: [0; 16] };
     attributes.link_fd = fd.as_raw_fd() as u32;
     match bpf(BPF_LINK_DETACH, &mut attributes) {

@@ -1,14 +1,18 @@
 //! The host's network as netlink tells of it: interfaces, addresses, and which container is behind which interface.
 
+mod destroy;
+mod firewall;
 mod gro;
 mod netlink;
 mod sockets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use destroy::{End, close_connections};
+pub use firewall::passed_by;
 pub use gro::set_gro;
 pub use netlink::{Netlink, NetlinkError, is_global};
 pub use sockets::{Socket, established};
@@ -47,6 +51,8 @@ pub struct Host {
     pub sandboxes: BTreeMap<String, u32>,
     /// MAC addresses of veths' other ends, by the index of this end.
     pub peer_macs: BTreeMap<u32, [u8; 6]>,
+    /// Bridges that the host sends to and hears from with loopback addresses of IPv4 (`route_localnet`).
+    pub localnet: BTreeSet<u32>,
 }
 
 impl Host {

@@ -76,6 +76,8 @@ impl Netlink {
             }
         }
         host.addresses.sort();
+        host.localnet =
+            host.interfaces.values().filter(|i| i.is_bridge && routes_localnet(&i.name)).map(|i| i.index).collect();
         for (container, pid) in sandboxes {
             let id = match known.sandboxes.get(container) {
                 Some(before) if before == pid => known.namespaces.get(container).copied(),
@@ -179,6 +181,14 @@ fn interface(message: &LinkMessage) -> Interface {
     }
     i.peer = namespace.zip(link);
     i
+}
+
+/// Whether loopback addresses of IPv4 are routed on this interface.
+fn routes_localnet(interface: &str) -> bool {
+    // Either switch does.
+    ["all", interface].iter().any(|name| {
+        std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet")).is_ok_and(|v| v.trim() == "1")
+    })
 }
 
 /// Whether an address is one that outsiders can know: neither loopback nor link-local.

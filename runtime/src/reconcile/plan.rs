@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY,
-    FilterKey, Link, LinkKey, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY,
-    Publication, PublicationKey,
+    FilterKey, Link, LinkKey, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_LIMITED,
+    PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
 };
 use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
@@ -141,7 +141,7 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) ->
         add_endpoint(&mut p.desired, host, endpoint);
     }
     for container in snapshot.containers.values() {
-        add_publications(&mut p, snapshot, live, container);
+        add_publications(&mut p, snapshot, host, live, container);
         add_links(&mut p, snapshot, live, container);
     }
     p
@@ -258,7 +258,7 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
     }
 }
 
-fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &Container) {
+fn add_publications(p: &mut Plan, snapshot: &Snapshot, host: &Host, live: &Live, container: &Container) {
     let publications = live.publications_of(container);
     if publications.is_empty() {
         return;
@@ -320,7 +320,7 @@ fn add_publications(p: &mut Plan, snapshot: &Snapshot, live: &Live, container: &
             ifindex: endpoint.ifindex,
             bridge: endpoint.bridge,
             port: port.number.to_be(),
-            flags: add_filter(&mut p.desired, generation, &filter),
+            flags: add_filter(&mut p.desired, generation, &filter) | from_loopback(host, endpoint, &address),
             mac: endpoint.mac,
             reserved: 0,
         };
@@ -352,6 +352,12 @@ fn add_filter(desired: &mut Desired, generation: u64, filter: &Filter) -> u16 {
         flags |= PUBLICATION_LIMITED;
     }
     flags
+}
+
+/// Whether the host's sockets that are bound to a loopback address reach the container.
+fn from_loopback(host: &Host, endpoint: &EndpointPlan, address: &IpAddr) -> u16 {
+    // IPv6 needs no leave of the bridge: its answers do not come through it.
+    if address.is_ipv6() || host.localnet.contains(&endpoint.bridge) { PUBLICATION_FROM_LOOPBACK } else { 0 }
 }
 
 fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipient: &Container) {

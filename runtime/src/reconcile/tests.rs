@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use runtime_common::Addr;
-use runtime_common::maps::{ADDRESS_ENDPOINT, ADDRESS_HOST, ENDPOINT_ISOLATED, PUBLICATION_CLOSED};
+use runtime_common::maps::{
+    ADDRESS_ENDPOINT, ADDRESS_HOST, ENDPOINT_ISOLATED, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
+};
 use runtime_common::packet::{ICMP, TCP, UDP};
 
 use super::{Isolate, Options, Plan, plan};
@@ -233,6 +235,19 @@ fn a_port_without_an_address_of_that_family_is_left_to_the_host() {
     let p = plan(&snapshot, &host, &Live::default(), &Options::default());
     let keys: Vec<Addr> = p.desired.publications.keys().map(|k| k.addr).collect();
     assert_eq!(keys, [v4("0.0.0.0")]);
+}
+
+#[test]
+fn loopback_sources_are_served_where_the_bridge_routes_them() {
+    let (mut snapshot, mut host) = world(&["web"]);
+    snapshot.containers.get_mut("web").unwrap().publications = vec![publication("0.0.0.0", 80, "80/tcp")];
+    let flag = |host: &Host| {
+        let p = plan(&snapshot, host, &Live::default(), &Options::default());
+        p.desired.publications.values().next().unwrap().flags & PUBLICATION_FROM_LOOPBACK
+    };
+    assert_eq!(flag(&host), 0);
+    host.localnet.insert(BRIDGE);
+    assert_eq!(flag(&host), PUBLICATION_FROM_LOOPBACK);
 }
 
 #[test]

@@ -93,6 +93,28 @@ fn a_flow_ends_with_its_rule() {
 }
 
 #[test]
+fn of_an_ended_flow_a_container_says_one_bare_reset_and_no_more() {
+    let mut w = World::new();
+    let rule = w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    let syn = inbound(tcp(CLIENT, 40000, HOST, 8080, SYN));
+    w.forwards("open", Uplink, &syn, Verdict::Published, &published(&syn, Uplink, &WEB, 80));
+    answer(&mut w, SYN | ACK);
+    w.end(rule);
+    let from_web = |flags: u8, payload: &[u8]| sent(tcp(WEB.v4, 80, CLIENT, 40000, flags).payload(payload), &WEB);
+    w.expect("data", Leaving("web"), &from_web(ACK, b"secret").build(), Verdict::FlowEnded);
+    w.expect("fin", Leaving("web"), &from_web(FIN | ACK, b"").build(), Verdict::FlowEnded);
+    w.expect("reset with data", Leaving("web"), &from_web(RST | ACK, b"secret").build(), Verdict::FlowEnded);
+    let outside = inbound(tcp(CLIENT, 40000, HOST, 8080, RST | ACK).payload(b""));
+    w.expect("reset from outside", Uplink, &outside.build(), Verdict::FlowEnded);
+    // Not `forwards`: that runs it more than once.
+    let reset = from_web(RST | ACK, b"");
+    let out = reset.clone().between(HOST, CLIENT).ports(8080, 40000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+    let outcome = w.run(Leaving("web"), &reset.build(), 1);
+    assert_eq!((outcome.counted, outcome.packet), (vec![(Verdict::PublishedReply, 1)], out.build()));
+    w.expect("a second reset", Leaving("web"), &reset.build(), Verdict::FlowEnded);
+}
+
+#[test]
 fn datagrams_go_to_the_new_container_at_once() {
     let mut w = World::new();
     let rule = w.publish("0.0.0.0", 53, UDP, &WEB, 53);

@@ -69,3 +69,40 @@ fn the_gate_refuses_strangers() {
         w.expect(what, at, &packet, verdict);
     }
 }
+
+#[test]
+fn the_hosts_loopback_sources_are_translated_both_ways() {
+    let mut w = World::new();
+    let from_host = Entering("web", "");
+    for (lo, web, gateway) in [("127.0.0.1", WEB.v4, "172.17.0.1"), ("::1", WEB.v6, "fd00:17::1")] {
+        let segment = arriving(tcp(lo, 5000, web, 80, ACK), &WEB);
+        w.expect("of no conversation", from_host, &segment.build(), Verdict::NoFlow);
+        for (out, back) in [
+            (tcp(lo, 5000, web, 80, SYN), tcp(web, 80, gateway, 5000, SYN | ACK)),
+            (udp(lo, 5000, web, 53), udp(web, 53, gateway, 5000)),
+        ] {
+            let out = arriving(out, &WEB);
+            let there = out.clone().between(gateway, web).ttl(63);
+            w.passes_as("from loopback", from_host, &out, Verdict::FromHost, &there);
+            w.passes_as("once more", from_host, &out, Verdict::FromHost, &there);
+            let answer = sent(back, &WEB);
+            let home = answer.clone().between(web, lo).ttl(63);
+            if lo == "::1" {
+                // The bridge lets no loopback address in: by the loopback interface, whose frames have no addresses.
+                w.forwards("to loopback", Leaving("web"), &answer, Verdict::PublishedReply, &home.macs([0; 6], [0; 6]));
+            } else {
+                w.passes_as("to loopback", Leaving("web"), &answer, Verdict::PublishedReply, &home);
+            }
+            let stranger = sent(answer.ports(81, 5000), &WEB);
+            w.expect("from another port", Leaving("web"), &stranger.build(), Verdict::Host);
+        }
+    }
+    // A second loopback address with the same port is told apart by another port.
+    let second = arriving(udp("127.0.0.2", 5000, WEB.v4, 53), &WEB);
+    let port = 5000u16.wrapping_add(7_919) | 0x8000;
+    let there = second.clone().between("172.17.0.1", WEB.v4).ports(port, 53).ttl(63);
+    w.passes_as("another address", from_host, &second, Verdict::FromHost, &there);
+    let answer = sent(udp(WEB.v4, 53, "172.17.0.1", port), &WEB);
+    let home = answer.clone().between(WEB.v4, "127.0.0.2").ports(53, 5000).ttl(63);
+    w.passes_as("its answer", Leaving("web"), &answer, Verdict::PublishedReply, &home);
+}

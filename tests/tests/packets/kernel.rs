@@ -5,12 +5,23 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use runtime_common::Verdict;
 
 /// The programs at tc hooks.
 pub const CLASSIFIERS: [&str; 3] = ["uplink_ingress", "from_endpoint", "to_endpoint"];
+/// The programs at cgroup hooks: the kernel has no test run for them.
+const HOST_SOCKETS: [&str; 8] = [
+    "host_connect4",
+    "host_connect6",
+    "host_sendmsg4",
+    "host_sendmsg6",
+    "host_recvmsg4",
+    "host_recvmsg6",
+    "host_getpeername4",
+    "host_getpeername6",
+];
 /// The program at XDP hooks.
 pub const XDP: &str = "uplink_xdp";
 
@@ -58,6 +69,10 @@ impl Kernel {
             .unwrap();
         for name in CLASSIFIERS {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        }
+        for name in HOST_SOCKETS {
+            let program: &mut CgroupSockAddr = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|e| panic!("{name}: {e:?}"));
         }
         let program: &mut Xdp = ebpf.program_mut(XDP).unwrap().try_into().unwrap();

@@ -331,8 +331,19 @@ impl World {
     /// Expects a packet to be redirected, and to have become `out`.
     #[track_caller]
     pub fn forwards(&mut self, what: &str, at: At, packet: &Forge, verdict: Verdict, out: &Forge) {
-        let outcome = self.run(at, &packet.build(), 1);
         let code = if matches!(at, Xdp) { XDP_REDIRECT } else { REDIRECT };
+        self.becomes(what, at, packet, verdict, code, out);
+    }
+
+    /// Expects a packet to go on to the host's stack, and to have become `out`.
+    #[track_caller]
+    pub fn passes_as(&mut self, what: &str, at: At, packet: &Forge, verdict: Verdict, out: &Forge) {
+        self.becomes(what, at, packet, verdict, PASS, out);
+    }
+
+    #[track_caller]
+    fn becomes(&mut self, what: &str, at: At, packet: &Forge, verdict: Verdict, code: i32, out: &Forge) {
+        let outcome = self.run(at, &packet.build(), 1);
         assert_eq!((outcome.code, &outcome.counted), (code, &vec![(verdict, 1)]), "{what} at {at:?}");
         assert_eq!(hex(&outcome.packet), hex(&out.build()), "{what} at {at:?}");
     }

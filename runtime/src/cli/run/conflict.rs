@@ -17,6 +17,8 @@ pub(super) struct Held {
     address: IpAddr,
     port: u16,
     protocol: Protocol,
+    /// Taken away live: nobody serves it, but the engine holds it while its container runs.
+    closed: bool,
 }
 
 /// What listed containers have published, at their start or since.
@@ -24,19 +26,26 @@ pub(super) fn held(listed: &[ContainerSummary], live: &[LivePublication]) -> Vec
     let mut all = Vec::new();
     for container in listed {
         let name = own_name(container).unwrap_or_default();
+        let own = || live.iter().filter(|l| Some(&l.container) == container.id.as_ref());
+        let taken_away: Vec<_> = own()
+            .filter(|l| l.closed)
+            .map(|l| (l.publication.host_addr, l.publication.host_port, l.publication.container_port.protocol))
+            .collect();
         for port in container.ports.iter().flatten() {
             let address = port.ip.as_deref().and_then(|ip| ip.parse().ok());
             let protocol = port.typ.and_then(|t| t.to_string().parse().ok());
             if let (Some(address), Some(port), Some(protocol)) = (address, port.public_port, protocol) {
-                all.push(Held { container: name.to_owned(), address, port, protocol });
+                let closed = taken_away.contains(&(address, port, protocol));
+                all.push(Held { container: name.to_owned(), address, port, protocol, closed });
             }
         }
-        for publication in live.iter().filter(|l| Some(&l.container) == container.id.as_ref()).map(|l| &l.publication) {
+        for publication in own().filter(|l| !l.closed).map(|l| &l.publication) {
             all.push(Held {
                 container: name.to_owned(),
                 address: publication.host_addr,
                 port: publication.host_port,
                 protocol: publication.container_port.protocol,
+                closed: false,
             });
         }
     }
@@ -71,6 +80,13 @@ pub(super) fn check(requests: &[PublishRequest], held: &[Held]) -> Result<(), Fa
             }
         }
         let Some((address, holder)) = taken else { continue };
+        if first == last && holder.closed {
+            return Err(Failure::Failed(anyhow::anyhow!(
+                "port {first}/{protocol} on {address} was unpublished from container \"{}\", and the engine holds it until that \
+                 container stops: start without it, then \"runtime publish\" it",
+                holder.container
+            )));
+        }
         return Err(Failure::Failed(if first == last {
             anyhow::anyhow!(
                 "port {first}/{protocol} on {address} is already published by container \"{}\"",
@@ -105,7 +121,7 @@ mod tests {
             host_port: 4000,
             container_port: "5432/tcp".parse().unwrap(),
         };
-        let live = [LivePublication { container: stopped, publication }];
+        let live = [LivePublication { container: stopped, publication, closed: false }];
         check(&parse_publish(spec).unwrap(), &held(&listed, &live)).err().and_then(|f| f.message())
     }
 
@@ -123,6 +139,22 @@ mod tests {
             let expected = format!("port {port} on {address} is already published by container \"{container}\"");
             assert_eq!(conflict(spec), Some(expected), "{spec}");
         }
+    }
+
+    #[test]
+    fn a_port_that_was_taken_away_is_still_the_engines() {
+        let listed: Vec<ContainerSummary> =
+            serde_json::from_str(include_str!("../../engine/fixtures/containers.json")).unwrap();
+        let webc = listed.iter().find(|c| own_name(c) == Some("webc")).and_then(|c| c.id.clone()).unwrap();
+        let publication = crate::model::Publication {
+            host_addr: "0.0.0.0".parse().unwrap(),
+            host_port: 81,
+            container_port: "80/tcp".parse().unwrap(),
+        };
+        let live = [LivePublication { container: webc, publication, closed: true }];
+        let refused = check(&parse_publish("0.0.0.0:81:80").unwrap(), &held(&listed, &live)).unwrap_err();
+        let message = refused.message().unwrap();
+        assert!(message.starts_with("port 81/tcp on 0.0.0.0 was unpublished from container \"webc\""), "{message}");
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! Packets of the host's sockets that are bound to a loopback address: into a container they go with the address that the
+//! host has on its network, and the answers come back to the loopback address.
+
+use core::ptr::NonNull;
+
+use super::flow::{Found, Target, complete_fragment, follow, open, prepare};
+use super::{Decision, Tables};
+use crate::maps::{Endpoint, Flow, FlowAction, FlowKey, Tuple, Zone};
+use crate::packet::{Headers, TCP, UDP};
+use crate::{Addr, Verdict};
+
+/// How many ports are tried where sockets of several loopback addresses have the same one.
+const ATTEMPTS: u16 = 4;
+
+/// Decides about a packet of the host from a loopback address that is about to enter `ep`.
+#[inline(always)]
+pub(super) fn from_loopback<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers) -> Decision {
+    if !matches!(h.key.protocol, TCP | UDP) {
+        return Decision::Pass(Verdict::FromHost);
+    }
+    let mut reason = Verdict::FlowTableFull;
+    match flow(t, ep, h, &mut reason) {
+        Some(flow) => Decision::Forward(Verdict::FromHost, flow),
+        None => Decision::Drop(reason),
+    }
+}
+
+/// The packet's flow, opened where there is none; else the reason.
+// Rare: with a stack frame of its own. The kernel follows pointers out of such a function only by themselves.
+#[inline(never)]
+fn flow<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers, reason: &mut Verdict) -> Option<NonNull<Flow>> {
+    if !complete_fragment(t, h) {
+        *reason = Verdict::Fragment;
+        return None;
+    }
+    if let Found::Live(flow) = follow(t, h) {
+        return Some(flow);
+    }
+    if !h.message.opens() {
+        *reason = Verdict::NoFlow;
+        return None;
+    }
+    let src = if h.v4 { ep.gateway4 } else { ep.gateway6 };
+    if src == Addr::ANY_V6 {
+        *reason = Verdict::NoRoute;
+        return None;
+    }
+    let mut to = Tuple { src, ..h.key.tuple };
+    for _ in 0..ATTEMPTS {
+        if is_free(t, &to, h.key.protocol) {
+            let forward = Target { action: FlowAction::FromLoopback, ifindex: 0, mac: ep.mac };
+            let reply = Target { action: FlowAction::ToLoopback, ifindex: 0, mac: [0; 6] };
+            return prepare(t, (ep.generation, ep.rule), &to, forward, reply)
+                .and_then(|opening| open(t, h, opening, Zone::Endpoint));
+        }
+        // Somewhere else among the ports that nobody needs a right to use.
+        to.sport = (to.sport.swap_bytes().wrapping_add(7_919) | 0x8000).swap_bytes();
+    }
+    None
+}
+
+/// Whether no other conversation's answers would come by the same key.
+#[inline(always)]
+fn is_free<T: Tables>(t: &T, to: &Tuple, protocol: u8) -> bool {
+    let Some(scratch) = t.scratch() else {
+        return false;
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    *key = FlowKey::new(to.reversed(), protocol, Zone::Endpoint);
+    let Some(found) = t.answered(key).or_else(|| t.pending(key)) else {
+        return true;
+    };
+    // SAFETY: the tables' entries stay valid while the program runs.
+    let flow = unsafe { found.as_ref() };
+    t.generation(flow.rule) != flow.generation
+}

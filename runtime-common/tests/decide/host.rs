@@ -1,0 +1,170 @@
+//! What sockets of the host dial.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use runtime_common::decide::host::{Dial, Dialled, HostTables, dial, peer_name, sender_name};
+use runtime_common::maps::{
+    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, HostSocket, HostSocketKey, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
+    Publication, PublicationKey,
+};
+use runtime_common::packet::{SCTP, TCP, UDP};
+use runtime_common::{Addr, Verdict};
+
+#[derive(Default)]
+struct Memory {
+    publications: HashMap<PublicationKey, Publication>,
+    addresses: HashMap<Addr, Address>,
+    rules: HashMap<u32, u64>,
+    /// Boxed and never freed before the test ends: references into it outlive changes, as in the kernel.
+    sockets: RefCell<HashMap<HostSocketKey, &'static HostSocket>>,
+}
+
+impl HostTables for Memory {
+    fn publication(&self, key: &PublicationKey) -> Option<&Publication> {
+        self.publications.get(key)
+    }
+    fn address(&self, addr: &Addr) -> Option<&Address> {
+        self.addresses.get(addr)
+    }
+    fn generation(&self, slot: u32) -> u64 {
+        self.rules.get(&slot).copied().unwrap_or(0)
+    }
+    fn socket(&self, key: &HostSocketKey) -> Option<&HostSocket> {
+        self.sockets.borrow().get(key).copied()
+    }
+    fn remember(&self, key: &HostSocketKey, socket: &HostSocket) {
+        self.sockets.borrow_mut().insert(*key, Box::leak(Box::new(*socket)));
+    }
+    fn forget(&self, key: &HostSocketKey) {
+        self.sockets.borrow_mut().remove(key);
+    }
+}
+
+fn addr(text: &str) -> Addr {
+    text.parse::<std::net::IpAddr>().unwrap().into()
+}
+
+const WEB: (&str, u16) = ("172.17.0.2", 80);
+const WEB6: (&str, u16) = ("fd00:17::2", 80);
+
+/// The host has 192.0.2.1 and 2001:db8::1; published are 8000 everywhere, 8001 on one address, 8002 on loopback, all TCP,
+/// and 8003, taken away.
+fn world() -> Memory {
+    let mut m = Memory::default();
+    for (text, kind) in [
+        ("192.0.2.1", ADDRESS_HOST),
+        ("2001:db8::1", ADDRESS_HOST),
+        (WEB.0, ADDRESS_ENDPOINT),
+        (WEB6.0, ADDRESS_ENDPOINT),
+    ] {
+        m.addresses.insert(addr(text), Address { kind, ..Address::default() });
+    }
+    let keys = [
+        ("0.0.0.0", 8000),
+        ("::", 8000),
+        ("192.0.2.1", 8001),
+        ("2001:db8::1", 8001),
+        ("127.0.0.1", 8002),
+        ("::1", 8002),
+        ("0.0.0.0", 8003),
+    ];
+    for (i, (host, port)) in keys.into_iter().enumerate() {
+        let (rule, generation) = (i as u32, 100 + i as u64);
+        let (to, to_port) = if addr(host).is_v4() { WEB } else { WEB6 };
+        let flags = if port == 8003 { PUBLICATION_CLOSED } else { 0 };
+        m.rules.insert(rule, generation);
+        m.publications.insert(
+            PublicationKey { addr: addr(host), port: u16::to_be(port), protocol: TCP, reserved: 0 },
+            Publication { generation, addr: addr(to), rule, port: to_port.to_be(), flags, ..Publication::default() },
+        );
+    }
+    m
+}
+
+fn to(text: &str, port: u16) -> Dial {
+    Dial { cookie: 7, protocol: TCP, addr: addr(text), port: port.to_be(), bound: Addr::ANY_V6, connected: false }
+}
+
+fn sent_to((text, port): (&str, u16)) -> Dialled {
+    Dialled::To(addr(text), port.to_be())
+}
+
+fn key((text, port): (&str, u16)) -> HostSocketKey {
+    HostSocketKey::new(7, addr(text), port.to_be(), TCP)
+}
+
+#[test]
+fn publications_are_reached_by_the_addresses_that_they_are_for() {
+    let m = world();
+    let cases = [
+        ("127.0.0.1", 8000, sent_to(WEB)),
+        ("127.9.9.9", 8000, sent_to(WEB)),
+        ("0.0.0.0", 8000, sent_to(WEB)),
+        ("192.0.2.1", 8000, sent_to(WEB)),
+        ("::1", 8000, sent_to(WEB6)),
+        ("::", 8000, sent_to(WEB6)),
+        ("2001:db8::1", 8000, sent_to(WEB6)),
+        ("192.0.2.2", 8000, Dialled::Alone),
+        ("2001:db8::2", 8000, Dialled::Alone),
+        ("192.0.2.1", 8001, sent_to(WEB)),
+        ("2001:db8::1", 8001, sent_to(WEB6)),
+        ("127.0.0.1", 8001, Dialled::Alone),
+        ("::1", 8001, Dialled::Alone),
+        ("127.0.0.1", 8002, sent_to(WEB)),
+        ("0.0.0.0", 8002, sent_to(WEB)),
+        ("::", 8002, sent_to(WEB6)),
+        ("127.0.0.2", 8002, Dialled::Alone),
+        ("192.0.2.1", 8002, Dialled::Alone),
+        ("127.0.0.1", 8003, Dialled::Refused(Verdict::Unpublished)),
+        ("192.0.2.1", 8003, Dialled::Refused(Verdict::Unpublished)),
+        ("192.0.2.2", 8003, Dialled::Alone),
+        ("127.0.0.1", 80, Dialled::Alone),
+        (WEB.0, 80, Dialled::Alone),
+    ];
+    for (text, port, expected) in cases {
+        assert_eq!(dial(&m, &to(text, port)), expected, "{text}:{port}");
+    }
+    for protocol in [UDP, SCTP, 1] {
+        assert_eq!(dial(&m, &Dial { protocol, ..to("127.0.0.1", 8000) }), Dialled::Alone);
+    }
+}
+
+#[test]
+fn sockets_bound_to_loopback_need_a_network_that_takes_it() {
+    let mut m = world();
+    for (lo, dialled, web) in [("127.0.0.1", "192.0.2.1", WEB), ("::1", "2001:db8::1", WEB6)] {
+        let bound = Dial { bound: addr(lo), ..to(dialled, 8000) };
+        assert_eq!(dial(&m, &bound), Dialled::Alone);
+        assert_eq!(dial(&m, &Dial { bound: addr(dialled), ..bound }), sent_to(web));
+        m.publications.values_mut().for_each(|p| p.flags |= PUBLICATION_FROM_LOOPBACK);
+        assert_eq!(dial(&m, &bound), sent_to(web));
+        m = world();
+    }
+}
+
+#[test]
+fn what_was_dialled_is_shown_until_the_socket_dials_the_container_itself() {
+    let m = world();
+    let shown = |text: &str, port: u16| Some((addr(text), port.to_be()));
+    assert_eq!(peer_name(&m, &key(WEB)), None);
+    dial(&m, &to("0.0.0.0", 8000));
+    assert_eq!(peer_name(&m, &key(WEB)), shown("127.0.0.1", 8000), "as a local server would have named itself");
+    dial(&m, &to("192.0.2.1", 8001));
+    assert_eq!(sender_name(&m, &key(WEB)), shown("192.0.2.1", 8001), "the last counts");
+    assert_eq!(sender_name(&m, &HostSocketKey { cookie: 8, ..key(WEB) }), None, "another socket");
+    dial(&m, &Dial { connected: true, ..to(WEB.0, WEB.1) });
+    assert_eq!(sender_name(&m, &key(WEB)), shown("192.0.2.1", 8001), "a connected socket goes where it went");
+    dial(&m, &to(WEB.0, WEB.1));
+    assert_eq!(sender_name(&m, &key(WEB)), None);
+}
+
+#[test]
+fn answers_of_a_container_that_is_no_longer_meant_are_shown_as_they_are() {
+    let mut m = world();
+    dial(&m, &to("192.0.2.1", 8001));
+    m.rules.insert(2, 999);
+    assert_eq!(peer_name(&m, &key(WEB)), Some((addr("192.0.2.1"), 8001u16.to_be())), "who was dialled stays true");
+    assert_eq!(sender_name(&m, &key(WEB)), None);
+    assert!(m.sockets.borrow().is_empty(), "nothing is kept for nobody");
+}

@@ -1,0 +1,218 @@
+//! The programs at the hooks of the host's own sockets: on the root of the cgroup2 hierarchy, gated on one network namespace.
+//!
+//! Without them everything else works: what is missing is told as a problem, and `up` goes on.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData};
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
+use nix::libc;
+
+use super::hooks::{Hook, HookStatus};
+use super::{Pins, chain, features, map_error, sys, take};
+
+/// End of the links' pins: `host_connect4-cgroup`.
+const PIN_END: &str = "-cgroup";
+
+/// What a machine without them lacks, for messages.
+const LACKING: &str = "processes of the host reach published ports only as Docker itself serves them";
+
+/// All of them, in the order of attaching: who can be dialled is shown as dialled from the beginning.
+const HOOKS: [Hook; 8] = [
+    Hook::HostGetpeername4,
+    Hook::HostGetpeername6,
+    Hook::HostRecvmsg4,
+    Hook::HostRecvmsg6,
+    Hook::HostSendmsg4,
+    Hook::HostSendmsg6,
+    Hook::HostConnect4,
+    Hook::HostConnect6,
+];
+
+/// What became of the programs.
+pub(super) enum HostHooks {
+    /// Loaded, and to be attached with everything else.
+    Loaded(Array<MapData, u64>),
+    /// Attached to this cgroup.
+    Attached(PathBuf),
+    /// Not there, and why.
+    Missing(String),
+}
+
+impl HostHooks {
+    /// Loads the programs into the kernel.
+    pub fn load(ebpf: &mut Ebpf, pins: &Pins) -> Self {
+        match load(ebpf) {
+            Ok(netns) => HostHooks::Loaded(netns),
+            Err(reason) => HostHooks::missing(pins, &reason),
+        }
+    }
+
+    /// Without any of them: some alone would send sockets where others do not know them.
+    fn missing(pins: &Pins, reason: &str) -> Self {
+        for hook in HOOKS {
+            let _ = remove(&pin_path(pins, hook));
+        }
+        HostHooks::Missing(format!("{reason}; {LACKING}"))
+    }
+
+    /// Attaches the programs, or puts them in the place of a predecessor's. Does it once.
+    pub fn attach(&mut self, ebpf: &mut Ebpf, pins: &Pins) {
+        let HostHooks::Loaded(netns) = self else {
+            return;
+        };
+        *self = match attach(netns, ebpf, pins) {
+            Ok(cgroup) => HostHooks::Attached(cgroup),
+            Err(reason) => HostHooks::missing(pins, &reason),
+        };
+    }
+
+    /// What is missing, in one line.
+    pub fn problem(&self) -> Option<&str> {
+        match self {
+            HostHooks::Missing(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// What is attached.
+    pub fn status(&self) -> Vec<HookStatus> {
+        let HostHooks::Attached(cgroup) = self else {
+            return Vec::new();
+        };
+        let status = |hook: Hook| HookStatus {
+            interface: cgroup.display().to_string(),
+            ifindex: 0,
+            hook,
+            kind: "cgroup".to_owned(),
+        };
+        HOOKS.map(status).into()
+    }
+}
+
+fn load(ebpf: &mut Ebpf) -> Result<Array<MapData, u64>, String> {
+    for hook in HOOKS {
+        program(ebpf, hook)?.load().map_err(|e| format!("{hook}: {}", chain(&e)))?;
+    }
+    let netns = take(ebpf, "HOST_NETNS").map_err(|e| e.to_string())?;
+    Array::try_from(netns).map_err(|e| map_error("HOST_NETNS", &e).to_string())
+}
+
+/// Whether a pin is of a program on a cgroup.
+pub(super) fn is_pin(path: &Path) -> bool {
+    path.file_name().and_then(|f| f.to_str()).is_some_and(|f| f.ends_with(PIN_END))
+}
+
+fn pin_path(pins: &Pins, hook: Hook) -> PathBuf {
+    pins.links().join(format!("{hook}{PIN_END}"))
+}
+
+fn attach(netns: &mut Array<MapData, u64>, ebpf: &mut Ebpf, pins: &Pins) -> Result<PathBuf, String> {
+    let mounts = std::fs::read_to_string("/proc/mounts").map_err(|e| format!("/proc/mounts: {e}"))?;
+    let path = cgroup2(&mounts)
+        .ok_or("no cgroup2 hierarchy is mounted: mount one with \"mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified\"")?;
+    let cgroup = File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    // These hooks are the whole machine's: before they run they must know whom they are for.
+    let cookie = own_netns_cookie().map_err(|e| {
+        format!(
+            "this network namespace has no cookie ({e}): SO_NETNS_COOKIE needs Linux 5.14, here is {}",
+            features::kernel_release()
+        )
+    })?;
+    netns.set(0, cookie, 0).map_err(|e| map_error("HOST_NETNS", &e).to_string())?;
+    for hook in HOOKS {
+        attach_one(program(ebpf, hook)?, &pin_path(pins, hook), &cgroup)
+            .map_err(|e| format!("{hook}: {}", chain(&*e)))?;
+    }
+    Ok(path)
+}
+
+fn attach_one(p: &mut CgroupSockAddr, path: &Path, cgroup: &File) -> Result<(), Box<dyn std::error::Error>> {
+    if path.exists() {
+        if sys::update_pinned_link(path, p.fd()?.as_fd().as_raw_fd()).is_ok() {
+            return Ok(());
+        }
+        // Not a link that can be updated: of somebody else's making.
+        remove(path)?;
+    }
+    // As a link it stands beside those of others, whatever the mode says; the kernel refuses any other mode for links.
+    let id = p.attach(cgroup, CgroupAttachMode::Single)?;
+    let link: FdLink = p.take_link(id)?.try_into()?;
+    link.pin(path)?;
+    Ok(())
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        sys::detach_pinned_link(path)?;
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Where the cgroup2 hierarchy is mounted: /sys/fs/cgroup, or below it where version 1 is in use as well.
+fn cgroup2(mounts: &str) -> Option<PathBuf> {
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    let point = fields.find_map(|mut f| {
+        let point = f.nth(1)?;
+        (f.next()? == "cgroup2").then_some(point)
+    })?;
+    // Blanks in paths are written as in C.
+    Some(PathBuf::from(point.replace("\\040", " ")))
+}
+
+/// The kernel's number of the network namespace that this process is in: never given out twice.
+fn own_netns_cookie() -> std::io::Result<u64> {
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).or_else(|_| std::net::UdpSocket::bind(("::1", 0)))?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into the number.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(std::io::Error::last_os_error()) }
+}
+
+fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut CgroupSockAddr, String> {
+    ebpf.program_mut(hook.program())
+        .ok_or_else(|| format!("{hook} is not in the object"))?
+        .try_into()
+        .map_err(|e: ProgramError| format!("{hook}: {}", chain(&e)))
+}
+
+/// Whether a refusal can be a refused connection: `bpf_set_retval` is for these hooks since Linux 6.1.
+pub(super) fn can_set_retval() -> bool {
+    features::at_least(6, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_is_found_alone_and_beside_version_1() {
+        let unified = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
+        assert_eq!(cgroup2(unified), Some("/sys/fs/cgroup".into()));
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      none /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(cgroup2("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"), None);
+    }
+
+    #[test]
+    fn a_namespace_has_one_cookie() {
+        let own = own_netns_cookie().unwrap();
+        assert_ne!(own, 0);
+        assert_eq!(own_netns_cookie().unwrap(), own);
+    }
+}
