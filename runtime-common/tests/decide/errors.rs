@@ -1,5 +1,6 @@
 //! Errors: those that others send, translated, and those that the datapath sends itself.
 
+use runtime_common::decide::Budget;
 use runtime_common::maps::{Tuple, Zone};
 use runtime_common::packet::{ETH_LEN, Packet};
 use runtime_common::rewrite::translate;
@@ -101,4 +102,14 @@ fn an_error_of_the_datapaths_own_sums_up() {
             }
         }
     }
+}
+
+#[test]
+fn errors_to_the_outside_are_limited() {
+    let mut budget = Budget::default();
+    let take = |budget: &mut Budget, now| (0..1000).filter(|_| budget.take(now)).count();
+    let start = 5_000_000_000;
+    assert_eq!(take(&mut budget, start), 100);
+    assert_eq!(take(&mut budget, start + 99_999_999), 0);
+    assert_eq!(take(&mut budget, start + 100_000_000), 100);
 }
