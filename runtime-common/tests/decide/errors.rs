@@ -86,7 +86,11 @@ fn an_error_of_the_datapaths_own_sums_up() {
             let h = read(&packet, Zone::Endpoint).unwrap();
             assert!(is_due(&h));
             let len = quoted(&h);
-            assert!(len <= MAX_QUOTED && len.is_multiple_of(4) && len > h.bytes.min(MAX_QUOTED) - 4, "{len} of {}", h.bytes);
+            assert!(
+                len <= MAX_QUOTED && len.is_multiple_of(4) && len > h.bytes.min(MAX_QUOTED) - 4,
+                "{len} of {}",
+                h.bytes
+            );
             let sum = sum_words(&Frame(packet.clone()), len).unwrap();
             for complaint in [Complaint::TimeExceeded, Complaint::TooBig(1280), Complaint::TooBig(0xffff)] {
                 let mut envelope = Envelope([0; 12]);
