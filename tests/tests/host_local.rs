@@ -278,7 +278,7 @@ fn sockets_bound_to_addresses_of_the_host_are_served() {
     let lab = alone("bound sockets").build();
     let _up = lab.up(&[]);
     start_server(&lab);
-    let (lo, lo6) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+    let (lo, lo6, any) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED);
     for how in [How::Tcp, How::Connected, How::Unconnected] {
         // The host's address is kept, a loopback address cannot be.
         let cases = [
@@ -296,6 +296,13 @@ fn sockets_bound_to_addresses_of_the_host_are_served() {
             let shown = shown.unwrap_or_else(|e| panic!("{how:?} from {from}: {to} does not answer: {e}"));
             assert_eq!((shown.client, shown.peer), (at(seen, shown.ours), to), "{how:?} from {from} to {to}");
         }
+    }
+    // A port on which the container has nobody: its refusal finds the socket, wherever that is bound.
+    lab.runtime(["publish", "server", "8004:9/udp"]).ok();
+    for (from, to) in [(at(any, 0), at(lo, 8004)), (at(lo, 0), at(lo, 8004)), (at(lo6, 0), at(lo6, 8004))] {
+        let socket = lab.host().udp_from(from, to).expect("a socket");
+        let error = ask(&socket, b"words").expect_err("nobody is there");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "from {from} to {to}: {error}");
     }
     // Two loopback addresses with one port: both are served, apart from each other.
     let to = at(lo, 8000);
