@@ -260,6 +260,41 @@ fn datagrams_follow_a_container_to_another_address() {
 }
 
 #[test]
+fn connected_sockets_are_told_when_their_container_goes() {
+    let lab = alone("connected sockets").build();
+    let _up = lab.up(&[]);
+    let server = start_server(&lab);
+    for lo in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let to = at(lo, 8000);
+        let udp = lab.host().udp(to).expect("a socket");
+        let beside = lab.host().udp((server.ip(), 7)).expect("a socket");
+        let mut talk = Talk::over(lab.host().tcp(to).expect("a connection")).expect("a talk");
+        let mut direct = Talk::open(lab.host(), server.at(7)).expect("a talk");
+        ask(&udp, b"before").expect("an answer");
+        lab.runtime(["unpublish", "server", "8000:7"]).ok();
+        lab.runtime(["unpublish", "server", "8000:7/udp"]).ok();
+        let told = |e: io::Error| assert_eq!(e.kind(), io::ErrorKind::ConnectionAborted, "{to}: {e}");
+        told(talk.say(b"after").expect_err("its publication is gone"));
+        told(udp.take_error().expect("the socket's error").expect("its publication is gone"));
+        ask(&udp, b"after").expect_err("it is connected to nobody");
+        direct.say(b"untouched").expect("who dialled the container itself goes on");
+        ask(&beside, b"untouched").expect("over UDP as well");
+        lab.runtime(["publish", "server", "8000:7"]).ok();
+        lab.runtime(["publish", "server", "8000:7/udp"]).ok();
+        ask_when_up(lab.host(), to, b"anew");
+    }
+    // Also when the container comes back elsewhere.
+    let to = at(Ipv4Addr::LOCALHOST, 8000);
+    let udp = lab.host().udp(to).expect("a socket");
+    ask(&udp, b"before").expect("an answer");
+    lab.move_container(&server);
+    wait_until("it is told", SOON, || {
+        ask(&udp, b"after").is_err_and(|e| e.kind() != io::ErrorKind::WouldBlock && e.kind() != io::ErrorKind::TimedOut)
+    });
+    ask_when_up(lab.host(), to, b"anew");
+}
+
+#[test]
 fn a_socket_that_dials_the_container_itself_is_shown_the_container() {
     let lab = alone("both ways").build();
     let _up = lab.up(&[]);
