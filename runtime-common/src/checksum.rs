@@ -23,6 +23,25 @@ pub fn difference<const N: usize>(old: &[u32; N], new: &[u32; N]) -> u32 {
     sum
 }
 
+/// Sum of the 16-bit words, as they stand in memory, to be added to others and given to [`finish`]: of at most some
+/// thousand words.
+#[inline(always)]
+pub const fn sum<const N: usize>(words: &[u32; N]) -> u32 {
+    let mut sum = 0;
+    let mut i = 0;
+    while i < N {
+        sum += (words[i] & 0xffff) + (words[i] >> 16);
+        i += 1;
+    }
+    sum
+}
+
+/// The checksum of what sums up to this, as it is to stand in memory.
+#[inline(always)]
+pub const fn finish(sum: u32) -> u16 {
+    !fold(sum)
+}
+
 /// A checksum, as read from memory, after a change of `difference` (RFC 1624, eqn. 3).
 #[inline(always)]
 pub const fn update(checksum: u16, difference: u32) -> u16 {

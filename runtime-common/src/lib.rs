@@ -10,6 +10,7 @@ pub mod maps;
 pub mod packet;
 mod protocol;
 pub mod rewrite;
+pub mod router;
 mod verdict;
 
 pub use addr::Addr;

@@ -392,7 +392,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]

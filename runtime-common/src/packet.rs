@@ -132,6 +132,9 @@ const FRAGMENT_HEADER: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
+/// The most extension headers that are looked through, and the offset of what may follow them, in bytes.
+const MAX_EXTENSIONS: usize = 4;
+const MAX_L4: usize = 0xff;
 
 /// ICMPv6 types of neighbour discovery (RFC 4861).
 const SOLICITATION: u8 = 135;
@@ -171,9 +174,11 @@ pub enum Message {
     IcmpError,
     /// IPv6 neighbour solicitation or advertisement (RFC 4861).
     Neighbour,
+    /// What routers alone have to say: router advertisements and redirects (RFC 4861, RFC 1256, RFC 792).
+    Router,
     /// A fragment other than the first: it has no transport header.
     LaterFragment,
-    /// IPv6 with extension headers that are not looked through: anything may be behind them.
+    /// IPv6 with extension headers that cannot be looked through: anything may be behind them.
     Extended,
     /// Anything else.
     Other,
@@ -222,7 +227,7 @@ impl Headers {
     /// [`Headers::l4`], bounded as the kernel's verifier wants to see it.
     #[inline(always)]
     pub const fn l4(&self) -> usize {
-        (self.l4 & 0x7f) as usize
+        self.l4 as usize & MAX_L4
     }
 
     /// Whether the IP header's length has room for a transport header of `len` bytes.
@@ -299,7 +304,7 @@ fn ipv4<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// IPv6 (RFC 8200). Of the extension headers, the fragment header is looked through where it is the first.
+/// IPv6 (RFC 8200).
 #[inline(always)]
 fn ipv6<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     let w = p.window::<40>(ETH_LEN).ok_or(Verdict::Malformed)?;
@@ -317,23 +322,53 @@ fn ipv6<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     h.first_fragment = false;
     h.l4 = ETH_LEN as u32 + 40;
     h.bytes = payload + 40;
-    if h.key.protocol == FRAGMENT_HEADER {
-        return fragment_header(p, h);
+    if is_extension(h.key.protocol) {
+        return extensions(p, h);
     }
     Ok(())
 }
 
-/// The IPv6 fragment header (RFC 8200 §4.5).
+/// Whether an IPv6 header of this number is looked through. An authentication header is not: nothing behind it may be
+/// changed.
 #[inline(always)]
-fn fragment_header<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
-    let w = p.window::<8>(ETH_LEN + 40).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
-    let fragment = u16::from_be(w.u16(2));
-    let (more, offset) = (fragment & 1 != 0, fragment & !7);
-    h.key.protocol = w.u8(0);
-    h.id = w.u32(4);
-    h.message = if offset != 0 { Message::LaterFragment } else { Message::Other };
-    h.first_fragment = more && offset == 0;
-    h.l4 += 8;
+const fn is_extension(number: u8) -> bool {
+    matches!(number, HOP_BY_HOP | ROUTING_HEADER | FRAGMENT_HEADER | DESTINATION_OPTIONS)
+}
+
+/// Looks through IPv6 extension headers (RFC 8200 §4), up to the transport header or to one that is the last straw, which
+/// becomes the protocol then. Nothing is looked through behind a fragment header: later fragments tell of its first
+/// successor alone.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn extensions<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
+    for _ in 0..MAX_EXTENSIONS {
+        if !is_extension(h.key.protocol) {
+            return Ok(());
+        }
+        // SAFETY: a plain field. Volatile: the compiler knows the bound, and would not let the kernel's verifier see it.
+        let l4 = unsafe { core::ptr::read_volatile(&raw const h.l4) } as usize & MAX_L4;
+        let w = p.window::<8>(l4).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
+        if h.key.protocol == FRAGMENT_HEADER {
+            let fragment = u16::from_be(w.u16(2));
+            let (more, offset) = (fragment & 1 != 0, fragment & !7);
+            h.key.protocol = w.u8(0);
+            h.id = w.u32(4);
+            h.message = if offset != 0 { Message::LaterFragment } else { Message::Other };
+            h.first_fragment = more && offset == 0;
+            h.l4 += 8;
+            return if h.l4 > MAX_L4 as u32 { Err(Verdict::Malformed) } else { Ok(()) };
+        }
+        // Segments left: the destination is not the packet's last one, and its checksum covers another.
+        if h.key.protocol == ROUTING_HEADER && w.u8(3) != 0 {
+            return Ok(());
+        }
+        let next = h.l4 + (u32::from(w.u8(1)) + 1) * 8;
+        if next > MAX_L4 as u32 {
+            return Ok(());
+        }
+        h.key.protocol = w.u8(0);
+        h.l4 = next;
+    }
     Ok(())
 }
 
@@ -373,10 +408,9 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
             h.key.tuple.dport = w.u16(2);
             h.message = Message::Datagram;
         }
-        ICMP if h.v4 => icmp(p, h, [8, 0], |t| matches!(t, 3 | 4 | 5 | 11 | 12))?,
-        ICMPV6 if !h.v4 => icmp(p, h, [128, 129], |t| matches!(t, 1..=4))?,
-        HOP_BY_HOP if !h.v4 && !listener_report(p, h) => h.message = Message::Extended,
-        ROUTING_HEADER | FRAGMENT_HEADER | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY if !h.v4 => {
+        ICMP if h.v4 => icmp(p, h, [8, 0], |t| matches!(t, 3 | 4 | 11 | 12), |t| matches!(t, 5 | 9))?,
+        ICMPV6 if !h.v4 => icmp(p, h, [128, 129], |t| matches!(t, 1..=4), |t| matches!(t, 134 | 137))?,
+        HOP_BY_HOP | ROUTING_HEADER | FRAGMENT_HEADER | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY if !h.v4 => {
             h.message = Message::Extended;
         }
         _ => {}
@@ -384,24 +418,24 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// Whether a hop-by-hop header holds a router alert and multicast listener discovery follows (RFC 2710, RFC 3810).
-#[inline(always)]
-fn listener_report<P: Packet>(p: &P, h: &Headers) -> bool {
-    p.window::<9>(h.l4()).is_some_and(|w| w.u8(0) == ICMPV6 && w.u8(1) == 0 && matches!(w.u8(8), 130..=132 | 143))
-}
-
-/// The target of a neighbour advertisement (RFC 4861 §4.4). `None` for every other message.
+/// The target of a neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4), and whether it is an advertisement.
 ///
 /// # Errors
 /// [`Verdict::Malformed`] where it ends too early.
 #[inline(always)]
-pub fn advertised<P: Packet>(p: &P, h: &Headers) -> Result<Option<Addr>, Verdict> {
+pub fn neighbour_target<P: Packet>(p: &P, h: &Headers) -> Result<(Addr, bool), Verdict> {
     let w = p.window::<24>(h.l4()).filter(|_| h.has(24)).ok_or(Verdict::Malformed)?;
-    Ok((w.u8(0) == ADVERTISEMENT).then(|| w.addr(8)))
+    Ok((w.addr(8), w.u8(0) == ADVERTISEMENT))
 }
 
 #[inline(always)]
-fn icmp<P: Packet>(p: &P, h: &mut Headers, echo: [u8; 2], is_error: fn(u8) -> bool) -> Result<(), Verdict> {
+fn icmp<P: Packet>(
+    p: &P,
+    h: &mut Headers,
+    echo: [u8; 2],
+    is_error: fn(u8) -> bool,
+    is_router: fn(u8) -> bool,
+) -> Result<(), Verdict> {
     let w = p.window::<8>(h.l4()).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
     let (kind, id) = (w.u8(0), w.u16(4));
     if kind == echo[0] {
@@ -412,6 +446,8 @@ fn icmp<P: Packet>(p: &P, h: &mut Headers, echo: [u8; 2], is_error: fn(u8) -> bo
         h.key.tuple.dport = id;
     } else if is_error(kind) {
         h.message = Message::IcmpError;
+    } else if is_router(kind) {
+        h.message = Message::Router;
     } else if !h.v4 && (kind == SOLICITATION || kind == ADVERTISEMENT) {
         h.message = Message::Neighbour;
     }
@@ -437,7 +473,9 @@ pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
         key.tuple.src = w.addr(8);
         key.tuple.dst = w.addr(24);
         key.protocol = w.u8(6);
-        inner + 40
+        let (l4, protocol) = quoted_ipv6(p, inner, key.protocol)?;
+        key.protocol = protocol;
+        l4
     };
     let w = p.window::<8>(l4)?;
     key.reserved = 0;
@@ -449,6 +487,17 @@ pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
         key.tuple.dport = w.u16(2);
     }
     Some(())
+}
+
+/// Where the transport header of a quoted IPv6 packet at `inner` is whose header names `next`, and its protocol: behind a
+/// fragment header too, as a first fragment that was too big is quoted. `None` for later fragments.
+#[inline(always)]
+pub fn quoted_ipv6<P: Packet>(p: &P, inner: usize, next: u8) -> Option<(usize, u8)> {
+    if next != FRAGMENT_HEADER {
+        return Some((inner + 40, next));
+    }
+    let w = p.window::<8>(inner + 40)?;
+    (u16::from_be(w.u16(2)) & !7 == 0).then(|| (inner + 48, w.u8(0)))
 }
 
 /// Whether an address is in 127.0.0.0/8 or ::1.

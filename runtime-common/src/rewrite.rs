@@ -4,7 +4,7 @@ use crate::Addr;
 use crate::Verdict;
 use crate::checksum;
 use crate::maps::Tuple;
-use crate::packet::{ETH_LEN, Headers, ICMP_LEN, Mac, Message, Packet, SCTP, TCP, UDP};
+use crate::packet::{ETH_LEN, Headers, ICMP_LEN, Mac, Message, Packet, SCTP, TCP, UDP, quoted_ipv6};
 
 /// A packet that can be changed.
 pub trait PacketMut: Packet {
@@ -219,13 +219,14 @@ fn error<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
         (l4, Addr::v4_word(dst), 0)
     } else {
         let w = p.window::<40>(inner)?;
-        let (src, dst) = (w.addr(8), w.addr(24));
+        let (src, dst, next) = (w.addr(8), w.addr(24), w.u8(6));
+        let (l4, _) = quoted_ipv6(p, inner, next)?;
         let w = p.window_mut::<40>(inner)?;
         w.set_addr(8, &to.dst);
         w.set_addr(24, &to.src);
         let difference = checksum::difference(src.as_words(), to.dst.as_words())
             + checksum::difference(dst.as_words(), to.src.as_words());
-        (inner + 40, dst, difference)
+        (l4, dst, difference)
     };
     let w = p.window::<4>(l4)?;
     let ports = [u32::from(w.u16(0)), u32::from(w.u16(2))];

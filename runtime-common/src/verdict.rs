@@ -127,6 +127,10 @@ verdicts! {
     RewriteFailed = 51, Drop, "rewrite_failed", "the kernel refused to rewrite the packet";
     /// A TCP segment of no known conversation.
     NoFlow = 52, Drop, "no_flow", "a segment of no known conversation";
+    /// A router advertisement or redirect from a container.
+    RouterMessage = 53, Drop, "router_message", "a router advertisement or redirect from a container, which is no router";
+    /// A neighbour solicitation to one neighbour about the address of another.
+    NeighbourTarget = 54, Drop, "neighbour_target", "a neighbour solicitation to one neighbour about another one's address";
     /// The publication's source filter refuses the client.
     Filtered = 60, Drop, "filtered", "the published port's filter refuses this source";
     /// More conversations than the publication's limit allows.

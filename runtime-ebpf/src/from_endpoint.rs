@@ -12,9 +12,11 @@ use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
 use runtime_common::decide::{Decision, arp, endpoint};
 use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Tuple, Zone};
-use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, Headers, Mac, ethernet, headers};
+use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Packet, TCP, UDP, ethernet, headers};
 use runtime_common::rewrite::{set_macs, translate};
+use runtime_common::router::Complaint;
 
+use crate::complain::complain;
 use crate::maps::ENDPOINTS;
 use crate::report::{count, dropped, enforcing};
 use crate::skb::{DROP, NEXT, PACKET_HOST, Skb};
@@ -51,26 +53,52 @@ pub fn from_endpoint(ctx: TcContext) -> i32 {
     if let Err(v) = headers(&skb, ethernet.ethertype, Zone::Endpoint, h) {
         return refuse(v, None, ifindex);
     }
-    match endpoint(&skb, &maps, ep, ifindex, h) {
+    let complaint = match endpoint(&skb, &maps, ep, ifindex, h) {
         Decision::Pass(v) => {
             count(v);
-            NEXT
+            return NEXT;
         }
-        Decision::Drop(v) => refuse(v, Some(h), ifindex),
+        Decision::Drop(Verdict::TtlExceeded) if enforcing() => Complaint::TimeExceeded,
+        Decision::Drop(v) => return refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {
             // SAFETY: an entry of a map, valid while the program runs.
-            let result = unsafe { forward(&mut skb, h, ep, flow.as_ref()) };
-            match result {
+            match unsafe { forward(&mut skb, h, ep, flow.as_ref()) } {
                 Ok(action) => {
                     count(v);
-                    action
+                    return action;
                 }
-                Err(v) => {
+                Err(Refusal::Complain(mtu)) => Complaint::TooBig(mtu),
+                Err(Refusal::Drop(v)) => {
                     dropped(v, Some(h), ifindex, Zone::Endpoint);
-                    DROP
+                    return DROP;
                 }
             }
         }
+    };
+    complain_back(&mut skb, h, ep, ifindex, complaint)
+}
+
+/// Why a packet is not sent on after all.
+enum Refusal {
+    /// With a reason, silently.
+    Drop(Verdict),
+    /// Too big for the way out, which takes so many bytes: the container is told. Also where it allowed IPv4 to cut the
+    /// packet, which the datapath cannot: its next ones will be small enough.
+    Complain(u16),
+}
+
+/// Answers a container's packet with the error about it.
+#[inline(always)]
+fn complain_back(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, ifindex: u32, complaint: Complaint) -> i32 {
+    dropped(complaint.verdict(), Some(h), ifindex, Zone::Endpoint);
+    let gateway = if h.v4 { &ep.gateway4 } else { &ep.gateway6 };
+    if !complain(skb, h, gateway, complaint) {
+        return DROP;
+    }
+    // SAFETY: as in `forward`.
+    unsafe {
+        bpf_skb_change_type(skb.0.skb.skb, PACKET_HOST);
+        bpf_redirect_peer(ifindex, 0) as i32
     }
 }
 
@@ -92,24 +120,26 @@ fn refuse(v: Verdict, h: Option<&Headers>, ifindex: u32) -> i32 {
 }
 
 #[inline(always)]
-fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &Flow) -> Result<i32, Verdict> {
+fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &Flow) -> Result<i32, Refusal> {
     let (to, target, action) = (&flow.to, flow.ifindex, flow.action);
     let way = if action == FlowAction::ReplyOut as u8 { Some(way_out(skb, h, ep.bridge, to)) } else { None };
     match way.map(Way::result) {
         None | Some(BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH) => {}
-        Some(BPF_FIB_LKUP_RET_FRAG_NEEDED) => return Err(Verdict::TooBig),
-        Some(_) => return Err(Verdict::NoRoute),
+        Some(BPF_FIB_LKUP_RET_FRAG_NEEDED) => {
+            return Err(Refusal::Complain(way.map_or(0, |w| w.detail() as u16)));
+        }
+        Some(_) => return Err(Refusal::Drop(Verdict::NoRoute)),
     }
     if action != FlowAction::Link as u8 && action != FlowAction::LinkReply as u8 {
-        translate(skb, h, to)?;
+        translate(skb, h, to).map_err(Refusal::Drop)?;
     }
     // SAFETY: the context is the program's own; the redirections only record the target.
     Ok(unsafe {
         match way {
-            Some(way) if way.result() == BPF_FIB_LKUP_RET_SUCCESS => bpf_redirect(way.ifindex(), 0),
+            Some(way) if way.result() == BPF_FIB_LKUP_RET_SUCCESS => bpf_redirect(way.detail(), 0),
             // The kernel asks for the next hop's MAC address.
-            Some(way) => bpf_redirect_neigh(way.ifindex(), core::ptr::null_mut(), 0, 0),
-            None if action == FlowAction::ToLoopback as u8 => return to_loopback(skb, h.v4),
+            Some(way) => bpf_redirect_neigh(way.detail(), core::ptr::null_mut(), 0, 0),
+            None if action == FlowAction::ToLoopback as u8 => return to_loopback(skb, h.v4).map_err(Refusal::Drop),
             None => {
                 // The frame was for the bridge or for the other container, seen from this interface; in there it is for
                 // its stack.
@@ -135,7 +165,8 @@ fn to_loopback(skb: &mut Skb<'_>, v4: bool) -> Result<i32, Verdict> {
     Ok(unsafe { bpf_redirect(LOOPBACK_IFINDEX, u64::from(BPF_F_INGRESS)) } as i32)
 }
 
-/// What the host's routes say: a result of `bpf_fib_lookup` above an interface, in one register.
+/// What the host's routes say: a result of `bpf_fib_lookup` above an interface, or above the MTU where the packet is larger
+/// than that; in one register.
 #[derive(Clone, Copy)]
 struct Way(u64);
 
@@ -146,7 +177,7 @@ impl Way {
     }
 
     #[inline(always)]
-    fn ifindex(self) -> u32 {
+    fn detail(self) -> u32 {
         self.0 as u32
     }
 }
@@ -168,12 +199,35 @@ fn way_out(skb: &mut Skb<'_>, h: &Headers, bridge: u32, to: &Tuple) -> Way {
         fib.__bindgen_anon_3.ipv6_src = *to.src.as_words();
         fib.__bindgen_anon_4.ipv6_dst = *to.dst.as_words();
     }
-    // A length of zero has the kernel check the packet itself, super-packets included.
+    // Also a route's own MTU counts, and what was learned of the path.
+    fib.__bindgen_anon_1.tot_len = largest(skb, h);
     // SAFETY: the context is the program's own, the parameters are as large as said.
     let result = unsafe { bpf_fib_lookup(skb.0.skb.skb.cast(), &mut fib, size_of::<FibParams>() as i32, 0) } as u32;
     if result == BPF_FIB_LKUP_RET_SUCCESS {
         // Its Ethernet header has been read, so that it can be written.
         let _ = set_macs(skb, Mac::new(fib.dmac), Mac::new(fib.smac));
     }
-    Way(u64::from(result) << 32 | u64::from(fib.ifindex))
+    let detail = if result == BPF_FIB_LKUP_RET_FRAG_NEEDED {
+        // SAFETY: that result comes with the MTU.
+        u32::from(unsafe { fib.__bindgen_anon_1.mtu_result })
+    } else {
+        fib.ifindex
+    };
+    Way(u64::from(result) << 32 | u64::from(detail))
+}
+
+/// Length of the largest packet that this one will be on the wire, in bytes from the IP header on; 0 has the kernel look for
+/// itself.
+#[inline(always)]
+fn largest(skb: &Skb<'_>, h: &Headers) -> u16 {
+    let segment = skb.raw().gso_size;
+    if segment == 0 {
+        return h.bytes as u16;
+    }
+    let header = match h.key.protocol {
+        TCP => skb.window::<14>(h.l4()).map_or(60, |w| u32::from(w.u8(12) >> 4) * 4),
+        UDP => 8,
+        _ => return 0,
+    };
+    (h.l4 - ETH_LEN as u32 + header + segment) as u16
 }

@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+mod complain;
 mod from_endpoint;
 mod host_socket;
 mod maps;

@@ -33,6 +33,13 @@ impl Maps {
         // SAFETY: this CPU's slot, and programs of one hook do not interrupt one another on a CPU.
         unsafe { &mut (*self.0.as_ptr()).headers }
     }
+
+    /// Takes one error from the budget for those to the outside.
+    #[inline(always)]
+    pub fn may_complain(&self) -> bool {
+        // SAFETY: as for the headers.
+        unsafe { (*self.0.as_ptr()).budget.take(now()) }
+    }
 }
 
 impl Tables for Maps {

@@ -1,6 +1,6 @@
 //! tc ingress of each uplink: published ports.
 
-use aya_ebpf::helpers::generated::bpf_redirect_peer;
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
@@ -8,7 +8,9 @@ use runtime_common::decide::{Decision, uplink};
 use runtime_common::maps::Zone;
 use runtime_common::packet::{ETH_IPV4, ETH_IPV6, ethernet, headers};
 use runtime_common::rewrite::translate;
+use runtime_common::router::Complaint;
 
+use crate::complain::complain;
 use crate::report::{count, dropped, enforcing};
 use crate::skb::{DROP, NEXT, PACKET_HOST, Skb};
 use crate::tables::Maps;
@@ -36,6 +38,16 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
         Decision::Pass(v) => {
             count(v);
             NEXT
+        }
+        Decision::Drop(Verdict::TtlExceeded) if enforcing() => {
+            dropped(Verdict::TtlExceeded, Some(h), ifindex, Zone::Uplink);
+            let from = h.key.tuple.dst;
+            if maps.may_complain() && complain(&mut skb, h, &from, Complaint::TimeExceeded) {
+                // To where it came from. SAFETY: only records the target.
+                unsafe { bpf_redirect(ifindex, 0) as i32 }
+            } else {
+                DROP
+            }
         }
         Decision::Drop(v) => refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {

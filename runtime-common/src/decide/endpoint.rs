@@ -7,8 +7,8 @@ use crate::maps::{
     ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FLOW_RST, Flow, FlowAction, Link, LinkKey, Zone,
 };
 use crate::packet::{
-    ETH_LEN, Headers, Mac, Message, Packet, SCTP, TCP, UDP, advertised, arp_sender, is_link_local, is_loopback,
-    is_multicast,
+    ETH_LEN, Headers, Mac, Message, Packet, SCTP, TCP, UDP, arp_sender, is_link_local, is_loopback, is_multicast,
+    neighbour_target,
 };
 use crate::{Addr, Verdict};
 
@@ -27,8 +27,8 @@ pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
 /// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`].
 #[inline(always)]
 pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32, h: &mut Headers) -> Decision {
-    if matches!(h.message, Message::Neighbour)
-        && let Err(v) = own_advertisement(p, t, ep, h)
+    if matches!(h.message, Message::Neighbour | Message::Router)
+        && let Err(v) = neighbour(p, t, ep, h)
     {
         return Decision::Drop(v);
     }
@@ -39,7 +39,7 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
         return Decision::Drop(Verdict::Loopback);
     }
     if matches!(h.message, Message::Extended) {
-        // A neighbour advertisement could hide behind them, which every receiver would believe.
+        // A neighbour advertisement could hide behind them, and what is behind an authentication header cannot be translated.
         return Decision::Drop(Verdict::ProtocolUnsupported);
     }
     if is_multicast(&h.key.tuple.dst) {
@@ -104,16 +104,21 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     }
 }
 
-/// A neighbour advertisement must be about an address of the container's own, which a link-local one of nobody else is.
+/// A container is no router. It advertises an address of its own, which a link-local one of nobody else is, and asks a
+/// single neighbour about that neighbour's address alone.
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn own_advertisement<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Result<(), Verdict> {
-    match advertised(p, h)? {
-        Some(target) if target != ep.ipv6 && (!is_link_local(&target) || t.address(&target).is_some()) => {
-            Err(Verdict::SpoofedAddress)
-        }
-        _ => Ok(()),
+fn neighbour<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Result<(), Verdict> {
+    if matches!(h.message, Message::Router) {
+        return Err(Verdict::RouterMessage);
     }
+    let (target, advertisement) = neighbour_target(p, h)?;
+    if advertisement {
+        let own = target == ep.ipv6 || (is_link_local(&target) && t.address(&target).is_none());
+        return if own { Ok(()) } else { Err(Verdict::SpoofedAddress) };
+    }
+    let dst = &h.key.tuple.dst;
+    if is_multicast(dst) || target == *dst { Ok(()) } else { Err(Verdict::NeighbourTarget) }
 }
 
 /// The source address must be the container's own.

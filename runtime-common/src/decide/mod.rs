@@ -65,6 +65,36 @@ pub struct Scratch {
     pub headers: Headers,
     /// A flow that is being opened.
     pub opening: Opening,
+    /// What the datapath may still say of itself.
+    pub budget: Budget,
+}
+
+/// Keeps the errors that the datapath sends to the outside to a number that hurts nobody, whoever asks for them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    /// When the running period began: nanoseconds of the coarse monotonic clock.
+    pub since: u64,
+    /// Errors sent in it.
+    pub sent: u64,
+}
+
+impl Budget {
+    /// Length of a period in nanoseconds, and errors in it: a thousand a second, as the kernel's own
+    /// `icmp_msgs_per_sec` has it, but for each CPU.
+    const PERIOD: u64 = 100_000_000;
+    const ERRORS: u64 = 100;
+
+    /// Takes one error from the budget. False where nothing is left.
+    #[inline(always)]
+    pub fn take(&mut self, now: u64) -> bool {
+        if now.wrapping_sub(self.since) >= Self::PERIOD {
+            self.since = now;
+            self.sent = 0;
+        }
+        self.sent += 1;
+        self.sent <= Self::ERRORS
+    }
 }
 
 /// What to do with a packet.

@@ -49,20 +49,76 @@ fn headers_say_what_the_packet_is() {
     }
 }
 
+/// A UDP header from port 7 to port 8, or the ICMPv6 message of a type.
+const UDP_HEADER: [u8; 16] = [0, 7, 0, 8, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+fn icmpv6(kind: u8) -> [u8; 16] {
+    [kind, 0, 0, 0, 0, 9, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+}
+
+/// An extension header of `8 + 8 * more` bytes before the header `next`.
+fn extension(next: u8, more: u8) -> Vec<u8> {
+    let mut b = vec![next, more, 1, 0, 0, 0, 0, 0];
+    b.resize(8 + 8 * usize::from(more), 0);
+    b
+}
+
 #[test]
-fn extension_headers_are_not_guessed_through() {
-    for (protocol, payload, message) in [
-        (0, [58, 0, 5, 2, 0, 0, 0, 0, 143, 0], Message::Other),
-        (0, [58, 0, 5, 2, 0, 0, 0, 0, 136, 0], Message::Extended),
-        (0, [58, 1, 5, 2, 0, 0, 0, 0, 143, 0], Message::Extended),
-        (0, [6, 0, 5, 2, 0, 0, 0, 0, 143, 0], Message::Extended),
-        (43, [6, 0, 0, 0, 0, 0, 0, 0, 0, 0], Message::Extended),
-        (51, [6, 0, 0, 0, 0, 0, 0, 0, 0, 0], Message::Extended),
-        (60, [58, 0, 1, 4, 0, 0, 0, 0, 136, 0], Message::Extended),
-        (59, [0; 10], Message::Other),
-    ] {
+fn extension_headers_are_looked_through_within_a_bound() {
+    let cases: Vec<(u8, Vec<Vec<u8>>, Message, usize)> = vec![
+        (0, vec![extension(17, 0), UDP_HEADER.into()], Message::Datagram, 8),
+        (60, vec![extension(17, 2), UDP_HEADER.into()], Message::Datagram, 24),
+        (0, vec![extension(43, 0), extension(60, 0), extension(17, 0), UDP_HEADER.into()], Message::Datagram, 24),
+        (
+            0,
+            vec![extension(60, 0), extension(43, 0), extension(60, 0), extension(17, 0), UDP_HEADER.into()],
+            Message::Datagram,
+            32,
+        ),
+        (0, vec![extension(58, 0), icmpv6(143).into()], Message::Other, 8),
+        (0, vec![extension(58, 0), icmpv6(136).into()], Message::Neighbour, 8),
+        (60, vec![extension(58, 0), icmpv6(134).into()], Message::Router, 8),
+        (60, vec![extension(58, 1), icmpv6(128).into()], Message::EchoRequest, 16),
+        // Five of them, and one that is too long.
+        (
+            0,
+            vec![
+                extension(60, 0),
+                extension(60, 0),
+                extension(60, 0),
+                extension(60, 0),
+                extension(17, 0),
+                UDP_HEADER.into(),
+            ],
+            Message::Extended,
+            32,
+        ),
+        (60, vec![extension(17, 30), UDP_HEADER.into()], Message::Extended, 0),
+        // More of the route to go.
+        (43, vec![vec![17, 0, 0, 1, 0, 0, 0, 0], UDP_HEADER.into()], Message::Extended, 0),
+        // An authentication header, mobility, and what follows a fragment header.
+        (51, vec![vec![17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], UDP_HEADER.into()], Message::Extended, 0),
+        (60, vec![extension(51, 0), UDP_HEADER.into()], Message::Extended, 8),
+        (135, vec![extension(59, 0), UDP_HEADER.into()], Message::Extended, 0),
+        (44, vec![vec![60, 0, 0, 1, 0, 0, 0, 9], extension(17, 0), UDP_HEADER.into()], Message::Extended, 8),
+        // Fragments behind others: the first, a later one, and one that is whole.
+        (0, vec![extension(44, 0), vec![17, 0, 0, 1, 0, 0, 0, 9], UDP_HEADER.into()], Message::Datagram, 16),
+        (60, vec![extension(44, 0), vec![17, 0, 0, 9, 0, 0, 0, 9], UDP_HEADER.into()], Message::LaterFragment, 16),
+        (0, vec![extension(44, 0), vec![17, 0, 0, 0, 0, 0, 0, 9], UDP_HEADER.into()], Message::Datagram, 16),
+        (59, vec![vec![0; 10]], Message::Other, 0),
+    ];
+    for (protocol, headers, message, length) in cases {
+        let payload = headers.concat();
         let packet = raw("fe80::1", "ff02::1", protocol).payload(&payload).build();
-        assert_eq!(read(&packet, Zone::Endpoint).unwrap().message, message, "{protocol} {payload:?}");
+        let h = read(&packet, Zone::Endpoint).unwrap();
+        assert_eq!((h.message, h.l4 as usize), (message, 54 + length), "{protocol} {headers:?}");
+        assert_eq!(ports(&h), if message == Message::Datagram { (7, 8) } else { ports(&h) }, "{protocol} {headers:?}");
+    }
+    // Cut within any of them, it is malformed.
+    let payload = [extension(60, 0), extension(17, 1), UDP_HEADER[..8].to_vec()].concat();
+    for len in 0..payload.len() {
+        let packet = raw("fe80::1", "ff02::1", 0).payload(&payload[..len]).build();
+        assert_eq!(read(&packet, Zone::Endpoint).unwrap_err(), Verdict::Malformed, "{len}");
     }
     // In IPv4 those numbers mean nothing special.
     let packet = raw("192.0.2.1", "192.0.2.9", 60).build();

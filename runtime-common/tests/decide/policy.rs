@@ -156,11 +156,15 @@ fn a_container_speaks_for_itself_only() {
 #[test]
 fn hidden_advertisements_do_not_leave_a_container() {
     let w = World::new();
-    let hidden = [58, 0, 1, 4, 0, 0, 0, 0, 136, 0, 0, 0, 0x60, 0, 0, 0];
+    let std::net::IpAddr::V6(sibling) = ip(DB.1) else { panic!("an IPv6 address") };
+    let hidden = [&[58, 0, 1, 4, 0, 0, 0, 0, 136, 0, 0, 0, 0x60, 0, 0, 0][..], &sibling.octets()].concat();
     for (src, dst) in [("fe80::2", "ff02::1"), (WEB.1, "ff02::1"), (WEB.1, "fd00:17::1"), (WEB.1, CLIENT6)] {
-        for protocol in [0, 43, 60] {
+        // The routing header has segments left.
+        for (protocol, verdict) in
+            [(0, Verdict::SpoofedAddress), (60, Verdict::SpoofedAddress), (43, Verdict::ProtocolUnsupported)]
+        {
             let packet = raw(src, dst, protocol).payload(&hidden);
-            assert_eq!(w.endpoint(0, &packet), Decision::Drop(Verdict::ProtocolUnsupported), "{src} {dst} {protocol}");
+            assert_eq!(w.endpoint(0, &packet), Decision::Drop(verdict), "{src} {dst} {protocol}");
         }
     }
     let report = raw("fe80::2", "ff02::16", 0).payload(&[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]);

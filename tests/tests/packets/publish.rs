@@ -92,8 +92,6 @@ fn what_is_not_published_is_left_to_the_host() {
         ("RST", tcp(CLIENT, 1, HOST, 80, RST), Verdict::Carried),
         ("closed, SYN", tcp(CLIENT, 1, HOST, 81, SYN), Verdict::Unpublished),
         ("closed, ACK", tcp(CLIENT, 1, HOST, 81, ACK), Verdict::Unpublished),
-        ("no hop left", tcp(CLIENT, 1, HOST, 80, SYN).ttl(1), Verdict::TtlExceeded),
-        ("less than no hop left", tcp(CLIENT, 1, HOST, 80, SYN).ttl(0), Verdict::TtlExceeded),
         ("straight to a container", tcp(CLIENT, 1, WEB.v4, 80, SYN), Verdict::NotPublished),
         ("straight to a container", udp(CLIENT6, 1, WEB.v6, 80), Verdict::NotPublished),
         ("straight to a container", echo(CLIENT, ONE.v4, true, 7), Verdict::NotPublished),
@@ -172,7 +170,6 @@ fn answers_go_out_as_the_hosts_own() {
             out = out.macs(MAC_UPLINK, MAC_CLIENT);
         }
         w.forwards(&what, Leaving("web"), &answer, Verdict::PublishedReply, &out);
-        w.expect("no hop left", Leaving("web"), &answer.clone().ttl(1).build(), Verdict::TtlExceeded);
     }
 }
 
@@ -185,10 +182,6 @@ fn an_answer_without_a_way_out_is_dropped() {
     w.forwards("request", Uplink, &request, Verdict::Published, &published(&request, Uplink, &WEB, 80));
     let answer = sent(tcp(WEB.v6, 80, "2001:db8:1::1", 1, SYN | ACK), &WEB);
     w.expect("answer", Leaving("web"), &answer.build(), Verdict::NoRoute);
-    let request = inbound(tcp(CLIENT6, 1, HOST6, 80, SYN));
-    w.forwards("request", Uplink, &request, Verdict::Published, &published(&request, Uplink, &WEB, 80));
-    let answer = sent(tcp(WEB.v6, 80, CLIENT6, 1, ACK), &WEB).payload(&[0; 1600]);
-    w.expect("too long an answer", Leaving("web"), &answer.build(), Verdict::TooBig);
 }
 
 #[test]
@@ -220,7 +213,6 @@ fn containers_reach_published_ports_through_the_host() {
         ("another port of the host", sent(tcp(DB.v4, 1, HOST, 22, SYN), &DB), Verdict::Host),
         ("the host itself", sent(echo(DB.v4, "172.17.0.1", true, 1), &DB), Verdict::Host),
         ("unknown conversation", sent(tcp(DB.v4, 1, HOST, 8080, ACK), &DB), Verdict::Carried),
-        ("no hop left", sent(tcp(DB.v4, 1, HOST, 8080, SYN), &DB).ttl(1), Verdict::TtlExceeded),
         ("loopback", sent(tcp(DB.v4, 1, "127.0.0.1", 8080, SYN), &DB), Verdict::Loopback),
         ("loopback", sent(tcp(DB.v6, 1, "::1", 8080, SYN), &DB), Verdict::Loopback),
     ];

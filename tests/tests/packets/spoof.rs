@@ -52,6 +52,22 @@ fn a_container_has_its_own_addresses_only() {
         ("solicitation", sent(neighbour("fe80::2", DB.v6, 135, DB.v6), &WEB).build(), Verdict::Neighbour),
         ("solicitation", sent(neighbour(WEB.v6, DB.v6, 135, DB.v6), &WEB).build(), Verdict::Neighbour),
         ("duplicate detection", sent(neighbour("::", "ff02::1:ff00:2", 135, WEB.v6), &WEB).build(), Verdict::Neighbour),
+        (
+            "solicitation to one about another",
+            sent(neighbour(WEB.v6, DB.v6, 135, "fd00:17::1"), &WEB).build(),
+            Verdict::NeighbourTarget,
+        ),
+        ("router solicitation", sent(icmp("fe80::2", "ff02::2", 133, 0, [0; 4]), &WEB).build(), Verdict::Multicast),
+        (
+            "router advertisement",
+            sent(icmp("fe80::2", "ff02::1", 134, 0, [0; 4]), &WEB).build(),
+            Verdict::RouterMessage,
+        ),
+        ("router advertisement", sent(icmp(WEB.v6, DB.v6, 134, 0, [0; 4]), &WEB).build(), Verdict::RouterMessage),
+        ("redirect", sent(icmp("fe80::2", DB.v6, 137, 0, [0; 4]), &WEB).build(), Verdict::RouterMessage),
+        ("redirect", sent(icmp(WEB.v4, DB.v4, 5, 1, [0; 4]), &WEB).build(), Verdict::RouterMessage),
+        ("redirect", sent(icmp(WEB.v4, "172.17.0.1", 5, 1, [0; 4]), &WEB).build(), Verdict::RouterMessage),
+        ("router advertisement", sent(icmp(WEB.v4, "224.0.0.1", 9, 0, [0; 4]), &WEB).build(), Verdict::RouterMessage),
         ("advertisement", sent(neighbour(WEB.v6, DB.v6, 136, WEB.v6), &WEB).build(), Verdict::Neighbour),
         ("advertisement", sent(neighbour("fe80::2", "ff02::1", 136, "fe80::2"), &WEB).build(), Verdict::Neighbour),
         (
@@ -72,6 +88,9 @@ fn a_container_has_its_own_addresses_only() {
     for (what, packet, verdict) in cases {
         w.expect(what, Leaving("web"), &packet, verdict);
     }
+    // A network that is not isolated has the host for its router all the same.
+    let advertisement = sent(icmp("fe80::12", "ff02::1", 134, 0, [0; 4]), &ONE).build();
+    w.expect("router advertisement", Leaving("one"), &advertisement, Verdict::RouterMessage);
     w.expect("LLDP of an open network", Leaving("one"), &other(0x88cc, &ONE), Verdict::Network);
     w.expect("unknown", Leaving(UNKNOWN), &sent(udp(WEB.v4, 1, FAR, 53), &WEB).build(), Verdict::EndpointClosed);
     let frame = arp(WEB.mac, WEB.mac, WEB.v4, DB.v4, false);

@@ -10,7 +10,7 @@ use runtime_common::maps::{
 use runtime_common::{Addr, Verdict};
 
 use super::kernel::{Kernel, Outcome};
-use crate::forge::{Forge, ip};
+use crate::forge::{Forge, icmp, ip, ones_complement};
 
 pub const HOST: &str = "192.0.2.1";
 pub const HOST6: &str = "2001:db8::1";
@@ -84,7 +84,7 @@ pub struct World {
     rules: u32,
 }
 
-fn sh(script: &str) {
+pub fn sh(script: &str) {
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -278,7 +278,8 @@ impl World {
     #[track_caller]
     pub fn expect(&mut self, what: &str, at: At, packet: &[u8], verdict: Verdict) {
         let outcome = self.run(at, packet, 1);
-        let drop = verdict as u32 >= 32;
+        // XDP leaves it to the next hook to say so.
+        let drop = verdict as u32 >= 32 && !(matches!(at, Xdp) && verdict == Verdict::TtlExceeded);
         let code = match (at, drop) {
             (Xdp, true) => XDP_DROP,
             (Xdp, false) => XDP_PASS,
@@ -296,6 +297,36 @@ impl World {
     pub fn forgets_and_forwards(&mut self, at: At, packet: &Forge, out: &Forge) {
         self.forget();
         self.forwards("a new flow", at, packet, Verdict::Published, out);
+    }
+
+    /// Expects a packet to have become the ICMP error about it, from `from` to its sender: of type and code `kind`, with
+    /// the MTU `mtu`.
+    #[track_caller]
+    pub fn complains(
+        &mut self,
+        what: &str,
+        at: At,
+        packet: &Forge,
+        verdict: Verdict,
+        from: &str,
+        kind: [u8; 2],
+        mtu: u16,
+    ) {
+        let outcome = self.run(at, &packet.build(), 1);
+        assert_eq!((outcome.code, &outcome.counted), (REDIRECT, &vec![(verdict, 1)]), "{what} at {at:?}");
+        let about = &packet.build()[14..];
+        let quoted = &about[..about.len().min(128) & !3];
+        let mtu = mtu.to_be_bytes();
+        let mut error = icmp(from, &packet.src.to_string(), kind[0], kind[1], [0, 0, mtu[0], mtu[1]]).payload(quoted);
+        error = error.macs(packet.mac_dst, packet.mac_src).id(0);
+        let mut expected = error.build();
+        if packet.src.is_ipv4() {
+            // Precedence and "do not fragment", and the header checksum anew.
+            (expected[15], expected[20], expected[24], expected[25]) = (0xc0, 0x40, 0, 0);
+            let sum = ones_complement(&expected[14..34], &[]).to_be_bytes();
+            expected[24..26].copy_from_slice(&sum);
+        }
+        assert_eq!(hex(&outcome.packet), hex(&expected), "{what} at {at:?}");
     }
 
     /// Expects a packet to be redirected, and to have become `out`.

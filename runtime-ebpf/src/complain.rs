@@ -1,0 +1,114 @@
+//! Turning a packet into the ICMP error about it.
+
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_store_bytes,
+};
+use runtime_common::Addr;
+use runtime_common::packet::{ETH_LEN, Headers, Packet, ethernet};
+use runtime_common::rewrite::set_macs;
+use runtime_common::router::{
+    Complaint, Envelope, MAX_QUOTED, checksum_offset, envelope_len, is_due, quoted, sum_words,
+};
+
+use crate::skb::Skb;
+
+const BPF_ADJ_ROOM_MAC: u32 = 1;
+const BPF_F_RECOMPUTE_CSUM: u64 = 1;
+
+/// Makes of the packet `h` the error about it: from `from`, to its sender, the MAC addresses swapped. False where none is
+/// due or the kernel refuses; the packet is to be dropped then.
+#[inline(always)]
+pub fn complain(skb: &mut Skb<'_>, h: &Headers, from: &Addr, complaint: Complaint) -> bool {
+    // In one register: the verifier refuses the unused half of the enum as an argument.
+    let mtu = match complaint {
+        Complaint::TimeExceeded => 0,
+        Complaint::TooBig(mtu) => u32::from(mtu),
+    };
+    complain_of(skb, h, from, mtu)
+}
+
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn complain_of(skb: &mut Skb<'_>, h: &Headers, from: &Addr, mtu: u32) -> bool {
+    let complaint = if mtu == 0 { Complaint::TimeExceeded } else { Complaint::TooBig(mtu as u16) };
+    is_due(h) && cut(skb, h).is_some_and(|sum| wrap(skb, h, from, complaint, sum).is_some())
+}
+
+/// A packet that is all directly readable: its reader need not be ready to have it moved.
+struct Linear<'a>(&'a Skb<'a>);
+
+impl Packet for Linear<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn at(&self, offset: usize, len: usize) -> Option<*const u8> {
+        let start = self.0.0.data() + offset;
+        if start + len <= self.0.0.data_end() { Some(start as *const u8) } else { None }
+    }
+}
+
+/// Cuts the packet to what is quoted, and returns the sum over it.
+#[inline(always)]
+fn cut(skb: &mut Skb<'_>, h: &Headers) -> Option<u32> {
+    let deferred = deferred(skb, h);
+    let quoted = quoted(h);
+    // SAFETY: the context is the program's own.
+    if unsafe { bpf_skb_change_tail(skb.0.skb.skb, ETH_LEN as u32 + quoted, 0) } != 0 {
+        return None;
+    }
+    match deferred {
+        None => sum_words(&Linear(skb), quoted),
+        // When the device fills in the checksum, the sum over all that it covers becomes the complement of what stands in its
+        // place now: that of the pseudo-header.
+        Some(field) => {
+            let before = h.l4 - ETH_LEN as u32;
+            Some(sum_words(&Linear(skb), before & (MAX_QUOTED - 1))? + u32::from(!field))
+        }
+    }
+}
+
+/// What stands in the place of the transport checksum where it is left to the device (CHECKSUM_PARTIAL): the helper leaves
+/// it alone then, and only then.
+#[inline(always)]
+fn deferred(skb: &mut Skb<'_>, h: &Headers) -> Option<u16> {
+    let offset = checksum_offset(h)?;
+    let before = skb.window::<2>(offset)?.u16(0);
+    // SAFETY: the helper checks the offset.
+    let replace = |skb: &Skb<'_>, from, to| unsafe { bpf_l4_csum_replace(skb.0.skb.skb, offset as u32, from, to, 2) };
+    if replace(skb, 0, 1) != 0 {
+        return None;
+    }
+    if skb.window::<2>(offset)?.u16(0) == before {
+        return Some(before);
+    }
+    replace(skb, 1, 0);
+    None
+}
+
+#[inline(always)]
+fn wrap(skb: &mut Skb<'_>, h: &Headers, from: &Addr, complaint: Complaint, sum: u32) -> Option<()> {
+    let len = envelope_len(h.v4);
+    let mut envelope = Envelope([0; 12]);
+    envelope.write(h, from, complaint, quoted(h), sum);
+    // SAFETY: the context is the program's own.
+    if unsafe { bpf_skb_adjust_room(skb.0.skb.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) } != 0 {
+        return None;
+    }
+    let bytes = (&raw const envelope.0).cast_mut().cast();
+    // SAFETY: the helper checks the offset; 48 bytes are there, of which 28 or all are read.
+    let result = unsafe {
+        if h.v4 {
+            bpf_skb_store_bytes(skb.0.skb.skb, ETH_LEN as u32, bytes, 28, BPF_F_RECOMPUTE_CSUM)
+        } else {
+            bpf_skb_store_bytes(skb.0.skb.skb, ETH_LEN as u32, bytes, 48, BPF_F_RECOMPUTE_CSUM)
+        }
+    };
+    if result != 0 {
+        return None;
+    }
+    let macs = ethernet(skb).ok()?;
+    set_macs(skb, macs.src, macs.dst)
+}
