@@ -11,7 +11,7 @@ fn the_verifier_is_far_from_its_limit() {
     let w = World::new();
     for (name, instructions) in w.kernel.verified() {
         println!("{name}: {instructions} instructions verified");
-        assert!(instructions < 100_000, "{name}: {instructions} instructions; the kernel takes a million");
+        assert!(instructions < 300_000, "{name}: {instructions} instructions; the kernel takes a million");
     }
 }
 
