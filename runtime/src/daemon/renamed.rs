@@ -69,6 +69,8 @@ mod tests {
                 is_default_bridge,
                 labels: BTreeMap::new(),
                 subnets: Vec::new(),
+                internal: false,
+                masquerade: true,
                 gateways: Vec::new(),
                 endpoints: BTreeMap::new(),
             };
