@@ -252,7 +252,7 @@ fn add_uplinks(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Options
 }
 
 fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
-    let flags = if e.isolated { ENDPOINT_ISOLATED } else { 0 } | e.masquerade;
+    let flags = e.masquerade | if e.isolated { ENDPOINT_ISOLATED } else { 0 };
     let gateway =
         |v4: bool| host.addresses_of(e.bridge).find(|a| a.is_ipv4() == v4 && crate::host::is_global(a)).map(Addr::from);
     let entry = Endpoint {
