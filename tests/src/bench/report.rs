@@ -7,9 +7,12 @@ use serde_json::{Value, json};
 use crate::load::MEASURES;
 use crate::stats::{Spread, paired};
 
-/// What was measured: by variant, by round, the figures of [`MEASURES`] or why there are none.
+/// The figures of a round, or why there are none.
+type Figures = Result<[f64; 8], String>;
+
+/// What was measured: by variant, by round.
 pub struct Run {
-    pub variants: Vec<(&'static str, Vec<Result<[f64; 8], String>>)>,
+    pub variants: Vec<(&'static str, Vec<Figures>)>,
     pub about: String,
 }
 
@@ -22,7 +25,7 @@ struct Row {
 
 impl Run {
     fn values(&self, variant: usize, measure: usize) -> Vec<Option<f64>> {
-        let finite = |r: &Result<[f64; 8], String>| r.as_ref().ok().map(|f| f[measure]).filter(|f| f.is_finite());
+        let finite = |r: &Figures| r.as_ref().ok().map(|f| f[measure]).filter(|f| f.is_finite());
         self.variants[variant].1.iter().map(finite).collect()
     }
 
