@@ -10,7 +10,7 @@ use runtime_common::router::{
     Complaint, Envelope, MAX_QUOTED, checksum_offset, envelope_len, is_due, quoted, sum_words,
 };
 
-use crate::skb::Skb;
+use crate::skb::{Readable, Skb};
 
 const BPF_ADJ_ROOM_MAC: u32 = 1;
 const BPF_F_RECOMPUTE_CSUM: u64 = 1;
@@ -34,22 +34,6 @@ fn complain_of(skb: &mut Skb<'_>, h: &Headers, from: &Addr, mtu: u32) -> bool {
     is_due(h) && cut(skb, h).is_some_and(|sum| wrap(skb, h, from, complaint, sum).is_some())
 }
 
-/// A packet that is all directly readable: its reader need not be ready to have it moved.
-struct Linear<'a>(&'a Skb<'a>);
-
-impl Packet for Linear<'_> {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    #[inline(always)]
-    fn at(&self, offset: usize, len: usize) -> Option<*const u8> {
-        let start = self.0.0.data() + offset;
-        if start + len <= self.0.0.data_end() { Some(start as *const u8) } else { None }
-    }
-}
-
 /// Cuts the packet to what is quoted, and returns the sum over it.
 #[inline(always)]
 fn cut(skb: &mut Skb<'_>, h: &Headers) -> Option<u32> {
@@ -60,12 +44,12 @@ fn cut(skb: &mut Skb<'_>, h: &Headers) -> Option<u32> {
         return None;
     }
     match deferred {
-        None => sum_words(&Linear(skb), quoted),
+        None => sum_words(&Readable(skb), quoted),
         // When the device fills in the checksum, the sum over all that it covers becomes the complement of what stands in its
         // place now: that of the pseudo-header.
         Some(field) => {
             let before = h.l4 - ETH_LEN as u32;
-            Some(sum_words(&Linear(skb), before & (MAX_QUOTED - 1))? + u32::from(!field))
+            Some(sum_words(&Readable(skb), before & (MAX_QUOTED - 1))? + u32::from(!field))
         }
     }
 }
@@ -109,6 +93,6 @@ fn wrap(skb: &mut Skb<'_>, h: &Headers, from: &Addr, complaint: Complaint, sum: 
     if result != 0 {
         return None;
     }
-    let macs = ethernet(skb).ok()?;
+    let macs = ethernet(&Readable(skb)).ok()?;
     set_macs(skb, macs.src, macs.dst)
 }

@@ -19,7 +19,7 @@ use runtime_common::router::Complaint;
 use crate::complain::complain;
 use crate::maps::ENDPOINTS;
 use crate::report::{count, dropped, enforcing};
-use crate::skb::{DROP, NEXT, PACKET_HOST, Skb};
+use crate::skb::{DROP, NEXT, PACKET_HOST, Readable, Skb};
 use crate::tables::Maps;
 
 const AF_INET: u8 = 2;
@@ -225,7 +225,7 @@ fn largest(skb: &Skb<'_>, h: &Headers) -> u16 {
         return h.bytes as u16;
     }
     let header = match h.key.protocol {
-        TCP => skb.window::<14>(h.l4()).map_or(60, |w| u32::from(w.u8(12) >> 4) * 4),
+        TCP => Readable(skb).window::<14>(h.l4()).map_or(60, |w| u32::from(w.u8(12) >> 4) * 4),
         UDP => 8,
         _ => return 0,
     };

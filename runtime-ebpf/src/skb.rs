@@ -56,6 +56,23 @@ fn pull(skb: *mut __sk_buff, len: u32) -> bool {
     unsafe { len <= (*skb).len && bpf_skb_pull_data(skb, len) == 0 }
 }
 
+/// A packet of which what is asked for has been made directly readable: the verifier need not follow what would be if it had
+/// to be moved.
+pub struct Readable<'a>(pub &'a Skb<'a>);
+
+impl Packet for Readable<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn at(&self, offset: usize, len: usize) -> Option<*const u8> {
+        let start = self.0.0.data() + offset;
+        if start + len <= self.0.0.data_end() { Some(start as *const u8) } else { None }
+    }
+}
+
 impl PacketMut for Skb<'_> {
     #[inline(always)]
     fn at_mut(&mut self, offset: usize, len: usize) -> Option<*mut u8> {

@@ -103,7 +103,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn limit(&self, generation: u64) -> Option<NonNull<Limit>> {
-        LIMITS.get_ptr_mut(&generation).and_then(NonNull::new)
+        LIMITS.get_ptr_mut(generation).and_then(NonNull::new)
     }
 
     #[inline(always)]

@@ -260,6 +260,41 @@ fn datagrams_follow_a_container_to_another_address() {
 }
 
 #[test]
+fn connected_sockets_are_told_when_their_container_goes() {
+    let lab = alone("connected sockets").build();
+    let _up = lab.up(&[]);
+    let server = start_server(&lab);
+    for lo in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let to = at(lo, 8000);
+        let udp = lab.host().udp(to).expect("a socket");
+        let beside = lab.host().udp((server.ip(), 7)).expect("a socket");
+        let mut talk = Talk::over(lab.host().tcp(to).expect("a connection")).expect("a talk");
+        let mut direct = Talk::open(lab.host(), server.at(7)).expect("a talk");
+        ask(&udp, b"before").expect("an answer");
+        lab.runtime(["unpublish", "server", "8000:7"]).ok();
+        lab.runtime(["unpublish", "server", "8000:7/udp"]).ok();
+        let told = |e: io::Error| assert_eq!(e.kind(), io::ErrorKind::ConnectionAborted, "{to}: {e}");
+        told(talk.say(b"after").expect_err("its publication is gone"));
+        told(udp.take_error().expect("the socket's error").expect("its publication is gone"));
+        ask(&udp, b"after").expect_err("it is connected to nobody");
+        direct.say(b"untouched").expect("who dialled the container itself goes on");
+        ask(&beside, b"untouched").expect("over UDP as well");
+        lab.runtime(["publish", "server", "8000:7"]).ok();
+        lab.runtime(["publish", "server", "8000:7/udp"]).ok();
+        ask_when_up(lab.host(), to, b"anew");
+    }
+    // Also when the container comes back elsewhere.
+    let to = at(Ipv4Addr::LOCALHOST, 8000);
+    let udp = lab.host().udp(to).expect("a socket");
+    ask(&udp, b"before").expect("an answer");
+    lab.move_container(&server);
+    wait_until("it is told", SOON, || {
+        ask(&udp, b"after").is_err_and(|e| e.kind() != io::ErrorKind::WouldBlock && e.kind() != io::ErrorKind::TimedOut)
+    });
+    ask_when_up(lab.host(), to, b"anew");
+}
+
+#[test]
 fn a_socket_that_dials_the_container_itself_is_shown_the_container() {
     let lab = alone("both ways").build();
     let _up = lab.up(&[]);
@@ -278,7 +313,7 @@ fn sockets_bound_to_addresses_of_the_host_are_served() {
     let lab = alone("bound sockets").build();
     let _up = lab.up(&[]);
     start_server(&lab);
-    let (lo, lo6) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+    let (lo, lo6, any) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED);
     for how in [How::Tcp, How::Connected, How::Unconnected] {
         // The host's address is kept, a loopback address cannot be.
         let cases = [
@@ -296,6 +331,13 @@ fn sockets_bound_to_addresses_of_the_host_are_served() {
             let shown = shown.unwrap_or_else(|e| panic!("{how:?} from {from}: {to} does not answer: {e}"));
             assert_eq!((shown.client, shown.peer), (at(seen, shown.ours), to), "{how:?} from {from} to {to}");
         }
+    }
+    // A port on which the container has nobody: its refusal finds the socket, wherever that is bound.
+    lab.runtime(["publish", "server", "8004:9/udp"]).ok();
+    for (from, to) in [(at(any, 0), at(lo, 8004)), (at(lo, 0), at(lo, 8004)), (at(lo6, 0), at(lo6, 8004))] {
+        let socket = lab.host().udp_from(from, to).expect("a socket");
+        let error = ask(&socket, b"words").expect_err("nobody is there");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "from {from} to {to}: {error}");
     }
     // Two loopback addresses with one port: both are served, apart from each other.
     let to = at(lo, 8000);

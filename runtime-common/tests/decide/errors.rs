@@ -1,5 +1,6 @@
 //! Errors: those that others send, translated, and those that the datapath sends itself.
 
+use runtime_common::decide::Budget;
 use runtime_common::maps::{Tuple, Zone};
 use runtime_common::packet::{ETH_LEN, Packet};
 use runtime_common::rewrite::translate;
@@ -85,7 +86,11 @@ fn an_error_of_the_datapaths_own_sums_up() {
             let h = read(&packet, Zone::Endpoint).unwrap();
             assert!(is_due(&h));
             let len = quoted(&h);
-            assert!(len <= MAX_QUOTED && len % 4 == 0 && len > h.bytes.min(MAX_QUOTED) - 4, "{len} of {}", h.bytes);
+            assert!(
+                len <= MAX_QUOTED && len.is_multiple_of(4) && len > h.bytes.min(MAX_QUOTED) - 4,
+                "{len} of {}",
+                h.bytes
+            );
             let sum = sum_words(&Frame(packet.clone()), len).unwrap();
             for complaint in [Complaint::TimeExceeded, Complaint::TooBig(1280), Complaint::TooBig(0xffff)] {
                 let mut envelope = Envelope([0; 12]);
@@ -101,4 +106,14 @@ fn an_error_of_the_datapaths_own_sums_up() {
             }
         }
     }
+}
+
+#[test]
+fn errors_to_the_outside_are_limited() {
+    let mut budget = Budget::default();
+    let take = |budget: &mut Budget, now| (0..1000).filter(|_| budget.take(now)).count();
+    let start = 5_000_000_000;
+    assert_eq!(take(&mut budget, start), 100);
+    assert_eq!(take(&mut budget, start + 99_999_999), 0);
+    assert_eq!(take(&mut budget, start + 100_000_000), 100);
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use tracing::{info, warn};
 
 use super::world::World;
-use crate::host::{End, close_connections};
+use crate::host::{End, close_connections, close_sockets};
 use crate::reconcile::EndpointPlan;
 
 /// What `status` says where the kernel lacks it.
@@ -15,10 +15,25 @@ pub(super) const UNSUPPORTED: &str = "this kernel cannot close connections of ot
      the peers of what is taken away are not told, and wait until they time out";
 
 impl World {
+    /// Closes the host's own sockets whose publications are gone: a UDP socket that is connected would send to nobody.
+    fn tell_host_sockets(&mut self) {
+        let sockets = self.datapath.take_ended_sockets();
+        if sockets.is_empty() {
+            return;
+        }
+        match close_sockets(&sockets) {
+            Ok(0) => {}
+            Ok(n) => info!("{n} sockets of the host closed: their publications are gone"),
+            Err(e) if e.kind() == ErrorKind::Unsupported => self.cannot_tell = true,
+            Err(e) => warn!("sockets of the host: {e}"),
+        }
+    }
+
     /// Closes the containers' ends of the connections whose rules have ended: each program finds its connection aborted,
     /// and the kernel sends the other end a RST. `before` are the endpoints as they were while the rules stood.
     pub(super) fn tell_peers(&mut self, before: &[EndpointPlan]) {
         let ended = self.datapath.take_ended();
+        self.tell_host_sockets();
         if ended.is_empty() {
             return;
         }

@@ -24,12 +24,14 @@ pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
 pub use state::{Desired, Operations};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use runtime_common::maps::{
-    Address, Config, Endpoint, Flow, FlowKey, LAYOUT, Link, LinkKey, Publication, PublicationKey,
+    Address, Config, Endpoint, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT, Link, LinkKey, Publication,
+    PublicationKey,
 };
 use runtime_common::{Addr, Verdict};
 
@@ -84,6 +86,8 @@ pub struct Datapath {
     pins: Pins,
     hooks: hooks::Attached,
     host: host_hooks::HostHooks,
+    host_sockets: HashMap<MapData, HostSocketKey, HostSocket>,
+    ended_sockets: HashSet<(u64, SocketAddr)>,
     state: state::State,
     config: Array<MapData, Config>,
     flows: HashMap<MapData, FlowKey, Flow>,
@@ -124,6 +128,8 @@ impl Datapath {
         config.set(0, Config { layout: LAYOUT, enforce }, 0).map_err(|e| map_error("CONFIG", &e))?;
         Ok(Datapath {
             flows: hash(&mut ebpf, "FLOWS")?,
+            host_sockets: hash(&mut ebpf, "HOST_SOCKETS")?,
+            ended_sockets: HashSet::new(),
             pending: hash(&mut ebpf, "PENDING")?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|e| map_error("COUNTERS", &e))?,
             ebpf,
@@ -185,7 +191,13 @@ impl Datapath {
     /// The containers' ends of the TCP connections whose rules ended since this was last asked.
     pub fn take_ended(&mut self) -> Vec<EndedPeer> {
         let generations = self.state.take_ended();
+        self.ended_sockets.extend(host_hooks::ended_sockets(&self.host_sockets, &generations));
         if generations.is_empty() { Vec::new() } else { peers::ended(&self.flows, &generations) }
+    }
+
+    /// The host's own sockets, by their cookies and where they went, whose publications [`Datapath::take_ended`] told of.
+    pub fn take_ended_sockets(&mut self) -> HashSet<(u64, SocketAddr)> {
+        std::mem::take(&mut self.ended_sockets)
     }
 
     /// Packets by verdict, over all CPUs.

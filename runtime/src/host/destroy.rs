@@ -4,7 +4,7 @@
 //! The kernel does it (`SOCK_DESTROY` of sock_diag(7)): the program inside finds its connection aborted, and the other end
 //! is sent a RST. Listening sockets are never touched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -42,24 +42,37 @@ pub fn close_connections(pid: u32, ends: HashMap<End, bool>) -> Result<usize> {
     // A thread of its own enters the namespace, and ends in it.
     std::thread::spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-        let mut diag = Diag::open()?;
-        let mut closed = 0;
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            // Asked for once, however many are to be closed.
-            for found in diag.connections(family as u8)? {
-                let to_close = match ends.get(&found.end) {
-                    Some(both) => !(*both && found.state == CLOSE_WAIT),
-                    None => false,
-                };
-                if to_close && diag.destroy(&found)? {
-                    closed += 1;
-                }
-            }
-        }
-        Ok(closed)
+        close_where(libc::IPPROTO_TCP, |found| match ends.get(&found.end) {
+            Some(both) => !(*both && found.state == CLOSE_WAIT),
+            None => false,
+        })
     })
     .join()
     .unwrap_or_else(|_| Err(Error::other("the thread ended early")))
+}
+
+/// Closes connected sockets of this process's own network namespace, TCP and UDP, by their cookies and where they are
+/// connected to; returns how many there were to close.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] where the kernel cannot do it.
+pub fn close_sockets(sockets: &HashSet<(u64, SocketAddr)>) -> Result<usize> {
+    let meant = |found: &Found| sockets.contains(&(found.cookie(), found.end.1));
+    Ok(close_where(libc::IPPROTO_TCP, meant)? + close_where(libc::IPPROTO_UDP, meant)?)
+}
+
+fn close_where(protocol: i32, to_close: impl Fn(&Found) -> bool) -> Result<usize> {
+    let mut diag = Diag::open(protocol as u8)?;
+    let mut closed = 0;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        // Asked for once, however many are to be closed.
+        for found in diag.connections(family as u8)? {
+            if to_close(&found) && diag.destroy(&found)? {
+                closed += 1;
+            }
+        }
+    }
+    Ok(closed)
 }
 
 /// A connection that the kernel tells of.
@@ -72,6 +85,14 @@ struct Found {
     id: [u8; ID_LEN],
 }
 
+impl Found {
+    /// The kernel's cookie of the socket, which it tells as two words, the lower first.
+    fn cookie(&self) -> u64 {
+        let word = |at: usize| u32::from_ne_bytes([self.id[at], self.id[at + 1], self.id[at + 2], self.id[at + 3]]);
+        u64::from(word(40)) | u64::from(word(44)) << 32
+    }
+}
+
 /// Length of `struct inet_diag_sockid`: ports, addresses, interface, cookie.
 const ID_LEN: usize = 48;
 /// Length of `struct inet_diag_req_v2`: family, protocol, extensions, padding, states, id.
@@ -81,24 +102,27 @@ const REQUEST_LEN: usize = 8 + ID_LEN;
 struct Diag {
     socket: Socket,
     sequence: u32,
+    protocol: u8,
 }
 
 impl Diag {
-    fn open() -> Result<Self> {
+    fn open(protocol: u8) -> Result<Self> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
-        Ok(Diag { socket, sequence: 0 })
+        Ok(Diag { socket, sequence: 0, protocol })
     }
 
     fn connections(&mut self, family: u8) -> Result<Vec<Found>> {
         let mut found = Vec::new();
-        self.ask(BY_FAMILY, NLM_F_DUMP, request(family, STATES, &[0; ID_LEN]), |bytes| found.extend(parse(bytes)))?;
+        self.ask(BY_FAMILY, NLM_F_DUMP, request((family, self.protocol), STATES, &[0; ID_LEN]), |bytes| {
+            found.extend(parse(bytes))
+        })?;
         Ok(found)
     }
 
     /// False where it has gone by itself meanwhile.
     fn destroy(&mut self, found: &Found) -> Result<bool> {
-        match self.ask(DESTROY, NLM_F_ACK, request(found.family, 0, &found.id), |_| ()) {
+        match self.ask(DESTROY, NLM_F_ACK, request((found.family, self.protocol), 0, &found.id), |_| ()) {
             Ok(()) => Ok(true),
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
             Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Err(ErrorKind::Unsupported.into()),
@@ -170,9 +194,9 @@ impl From<Message> for NetlinkPayload<Message> {
 }
 
 /// `struct inet_diag_req_v2`.
-fn request(family: u8, states: u32, id: &[u8; ID_LEN]) -> Vec<u8> {
+fn request((family, protocol): (u8, u8), states: u32, id: &[u8; ID_LEN]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(REQUEST_LEN);
-    bytes.extend([family, libc::IPPROTO_TCP as u8, 0, 0]);
+    bytes.extend([family, protocol, 0, 0]);
     bytes.extend(states.to_ne_bytes());
     bytes.extend(id);
     bytes

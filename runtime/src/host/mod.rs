@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use destroy::{End, close_connections};
+pub use destroy::{End, close_connections, close_sockets};
 pub use firewall::passed_by;
 pub use gro::set_gro;
 pub use netlink::{Netlink, NetlinkError, is_global};

@@ -299,8 +299,8 @@ impl World {
         self.forwards("a new flow", at, packet, Verdict::Published, out);
     }
 
-    /// Expects a packet to have become the ICMP error about it, from `from` to its sender: of type and code `kind`, with
-    /// the MTU `mtu`.
+    /// Expects a packet to have become the ICMP error about it, from `from` to its sender: of a type and code, with
+    /// an MTU.
     #[track_caller]
     pub fn complains(
         &mut self,
@@ -309,8 +309,7 @@ impl World {
         packet: &Forge,
         verdict: Verdict,
         from: &str,
-        kind: [u8; 2],
-        mtu: u16,
+        (kind, mtu): ([u8; 2], u16),
     ) {
         let outcome = self.run(at, &packet.build(), 1);
         assert_eq!((outcome.code, &outcome.counted), (REDIRECT, &vec![(verdict, 1)]), "{what} at {at:?}");
