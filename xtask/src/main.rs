@@ -48,6 +48,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Set up, build, and measure against Docker, a direct route and a host process (as root): `--quick`, `--out DIR`
+    Bench {
+        /// Passed on to the measurement
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Build, then run `runtime up` (as root)
     Up {
         /// Passed on to `runtime up`
@@ -85,7 +91,8 @@ impl Task {
             Self::Setup => setup::setup(root),
             Self::BuildEbpf { out } => build_ebpf(root, out.as_deref()),
             Self::Test { arguments } => test(root, &arguments),
-            Self::Demo { arguments } => demo(root, &arguments),
+            Self::Demo { arguments } => tool(root, "demo", &arguments),
+            Self::Bench { arguments } => tool(root, "bench", &arguments),
             Self::Up { arguments } => up(root, &arguments),
             Self::Fmt => fmt(),
             Self::Clippy => {
@@ -144,13 +151,14 @@ fn run_tests(arguments: &[OsString]) -> Result<()> {
     run(command.args(arguments))
 }
 
-fn demo(root: &Path, arguments: &[OsString]) -> Result<()> {
+/// Builds everything and runs a program of the lab.
+fn tool(root: &Path, name: &str, arguments: &[OsString]) -> Result<()> {
     phase("set-up");
     setup::setup(root)?;
     phase("build");
     run(cargo().args(["build", "--workspace", "--release", "--bins"]))?;
-    phase("demo");
-    run(cargo().args(["run", "--quiet", "--package", "tests", "--release", "--bin", "demo", "--"]).args(arguments))
+    phase(name);
+    run(cargo().args(["run", "--quiet", "--package", "tests", "--release", "--bin", name, "--"]).args(arguments))
 }
 
 fn up(root: &Path, arguments: &[OsString]) -> Result<()> {

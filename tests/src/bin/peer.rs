@@ -1,5 +1,7 @@
 //! An echo server that says which address it sees: `peer tcp:ADDRESS:PORT udp:ADDRESS:PORT ...`.
 //!
+//! For measurements, `sink:`, `source:` and `accept:` serve TCP too: the first reads, the second writes, the third closes.
+//!
 //! Over TCP it first sends the line `peer ADDRESS:PORT` and then what it hears; over UDP each answer is that line and the words.
 
 use std::io::{self, Read, Write};
@@ -23,7 +25,16 @@ fn main() -> Result<()> {
                 let socket = UdpSocket::bind(address).with_context(|| format!("cannot listen on {word}"))?;
                 thread::spawn(move || udp(&socket))
             }
-            _ => bail!("{word:?}: neither tcp nor udp"),
+            "sink" | "source" | "accept" => {
+                let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {word}"))?;
+                let work = match protocol {
+                    "sink" => sink,
+                    "source" => source,
+                    _ => close,
+                };
+                thread::spawn(move || one_way(&listener, work))
+            }
+            _ => bail!("{word:?}: none of tcp, udp, sink, source, accept"),
         });
     }
     if servers.is_empty() {
@@ -57,6 +68,31 @@ fn echo(mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         }
         stream.write_all(&buffer[..n])?;
     }
+}
+
+/// Serves one connection after the other, without a thread for each.
+fn one_way(listener: &TcpListener, work: fn(TcpStream) -> io::Result<()>) -> io::Result<()> {
+    loop {
+        // One that was aborted before or during its turn is no reason to stop.
+        let _ = listener.accept().and_then(|(stream, _)| work(stream));
+    }
+}
+
+fn sink(mut stream: TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; 65536];
+    while stream.read(&mut buffer)? != 0 {}
+    Ok(())
+}
+
+fn source(mut stream: TcpStream) -> io::Result<()> {
+    let buffer = vec![0; 65536];
+    loop {
+        stream.write_all(&buffer)?;
+    }
+}
+
+fn close(_: TcpStream) -> io::Result<()> {
+    Ok(())
 }
 
 fn udp(socket: &UdpSocket) -> io::Result<()> {
