@@ -84,6 +84,11 @@ pub enum FlowAction {
     Masquerade = 9,
     /// Rewrite the destination, then to the container behind `ifindex`, which began the conversation.
     MasqueradeReply = 10,
+    /// Rewrite the destination, then to the host's stack: its firewall has not let the conversation through yet. What has
+    /// come through reaches the gate, where this becomes `Publish`.
+    Ask = 11,
+    /// Unchanged, to the host's stack, whose own rules rewrite the destination; otherwise as `Ask`.
+    AskUnchanged = 12,
 }
 
 /// The other side has answered.
@@ -158,6 +163,10 @@ pub const PUBLICATION_LISTED_ONLY: u16 = 4;
 pub const PUBLICATION_LIMITED: u16 = 8;
 /// The host's sockets that are bound to a loopback address reach it (`route_localnet` of the bridge, or IPv6).
 pub const PUBLICATION_FROM_LOOPBACK: u16 = 16;
+/// New conversations go through the host's stack once, and its firewall decides.
+pub const PUBLICATION_ASK: u16 = 32;
+/// With [`PUBLICATION_ASK`]: rules of the host itself rewrite what goes to the port.
+pub const PUBLICATION_HOST_TRANSLATES: u16 = 64;
 
 /// Data of a key of `FILTERS`, a longest-prefix-match trie: the first 64 bits of every prefix are the generation.
 #[repr(C)]

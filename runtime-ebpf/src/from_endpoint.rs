@@ -140,6 +140,7 @@ fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &Flow) -> Result
             Some(way) if way.result() == BPF_FIB_LKUP_RET_SUCCESS => bpf_redirect(way.detail(), 0),
             // The kernel asks for the next hop's MAC address.
             Some(way) => bpf_redirect_neigh(way.detail(), core::ptr::null_mut(), 0, 0),
+            None if action == FlowAction::Ask as u8 => return Ok(NEXT),
             None if action == FlowAction::ToLoopback as u8 => return to_loopback(skb, h.v4).map_err(Refusal::Drop),
             None => {
                 // The frame was for the bridge or for the other container, seen from this interface; in there it is for

@@ -58,6 +58,9 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
                 return DROP;
             }
             count(v);
+            if let Verdict::Asked = v {
+                return NEXT;
+            }
             // SAFETY: only records the target; an interface that is gone drops the packet.
             unsafe { bpf_redirect_peer(target, 0) as i32 }
         }

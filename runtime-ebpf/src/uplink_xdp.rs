@@ -34,8 +34,8 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
     match uplink(&frame, &maps, h) {
         // Counted where the stack's own hook sees it again.
         Decision::Pass(_) => XDP_PASS,
-        // The stack's own hook can answer.
-        Decision::Drop(Verdict::TtlExceeded) => XDP_PASS,
+        // The stack's own hook can answer, and ask.
+        Decision::Drop(Verdict::TtlExceeded) | Decision::Forward(Verdict::Asked, _) => XDP_PASS,
         Decision::Drop(v) => refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {
             // SAFETY: an entry of a map, valid while the program runs.

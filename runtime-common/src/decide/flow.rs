@@ -249,6 +249,45 @@ pub(super) fn fill(o: &mut Opening, (generation, rule): (u64, u32), forward: Tar
     }
 }
 
+/// Whether the host's firewall has not let a conversation through yet.
+#[inline(always)]
+pub(super) const fn is_asked(action: u8) -> bool {
+    action == FlowAction::Ask as u8 || action == FlowAction::AskUnchanged as u8
+}
+
+/// Has the gate expect a conversation that was just opened and goes through the host's stack. False where there is no room.
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+pub(super) fn expect_at_gate<T: Tables>(t: &T, h: &Headers, opening: NonNull<Opening>) -> bool {
+    // SAFETY: as in `prepare`.
+    let o = unsafe { &mut *opening.as_ptr() };
+    // Like the answers, it leads to the forward entry; but it is not one of them.
+    o.reply_key = FlowKey::new(o.forward.to, h.key.protocol, Zone::Gate);
+    o.reply.action = FlowAction::Ask as u8;
+    o.reply.state = 0;
+    t.insert_pending(&o.reply_key, &o.reply)
+}
+
+/// Notes that the host's firewall has let a conversation through, of which `flow` is what the gate expected: from now on
+/// it passes the firewall by.
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+pub(super) fn let_through<T: Tables>(t: &T, h: &Headers, flow: &Flow) {
+    let Some(scratch) = t.scratch() else {
+        return;
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    *key = flow.pair(h.key.protocol);
+    if let Some(forward) = t.answered(key).or_else(|| t.pending(key)) {
+        // SAFETY: entries stay valid while the program runs.
+        let forward = unsafe { &mut *forward.as_ptr() };
+        if is_asked(forward.action) {
+            forward.action = FlowAction::Publish as u8;
+        }
+    }
+}
+
 /// Puts both directions into `PENDING`. Returns the forward one; `None` where there is no room.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]

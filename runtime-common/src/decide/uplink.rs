@@ -1,6 +1,6 @@
 //! Packets that come from outside.
 
-use super::flow::{Found, complete_fragment, follow, quoted_flow};
+use super::flow::{Found, complete_fragment, follow, is_asked, quoted_flow};
 use super::publication::to_host;
 use super::{Decision, Tables};
 use crate::Verdict;
@@ -29,6 +29,8 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
             let action = unsafe { flow.as_ref() }.action;
             return if action == FlowAction::Stack as u8 {
                 Decision::Pass(Verdict::Carried)
+            } else if action == FlowAction::AskUnchanged as u8 {
+                Decision::Pass(Verdict::Asked)
             } else if h.ttl <= 1 {
                 Decision::Drop(Verdict::TtlExceeded)
             } else {
@@ -73,7 +75,7 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
         Some(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let action = unsafe { flow.as_ref() }.action;
-            if action == FlowAction::Stack as u8 {
+            if action == FlowAction::Stack as u8 || is_asked(action) {
                 Decision::Pass(Verdict::Host)
             } else if h.ttl <= 1 {
                 Decision::Drop(Verdict::TtlExceeded)
@@ -85,8 +87,14 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     }
 }
 
-/// What sending into a container is called.
+/// What sending towards a container is called.
 #[inline(always)]
 const fn inward(action: u8) -> Verdict {
-    if action == FlowAction::MasqueradeReply as u8 { Verdict::MasqueradedReply } else { Verdict::Published }
+    if action == FlowAction::Publish as u8 {
+        Verdict::Published
+    } else if action == FlowAction::Ask as u8 {
+        Verdict::Asked
+    } else {
+        Verdict::MasqueradedReply
+    }
 }

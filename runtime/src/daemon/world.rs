@@ -16,7 +16,7 @@ use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
 use crate::model::{Container, Network, Snapshot};
-use crate::reconcile::{self, Plan, plan};
+use crate::reconcile::{self, Netfilter, Plan, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -183,7 +183,12 @@ impl World {
                 self.read_nat();
                 self.set_snapshot(*snapshot);
             }
-            Input::Container(id, result) => self.on_container(&id, result),
+            Input::Container(id, result) => {
+                if self.options.netfilter == Netfilter::Honor {
+                    self.read_nat();
+                }
+                self.on_container(&id, result);
+            }
             Input::Network(id, result) => match result {
                 Ok(network) => {
                     self.read_nat();
@@ -373,6 +378,9 @@ impl World {
 
     /// Takes in what there is of firewall rules, and warns of those that are new.
     pub fn heed_firewall(&mut self, lines: Vec<String>) {
+        if self.options.netfilter == Netfilter::Honor {
+            return;
+        }
         for line in lines.iter().filter(|l| !self.firewall.contains(l)) {
             warn!("{line}");
         }

@@ -8,4 +8,4 @@ mod plan;
 mod tests;
 
 pub use masquerade::{Masquerade, MasqueradedBy};
-pub use plan::{EndpointPlan, HostsPlan, Isolate, Options, Plan, open_ports, plan};
+pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, open_ports, plan};

@@ -1,13 +1,13 @@
 //! The plan: which interfaces are what, what the maps are to say, and what /etc/hosts of recipients is to say.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY,
-    FilterKey, Link, LinkKey, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_LIMITED,
-    PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Uplink,
+    FilterKey, Link, LinkKey, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK,
+    PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Uplink,
 };
 use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
@@ -38,6 +38,17 @@ pub enum Isolate {
     None,
 }
 
+/// What the host's firewall has to say of conversations with published ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Netfilter {
+    /// Nothing: packets are redirected past it.
+    #[default]
+    Bypass,
+    /// Whether they may begin: the first packets go through the host's stack.
+    Honor,
+}
+
 /// What the user asked of the whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -47,6 +58,8 @@ pub struct Options {
     pub uplinks: Vec<String>,
     /// Who gives containers' own conversations with the outside an address of the host's.
     pub masquerade: Masquerade,
+    /// What the host's firewall decides.
+    pub netfilter: Netfilter,
 }
 
 /// A container on a network, as it is served.
@@ -154,7 +167,7 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) ->
         add_endpoint(&mut p.desired, host, endpoint);
     }
     for container in snapshot.containers.values() {
-        add_publications(&mut p, snapshot, host, live, container);
+        add_publications(&mut p, snapshot, host, live, options, container);
         add_links(&mut p, snapshot, live, container);
     }
     p
@@ -274,7 +287,14 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
     }
 }
 
-fn add_publications(p: &mut Plan, snapshot: &Snapshot, host: &Host, live: &Live, container: &Container) {
+fn add_publications(
+    p: &mut Plan,
+    snapshot: &Snapshot,
+    host: &Host,
+    live: &Live,
+    options: &Options,
+    container: &Container,
+) {
     let publications = live.publications_of(container);
     if publications.is_empty() {
         return;
@@ -336,13 +356,26 @@ fn add_publications(p: &mut Plan, snapshot: &Snapshot, host: &Host, live: &Live,
             ifindex: endpoint.ifindex,
             bridge: endpoint.bridge,
             port: port.number.to_be(),
-            flags: add_filter(&mut p.desired, generation, &filter) | from_loopback(host, endpoint, &address),
+            flags: add_filter(&mut p.desired, generation, &filter)
+                | from_loopback(host, endpoint, &address)
+                | ask(host, options, publication.host_port, SocketAddr::new(address, port.number), port.protocol),
             mac: endpoint.mac,
             reserved: 0,
         };
         p.desired.publications.entry(key).or_insert(entry);
     }
     p.problems.append(&mut problems);
+}
+
+/// The flags of a publication whose conversations the host's firewall has to let through.
+fn ask(host: &Host, options: &Options, host_port: u16, to: SocketAddr, protocol: Protocol) -> u16 {
+    match options.netfilter {
+        Netfilter::Bypass => 0,
+        Netfilter::Honor if host.nat.translates(protocol.name(), host_port, to) => {
+            PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES
+        }
+        Netfilter::Honor => PUBLICATION_ASK,
+    }
 }
 
 /// Puts a publication's conditions into the plan; returns the flags that make them count.
