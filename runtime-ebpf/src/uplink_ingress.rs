@@ -52,8 +52,9 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
         Decision::Drop(v) => refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {
             // SAFETY: an entry of a map, valid while the program runs.
-            let (to, target) = unsafe { (&flow.as_ref().to, flow.as_ref().ifindex) };
-            if let Err(v) = translate(&mut skb, h, to) {
+            let flow = unsafe { flow.as_ref() };
+            let target = flow.ifindex;
+            if let Err(v) = translate(&mut skb, h, &flow.to, flow.sums) {
                 dropped(v, Some(h), ifindex, Zone::Uplink);
                 return DROP;
             }

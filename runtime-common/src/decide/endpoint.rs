@@ -95,6 +95,7 @@ fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
         return ended;
     }
     flow.state |= FLOW_RST;
+    flow.last_seen = t.now();
     forward(h, flow.action, found)
 }
 

@@ -4,7 +4,8 @@ use core::ptr::NonNull;
 
 use super::Tables;
 use crate::maps::{
-    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Tuple, Zone,
+    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple,
+    Zone,
 };
 use crate::packet::{Headers, Message, Packet, TCP, quoted};
 
@@ -313,6 +314,10 @@ pub(super) fn open<T: Tables>(
     o.reply.state = FLOW_REPLY;
     o.reply.pair_zone = key.zone;
     o.reply_key = o.forward.pair(key.protocol);
+    o.forward.sums = Sums::between(&key.tuple, &o.forward.to);
+    o.reply.sums = Sums::between(&o.reply_key.tuple, &o.reply.to);
+    o.forward.way_tick = 0;
+    o.reply.way_tick = 0;
     // An answered conversation of the same ports is over, and would be found first.
     t.forget(key);
     t.forget(&o.reply_key);

@@ -10,10 +10,10 @@ use crate::packet::{Headers, Message, Packet, is_loopback};
 /// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`].
 #[inline(always)]
 pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
-    if is_loopback(&h.key.tuple.src) || is_loopback(&h.key.tuple.dst) {
-        return Decision::Drop(Verdict::Loopback);
-    }
     if !complete_fragment(t, h) {
+        if has_loopback(h) {
+            return Decision::Drop(Verdict::Loopback);
+        }
         // Its first fragment went to nobody of ours, or has not come: alone it makes no datagram at the host either.
         return match t.address(&h.key.tuple.dst) {
             Some(a) if a.kind != ADDRESS_HOST => Decision::Drop(Verdict::Fragment),
@@ -40,6 +40,10 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
         Found::Ended if !h.message.opens() => return Decision::Drop(Verdict::FlowEnded),
         _ => {}
     }
+    // No flow has such an address: what belongs to one needs no look at that.
+    if has_loopback(h) {
+        return Decision::Drop(Verdict::Loopback);
+    }
     if t.address(&h.key.tuple.src).is_some() {
         return Decision::Drop(Verdict::SpoofedLocal);
     }
@@ -56,9 +60,17 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
     }
 }
 
+#[inline(always)]
+fn has_loopback(h: &Headers) -> bool {
+    is_loopback(&h.key.tuple.src) || is_loopback(&h.key.tuple.dst)
+}
+
 /// An error about a published conversation goes to its container, one about a container's own conversation too.
 #[inline(always)]
 fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+    if has_loopback(h) {
+        return Decision::Drop(Verdict::Loopback);
+    }
     if t.address(&h.key.tuple.src).is_some() {
         return Decision::Drop(Verdict::SpoofedLocal);
     }
