@@ -14,6 +14,7 @@ use runtime_common::maps::{
 use runtime_common::packet::Headers;
 
 use crate::maps::{ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PUBLICATIONS, RULES, SCRATCH};
+use crate::newcomers::{settle_masqueraded, settle_published};
 use crate::outside;
 
 /// The kernel's maps, this run's scratch room, and what it was called with.
@@ -133,6 +134,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn host_socket(&self, key: &FlowKey) -> bool {
         outside::host_socket(self.1, key)
+    }
+
+    #[inline(always)]
+    fn settle<const HOSTS: bool>(&self, _key: &FlowKey, _opening: NonNull<Opening>) -> bool {
+        if HOSTS { settle_masqueraded(self.1) != 0 } else { settle_published() != 0 }
     }
 
     #[inline(always)]

@@ -17,7 +17,8 @@ use core::ptr::NonNull;
 pub use endpoint::{arp, endpoint};
 pub use flow::Opening;
 pub use gate::gate;
-pub use uplink::uplink;
+pub use ports::settle;
+pub use uplink::{uplink, uplink_known, uplink_new};
 
 use crate::maps::{
     Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
@@ -58,6 +59,13 @@ pub trait Tables {
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;
     /// Whether a socket of this host waits for what arrives with this key.
     fn host_socket(&self, key: &FlowKey) -> bool;
+    /// [`ports::settle`], which the kernel side has verified by itself: `key` is the packet's own.
+    fn settle<const HOSTS: bool>(&self, key: &FlowKey, opening: NonNull<Opening>) -> bool
+    where
+        Self: Sized,
+    {
+        ports::settle::<Self, HOSTS>(self, key, opening)
+    }
     /// An entry of `FRAGMENTS`.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Puts an entry into `FRAGMENTS`.
