@@ -144,12 +144,16 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
             _ = collect.tick() => if world.collect() {
                 world.reconcile().await;
             },
+            () = world.peers_told() => {}
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
         }
     };
     drop(socket);
+    // Nobody else would tell them.
+    world.all_peers_told().await;
     let Some(answer) = down else {
+        let_answers_go().await;
         // The pins keep the datapath at work; the next daemon adopts it.
         return Ok(());
     };
@@ -160,11 +164,15 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
         Ok(_) => Ok(serde_json::Value::Null),
         Err(e) => Err(api::Refusal::failed(e)),
     });
-    // The answer is written by its connection's own task.
-    tokio::task::yield_now().await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let_answers_go().await;
     result?;
     Ok(())
+}
+
+/// An answer is written by its connection's own task.
+async fn let_answers_go() {
+    tokio::task::yield_now().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 /// Hears the engine's events; when it goes away, waits until it is back and takes everything anew.

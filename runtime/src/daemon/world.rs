@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::api::{Answer, Refusal, Request};
 use super::live_file::LiveFile;
+use super::peers::Closing;
 use super::ports::HeldPorts;
 use super::renamed::keep_links;
 use super::{Input, Refresh, hosts_files, takeover};
@@ -41,6 +43,10 @@ pub struct World {
     pub(super) firewall: Vec<String>,
     /// The kernel cannot close connections: their peers are not told.
     pub(super) cannot_tell: bool,
+    /// Connections that this round of changes has ended.
+    pub(super) closing: Closing,
+    /// Peers of earlier rounds that are being told; whether the kernel can.
+    pub(super) telling: JoinSet<bool>,
     /// What the host's own rules do with sources, and how long ago they were read, in rounds of collection.
     nat: NatRules,
     nat_age: u32,
@@ -93,6 +99,8 @@ impl World {
             flows: FlowCount::default(),
             firewall: Vec::new(),
             cannot_tell: false,
+            closing: Closing::default(),
+            telling: JoinSet::new(),
             nat: NatRules::default(),
             nat_age: 0,
             polling: BTreeSet::new(),
@@ -112,7 +120,8 @@ impl World {
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
-        self.tell_peers(&[]);
+        self.collect_peers(&[]);
+        self.tell_peers(Vec::new());
         if let Some(e) = self.datapath.attach(&self.plan.roles).into_iter().next() {
             return Err(e.into());
         }
@@ -355,7 +364,7 @@ impl World {
         // Programs before map entries: an interface is closed before anybody may use it.
         let errors = self.datapath.attach(&self.plan.roles);
         let applied = self.datapath.apply(&self.plan.desired);
-        self.tell_peers(&before);
+        self.collect_peers(&before);
         let ops = applied?;
         if ops != Default::default() {
             info!("maps: {} written, {} removed, {} rules ended", ops.written, ops.removed, ops.ended);
@@ -447,12 +456,15 @@ impl World {
     }
 
     fn answer_waiting(&mut self) {
+        let mut of_changes = Vec::new();
         for (value, answer) in self.changes.drain(..) {
-            let _ = answer.send(match &self.refused {
-                Some(e) if value["changed"] == true => Err(Refusal::failed(e)),
-                _ => Ok(value),
-            });
+            if value["changed"] != true {
+                let _ = answer.send(Ok(value));
+                continue;
+            }
+            of_changes.push((self.refused.as_ref().map_or(Ok(value), |e| Err(Refusal::failed(e))), answer));
         }
+        self.tell_peers(of_changes);
         let waiting = std::mem::take(&mut self.waiting);
         for w in waiting {
             match self.verdict_on(&w) {

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use destroy::{End, close_connections, close_sockets};
+pub use destroy::{End, close_connections, close_sockets, namespace_of};
 pub use firewall::passed_by;
 pub use gro::set_gro;
 pub use nat::{NatRules, read as read_nat};
