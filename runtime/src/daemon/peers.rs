@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -28,6 +29,8 @@ pub(super) struct Closing {
     connections: Vec<(File, HashMap<End, bool>)>,
     /// The host's own, by cookie and where they are connected to: a connected UDP socket would send to nobody.
     sockets: HashSet<(u64, SocketAddr)>,
+    /// The daemon's own, which held the ports of what is gone: closing ten thousand takes its time as well.
+    pub(super) held_ports: Vec<OwnedFd>,
 }
 
 impl Closing {
@@ -97,7 +100,7 @@ impl World {
                 let _ = to.send(answer);
             }
         };
-        if closing.connections.is_empty() && closing.sockets.is_empty() {
+        if closing.connections.is_empty() && closing.sockets.is_empty() && closing.held_ports.is_empty() {
             return answer_all();
         }
         self.telling.spawn_blocking(move || {

@@ -59,7 +59,9 @@ impl World {
     /// Made ones as [`crate::model::live::LivePublication`], taken ones alike with `closed`.
     pub(super) fn live_publications(&self) -> Value {
         let live = self.live.get();
-        let made = live.publications.iter().map(|p| json!({"container": p.container, "publication": p.publication}));
+        let made = live.publications.iter().flat_map(|p| {
+            p.publication.iter().map(move |publication| json!({"container": p.container, "publication": publication}))
+        });
         let gone = self.snapshot.containers.values().flat_map(|c| {
             let closed = live.publications_of(c).into_iter().filter(|p| p.closed);
             closed.map(|p| json!({"container": c.id, "publication": p.publication, "closed": true}))

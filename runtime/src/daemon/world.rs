@@ -1,11 +1,12 @@
 //! What the daemon knows, and making the kernel agree with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::api::{Answer, Refusal, Request};
 use super::live_file::LiveFile;
@@ -17,7 +18,7 @@ use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
-use crate::model::{Container, Network, Snapshot};
+use crate::model::{Container, Network, Publication, Snapshot};
 use crate::reconcile::{self, Plan, plan};
 
 /// Drops that are kept for people to look at.
@@ -352,18 +353,25 @@ impl World {
             self.note(refused);
         }
         self.before = None;
+        let began = Instant::now();
         self.let_poll();
         self.write_hosts();
+        let hosts = began.elapsed();
         self.hold_ports();
+        debug!(?hosts, held = ?began.elapsed(), "the rest");
         self.answer_waiting();
     }
 
     async fn make_true(&mut self) -> anyhow::Result<()> {
         let before = self.plan.endpoints.clone();
+        let began = Instant::now();
         self.make_plan().await?;
+        let planned = began.elapsed();
         // Programs before map entries: an interface is closed before anybody may use it.
         let errors = self.datapath.attach(&self.plan.roles);
+        let attached = began.elapsed();
         let applied = self.datapath.apply(&self.plan.desired);
+        debug!(?planned, ?attached, applied = ?began.elapsed(), "the kernel is made to agree");
         self.collect_peers(&before);
         let ops = applied?;
         if ops != Default::default() {
@@ -442,16 +450,15 @@ impl World {
 
     /// Holds the ports of live publications whose containers run.
     fn hold_ports(&mut self) {
-        let running = |id: &str| self.snapshot.containers.get(id).is_some_and(|c| c.running);
-        let live: Live = self.live.get().clone();
-        let publications = live.publications.iter().filter(|p| running(&p.container)).map(|p| &p.publication);
-        let failed = self.held_ports.hold(publications);
-        if let Some((_, reason)) = failed.first() {
-            let others = match failed.len() - 1 {
-                0 => String::new(),
-                n => format!(" (and {n} more ports)"),
-            };
-            self.note(format!("{reason}{others}: served all the same, but not held against programs of the host"));
+        let containers = &self.snapshot.containers;
+        let running = |id: &str| containers.get(id).is_some_and(|c| c.running);
+        let live = &self.live.get().publications;
+        let wanted = live.iter().filter(|p| running(&p.container)).map(|p| p.publication.clone()).collect();
+        let engine_has = |p: &Publication| containers.values().any(|c| c.publications.contains(p));
+        let (released, trouble) = self.held_ports.hold(wanted, engine_has);
+        self.closing.held_ports.extend(released);
+        if let Some(reason) = trouble {
+            self.note(format!("{reason}: served all the same, but not held against programs of the host"));
         }
     }
 

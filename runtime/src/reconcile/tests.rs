@@ -188,11 +188,11 @@ fn live_changes_take_precedence() {
     let live = Live {
         publications: vec![LivePublication {
             container: "web".into(),
-            publication: publication("192.0.2.1", 8080, "80/tcp"),
+            publication: publication("192.0.2.1", 8080, "80/tcp").into(),
             filter: Default::default(),
             created: 7,
         }],
-        unpublished: vec![("db".into(), publication("0.0.0.0", 9000, "53/udp"))],
+        unpublished: vec![("db".into(), publication("0.0.0.0", 9000, "53/udp").into())],
         links: vec![LiveLink { recipient: "db".into(), link: link_to("web", "front"), all_ports: true, created: 8 }],
         unlinked: vec![("web".into(), link_to("db", "webdb"))],
     };
