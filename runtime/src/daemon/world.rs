@@ -19,7 +19,7 @@ use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
 use crate::model::{Container, Network, Publication, Snapshot};
-use crate::reconcile::{self, Plan, plan};
+use crate::reconcile::{self, Cache, Plan, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -34,7 +34,10 @@ pub struct World {
     pub(super) options: reconcile::Options,
     pub(super) snapshot: Snapshot,
     pub(super) host: Host,
+    /// The containers' processes that it was read with.
+    sandboxes: BTreeMap<String, u32>,
     pub(super) plan: Plan,
+    cache: Cache,
     pub(super) engine_version: String,
     pub(super) engine_connected: bool,
     pub(super) held_ports: HeldPorts,
@@ -57,6 +60,8 @@ pub struct World {
     pub(super) errors: Vec<String>,
     /// Whether anything has happened that the kernel side may have to follow.
     dirty: bool,
+    /// Whether anything may have changed on the host.
+    stale: bool,
     /// Why the kernel side is not as it should be; none while it is.
     refused: Option<String>,
     /// The live changes before those of this round: what to go back to where the kernel cannot take them.
@@ -92,7 +97,9 @@ impl World {
             options,
             snapshot: Snapshot::default(),
             host: Host::default(),
+            sandboxes: BTreeMap::new(),
             plan: Plan::default(),
+            cache: Cache::default(),
             engine_version,
             engine_connected: true,
             held_ports: HeldPorts::default(),
@@ -107,6 +114,7 @@ impl World {
             polling: BTreeSet::new(),
             errors: Vec::new(),
             dirty: true,
+            stale: true,
             refused: None,
             before: None,
             changes: Vec::new(),
@@ -180,6 +188,7 @@ impl World {
     pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
         // An event of the engine matters by what it has asked anew, and by what it ends.
         self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_));
+        self.stale |= !matches!(&input, Input::Request(request, _) if request.is_change());
         match input {
             Input::Engine(event) => self.on_event(event, refresh),
             Input::EngineGone => {
@@ -409,9 +418,14 @@ impl World {
             .filter(|c| c.running && c.pid != 0)
             .map(|c| (c.id.clone(), c.pid))
             .collect();
-        self.host = self.netlink.read(&sandboxes, &self.host).await?;
+        // Reading anew what is the same takes longer than most changes.
+        if self.stale || sandboxes != self.sandboxes {
+            self.host = self.netlink.read(&sandboxes, &self.host).await?;
+            self.sandboxes = sandboxes;
+            self.stale = false;
+        }
         self.host.nat = self.nat.clone();
-        self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options);
+        self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options, &mut self.cache);
         Ok(())
     }
 
