@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::datapath::{Datapath, HookOptions, Pins, remove_everything};
 use crate::engine::{Engine, EngineError, Event};
-use crate::host::{Netlink, passed_by};
+use crate::host::{NatRules, Netlink, passed_by, read_nat};
 use crate::model::{Container, Network, Snapshot};
 use crate::reconcile;
 use world::World;
@@ -58,6 +58,8 @@ enum Input {
     Host,
     /// Lines about the host's firewall, read anew.
     Firewall(Vec<String>),
+    /// What the host's own rules do with sources, read anew.
+    Nat(NatRules),
     Request(Request, oneshot::Sender<api::Answer>),
 }
 
@@ -141,9 +143,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
                 }
             }
             found = drops.next() => world.report_drops(found, options.log_drops),
-            _ = collect.tick() => if world.collect() {
-                world.reconcile().await;
-            },
+            _ = collect.tick() => world.collect(&Refresh { engine: &engine, inputs: &inputs }),
             () = world.peers_told() => {}
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
@@ -195,6 +195,10 @@ fn follow_engine(
                 tokio::time::sleep(RETRY).await;
                 let Ok(events) = engine.events().await else { continue };
                 let (Ok(snapshot), Ok(version)) = (engine.snapshot().await, engine.version().await) else { continue };
+                // It has made its rules anew: known before what they are for.
+                if let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
+                    let _ = inputs.send(Input::Nat(nat)).await;
+                }
                 if inputs.send(Input::EngineBack(Box::new(snapshot), version)).await.is_err() {
                     return;
                 }
@@ -219,11 +223,25 @@ impl Refresh<'_> {
         });
     }
 
-    fn network(&mut self, id: &str) {
+    /// With the host's rules, where they may have changed with it.
+    fn network(&mut self, id: &str, with_rules: bool) {
         let (engine, inputs, id) = (self.engine.clone(), self.inputs.clone(), id.to_owned());
         tokio::spawn(async move {
             let result = engine.network(&id).await.map(Box::new);
+            if with_rules && let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
+                let _ = inputs.send(Input::Nat(nat)).await;
+            }
             let _ = inputs.send(Input::Network(id, result)).await;
+        });
+    }
+
+    /// Reads the host's rules: programs are asked, and there can be many rules.
+    fn nat(&self) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            if let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
+                let _ = inputs.send(Input::Nat(nat)).await;
+            }
         });
     }
 }

@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::api::{Answer, Refusal, Request};
+use super::hosts_files::HostsFiles;
 use super::live_file::LiveFile;
 use super::peers::Closing;
 use super::ports::HeldPorts;
 use super::renamed::keep_links;
-use super::{Input, Refresh, hosts_files, takeover};
+use super::{Input, Refresh, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
@@ -38,6 +40,7 @@ pub struct World {
     sandboxes: BTreeMap<String, u32>,
     pub(super) plan: Plan,
     cache: Cache,
+    hosts: HostsFiles,
     pub(super) engine_version: String,
     pub(super) engine_connected: bool,
     pub(super) held_ports: HeldPorts,
@@ -81,6 +84,13 @@ struct Waiting {
     served: bool,
 }
 
+/// Puts into words what can be long, beside the loop.
+fn answer_beside(told: impl Serialize + Send + 'static, answer: oneshot::Sender<Answer>) {
+    tokio::task::spawn_blocking(move || {
+        let _ = answer.send(serde_json::to_value(told).map_err(Refusal::failed));
+    });
+}
+
 impl World {
     /// With nothing known yet.
     pub fn new(
@@ -100,6 +110,7 @@ impl World {
             sandboxes: BTreeMap::new(),
             plan: Plan::default(),
             cache: Cache::default(),
+            hosts: HostsFiles::default(),
             engine_version,
             engine_connected: true,
             held_ports: HeldPorts::default(),
@@ -163,32 +174,35 @@ impl World {
         }
     }
 
-    /// Collects flows that are over. True where a reconciliation is to follow.
-    pub fn collect(&mut self) -> bool {
+    /// Collects flows that are over.
+    pub(super) fn collect(&mut self, refresh: &Refresh<'_>) {
         match self.datapath.collect_flows() {
             Ok(count) => self.flows = count,
             Err(e) => warn!("{e}"),
         }
         // Nobody tells of a firewall that is loaded anew.
         self.nat_age += 1;
-        self.nat_age >= NAT_ROUNDS && self.read_nat()
+        if self.nat_age >= NAT_ROUNDS {
+            self.nat_age = 0;
+            refresh.nat();
+        }
     }
 
-    /// Asks anew who masquerades. Whether that has changed.
-    fn read_nat(&mut self) -> bool {
-        self.nat_age = 0;
-        let nat = read_nat();
-        let changed = nat != self.nat;
+    /// Takes in who masquerades.
+    fn heed_nat(&mut self, nat: NatRules) {
+        self.dirty |= nat != self.nat;
         self.nat = nat;
-        self.dirty |= changed;
-        changed
     }
 
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
     pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
         // An event of the engine matters by what it has asked anew, and by what it ends.
-        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_));
-        self.stale |= !matches!(&input, Input::Request(request, _) if request.is_change());
+        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_) | Input::Nat(_));
+        self.stale |= match &input {
+            Input::Request(request, _) => !request.is_change(),
+            Input::Firewall(_) | Input::Nat(_) => false,
+            _ => true,
+        };
         match input {
             Input::Engine(event) => self.on_event(event, refresh),
             Input::EngineGone => {
@@ -199,15 +213,11 @@ impl World {
                 info!("the engine is back");
                 self.engine_connected = true;
                 self.engine_version = version;
-                self.read_nat();
                 self.set_snapshot(*snapshot);
             }
             Input::Container(id, result) => self.on_container(&id, result),
             Input::Network(id, result) => match result {
-                Ok(network) => {
-                    self.read_nat();
-                    self.on_network(*network);
-                }
+                Ok(network) => self.on_network(*network),
                 Err(EngineError::NotFound { .. }) => {
                     self.snapshot.networks.remove(&id);
                 }
@@ -215,6 +225,7 @@ impl World {
             },
             Input::Host => {}
             Input::Firewall(lines) => self.heed_firewall(lines),
+            Input::Nat(nat) => self.heed_nat(nat),
             Input::Request(request, answer) => return self.on_request(request, answer, refresh),
         }
         None
@@ -267,7 +278,7 @@ impl World {
                     network.endpoints.remove(&container);
                     self.dirty = true;
                 }
-                refresh.network(&network);
+                self.ask_network(&network, refresh);
                 if !self.snapshot.containers.contains_key(&container) || !connected {
                     refresh.container(&container);
                 }
@@ -276,7 +287,7 @@ impl World {
                     refresh.container(&container);
                 }
             }
-            Event::Network { id, .. } => refresh.network(&id),
+            Event::Network { id, .. } => self.ask_network(&id, refresh),
         }
     }
 
@@ -296,6 +307,11 @@ impl World {
         for waiting in self.waiting.iter_mut().filter(|w| w.container == id) {
             waiting.refreshed = true;
         }
+    }
+
+    fn ask_network(&self, id: &str, refresh: &mut Refresh<'_>) {
+        // With a network come its rules; one that is there has them.
+        refresh.network(id, !self.snapshot.networks.contains_key(id));
     }
 
     fn on_network(&mut self, network: Network) {
@@ -324,9 +340,21 @@ impl World {
                 return None;
             }
             Request::Ping => Ok(json!({"pid": std::process::id()})),
-            Request::Status => self.status(),
-            Request::Links => self.links(),
-            Request::LivePublications => Ok(self.live_publications()),
+            Request::Status => {
+                match self.status() {
+                    Ok(status) => answer_beside(status, answer),
+                    Err(refusal) => drop(answer.send(Err(refusal))),
+                }
+                return None;
+            }
+            Request::Links => {
+                answer_beside(self.link_rows(), answer);
+                return None;
+            }
+            Request::LivePublications => {
+                answer_beside(self.live_publications(), answer);
+                return None;
+            }
             Request::Publish { container, spec, filter } => self.publish(&container, &spec, &filter),
             Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
             Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
@@ -455,9 +483,7 @@ impl World {
     }
 
     fn write_hosts(&mut self) {
-        let failures: Vec<String> =
-            self.plan.hosts.iter().filter_map(|h| hosts_files::write(h).err()).map(|e| format!("{e:#}")).collect();
-        for failure in failures {
+        for failure in self.hosts.write(&self.plan.hosts) {
             self.note(failure);
         }
     }

@@ -15,7 +15,7 @@ use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::cache::{Basis, Cache, OwnEndpoint};
-use super::generation::generation;
+use super::generation::{Identity, generation};
 use super::masquerade::{Masquerade, MasqueradedBy};
 use crate::datapath::{Desired, Published, Role};
 use crate::host::{Host, Interface};
@@ -301,6 +301,8 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
     let mut made = Published::default();
     let mut problems = Vec::new();
     let (container, endpoints) = (&basis.container, &basis.endpoints);
+    let begun = Identity::default().with("publication").with(&container.id);
+    let begun_closed = Identity::default().with("closed").with("publication").with(&container.id);
     for EffectivePublication { publication, created, filter, closed } in basis.publications() {
         let key = PublicationKey {
             addr: publication.host_addr.into(),
@@ -309,16 +311,10 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
             reserved: 0,
         };
         let port = publication.container_port;
-        let identity = [
-            "publication",
-            &container.id,
-            &publication.host_addr.to_string(),
-            &publication.host_port.to_string(),
-            &port.to_string(),
-            &created.to_string(),
-        ];
+        let identity =
+            |begun: Identity| begun.with(publication.host_addr).with(publication.host_port).with(port).with(created);
         let close = || {
-            let generation = generation(&[&["closed"][..], &identity].concat());
+            let generation = identity(begun_closed).generation();
             (key, Publication { generation, flags: PUBLICATION_CLOSED, ..Publication::default() })
         };
         if closed {
@@ -343,9 +339,7 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
                 continue;
             }
         };
-        let with_endpoint = endpoint.plan.generation.to_string();
-        let conditions = filter.to_string();
-        let generation = generation(&[&identity[..], &[&with_endpoint, &conditions]].concat());
+        let generation = identity(begun).with(endpoint.plan.generation).with(&filter).generation();
         let entry = Publication {
             generation,
             addr: address.into(),
@@ -359,6 +353,8 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
         };
         made.publications.push((key, entry));
     }
+    // A filter that cannot be understood is the same for all of them.
+    problems.dedup();
     (Arc::new(made), problems.into())
 }
 

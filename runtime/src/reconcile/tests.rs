@@ -55,12 +55,13 @@ fn world(names: &[&str]) -> (Snapshot, Host) {
         host.addresses.push((address.parse().unwrap(), index));
     }
     for (n, name) in names.iter().enumerate() {
-        let (n8, n32) = (n as u8, n as u32);
+        let n32 = n as u32;
+        let [high, low] = (n as u16 + 2).to_be_bytes();
         let endpoint = Endpoint {
             network: "net".into(),
             id: format!("endpoint of {name}"),
-            mac: Some([2, 0, 0, 0, 0, n8]),
-            ipv4: Some([172, 17, 0, n8 + 2].into()),
+            mac: Some([2, 0, 0, 0, (n >> 8) as u8, n as u8]),
+            ipv4: Some([172, 17, high, low].into()),
             ipv6: None,
         };
         network.endpoints.insert((*name).into(), endpoint.clone());
@@ -315,4 +316,32 @@ fn what_is_planned_again_is_what_would_be_planned_anew() {
     snapshot.networks.get_mut("net").unwrap().endpoints.get_mut("web").unwrap().id = "another endpoint".into();
     step("a restart", false, &snapshot, &host, &live);
     step("nothing", true, &snapshot, &host, &live);
+}
+
+/// As many containers as asked for, each with ten published ports and a link to the one before.
+fn crowd(containers: usize) -> (Snapshot, Host) {
+    let names: Vec<String> = (0..containers).map(|n| format!("container{n:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (mut snapshot, host) = world(&names);
+    for (n, name) in names.iter().enumerate() {
+        let container = snapshot.containers.get_mut(*name).unwrap();
+        let port = |i: usize| publication("0.0.0.0", (1000 + n * 10 % 60_000 + i) as u16, &format!("{}/tcp", 80 + i));
+        container.publications = (0..10).map(port).collect();
+        container.links = names.get(n.wrapping_sub(1)).map(|before| link_to(before, "before")).into_iter().collect();
+    }
+    (snapshot, host)
+}
+
+#[test]
+#[ignore = "measures"]
+fn how_long_a_plan_takes() {
+    for containers in [500, 1000, 2000, 4000] {
+        let (snapshot, host) = crowd(containers);
+        let mut cache = Cache::default();
+        for what in ["anew", "again"] {
+            let began = std::time::Instant::now();
+            let p = super::plan(&snapshot, &host, &Live::default(), &Options::default(), &mut cache);
+            println!("{containers} containers, {what}: {:?}, {} endpoints", began.elapsed(), p.endpoints.len());
+        }
+    }
 }
