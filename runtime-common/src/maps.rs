@@ -3,6 +3,7 @@
 //! Ports are in network byte order and addresses in [`Addr`]'s form; everything else is in host byte order.
 
 use crate::Addr;
+use crate::checksum::difference;
 
 /// Where a packet was when a flow's key was made: the same tuple means different things in different places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,11 @@ pub enum FlowAction {
     Masquerade = 9,
     /// Rewrite the destination, then to the container behind `ifindex`, which began the conversation.
     MasqueradeReply = 10,
+    /// Rewrite the destination, then to the host's stack: its firewall has not let the conversation through yet. What has
+    /// come through reaches the gate, where this becomes `Publish`.
+    Ask = 11,
+    /// Unchanged, to the host's stack, whose own rules rewrite the destination; otherwise as `Ask`.
+    AskUnchanged = 12,
 }
 
 /// The other side has answered.
@@ -113,7 +119,17 @@ pub struct Flow {
     pub rule: u32,
     /// Host-side interface of the container that packets of this direction go to; 0 for the outside.
     pub ifindex: u32,
-    /// That container's MAC address.
+    /// What the translation does to checksums.
+    pub sums: Sums,
+    /// When `way` was asked for: [`Flow::tick`] of that time; 0 for never.
+    pub way_tick: u32,
+    /// Interface that leads to the outside, as the host's routes said.
+    pub way_ifindex: u32,
+    /// That interface's MAC address.
+    pub way_mac: [u8; 6],
+    /// The MTU of the way out, in bytes from the IP header on.
+    pub way_mtu: u16,
+    /// The MAC address of the container, or of the next hop on the way out.
     pub mac: [u8; 6],
     /// A [`FlowAction`].
     pub action: u8,
@@ -125,7 +141,42 @@ pub struct Flow {
     pub reserved: [u8; 3],
 }
 
+/// What a translation does to the checksums of a packet: one's complement differences, see [`crate::checksum`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Of both addresses; 0 where none changes.
+    pub addresses: u32,
+    /// Of both ports; 0 where none changes.
+    pub ports: u32,
+}
+
+impl Sums {
+    /// Of what makes one tuple the other.
+    #[inline(always)]
+    pub fn between(from: &Tuple, to: &Tuple) -> Self {
+        let mut sums = Sums::default();
+        for (from, to) in [(&from.src, &to.src), (&from.dst, &to.dst)] {
+            if from != to {
+                sums.addresses += difference(from.as_words(), to.as_words());
+            }
+        }
+        if from.sport != to.sport || from.dport != to.dport {
+            let ports = |t: &Tuple| [t.sport as u32, t.dport as u32];
+            sums.ports = difference(&ports(from), &ports(to));
+        }
+        sums
+    }
+}
+
 impl Flow {
+    /// Number of the period that a time in nanoseconds is in: a little more than a second long. Never 0 on a host that
+    /// has been up for one.
+    #[inline(always)]
+    pub const fn tick(time: u64) -> u32 {
+        (time >> 30) as u32
+    }
+
     /// Key of the other direction.
     #[inline(always)]
     pub const fn pair(&self, protocol: u8) -> FlowKey {
@@ -158,6 +209,10 @@ pub const PUBLICATION_LISTED_ONLY: u16 = 4;
 pub const PUBLICATION_LIMITED: u16 = 8;
 /// The host's sockets that are bound to a loopback address reach it (`route_localnet` of the bridge, or IPv6).
 pub const PUBLICATION_FROM_LOOPBACK: u16 = 16;
+/// New conversations go through the host's stack once, and its firewall decides.
+pub const PUBLICATION_ASK: u16 = 32;
+/// With [`PUBLICATION_ASK`]: rules of the host itself rewrite what goes to the port.
+pub const PUBLICATION_HOST_TRANSLATES: u16 = 64;
 
 /// Data of a key of `FILTERS`, a longest-prefix-match trie: the first 64 bits of every prefix are the generation.
 #[repr(C)]
@@ -411,7 +466,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]
@@ -474,7 +529,8 @@ plain_data! {
     Addr = 16: [u8; 16];
     Tuple = 36: Addr, Addr, u16, u16;
     FlowKey = 40: Tuple, u8, u8, u16;
-    Flow = 88: u64, u64, u64, u64, Tuple, u32, u32, [u8; 6], u8, u8, u8, [u8; 3];
+    Sums = 8: u32, u32;
+    Flow = 112: u64, u64, u64, u64, Tuple, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, [u8; 3];
     PublicationKey = 20: Addr, u16, u8, u8;
     Publication = 48: u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
     FilterKey = 24: u64, Addr;

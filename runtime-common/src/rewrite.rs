@@ -3,7 +3,7 @@
 use crate::Addr;
 use crate::Verdict;
 use crate::checksum;
-use crate::maps::Tuple;
+use crate::maps::{Sums, Tuple};
 use crate::packet::{ETH_LEN, Headers, ICMP, ICMP_LEN, ICMPV6, Mac, Message, Packet, SCTP, TCP, UDP, quoted_ipv6};
 
 /// A packet that can be changed.
@@ -22,18 +22,18 @@ pub trait PacketMut: Packet {
     #[inline(always)]
     fn header_changed(&mut self, _difference: u32) {}
 
-    /// Corrects the transport checksum at `offset` after an address of the pseudo-header changed.
+    /// Corrects the transport checksum at `offset` after addresses of the pseudo-header changed.
     ///
     /// The default is for packets whose checksum is complete in the packet itself.
     #[inline(always)]
-    fn address_changed(&mut self, offset: usize, old: &Addr, new: &Addr, udp: bool) -> Option<()> {
-        patch(self, offset, checksum::difference(old.as_words(), new.as_words()), udp)
+    fn addresses_changed(&mut self, offset: usize, difference: u32, udp: bool) -> Option<()> {
+        patch(self, offset, difference, udp)
     }
 
-    /// Corrects the transport checksum at `offset` after a port changed.
+    /// Corrects the transport checksum at `offset` after ports, or an identifier, changed.
     #[inline(always)]
-    fn port_changed(&mut self, offset: usize, old: u16, new: u16, udp: bool) -> Option<()> {
-        patch(self, offset, checksum::difference(&[old as u32], &[new as u32]), udp)
+    fn ports_changed(&mut self, offset: usize, difference: u32, udp: bool) -> Option<()> {
+        patch(self, offset, difference, udp)
     }
 }
 
@@ -111,34 +111,34 @@ fn patch<P: PacketMut + ?Sized>(p: &mut P, offset: usize, difference: u32, udp: 
     Some(())
 }
 
-/// Gives a packet the addresses and ports of `to`, and one hop less to live; all checksums follow.
+/// Gives a packet the addresses and ports of `to`, and one hop less to live; all checksums follow, by `sums` between the
+/// packet's tuple and that.
 ///
 /// An ICMP error goes the way of `to`, and quotes what comes the other way.
 ///
 /// # Errors
 /// [`Verdict::RewriteFailed`] where the packet cannot be written; the packet is to be dropped then.
 #[inline(always)]
-pub fn translate<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Result<(), Verdict> {
-    translate_inner(p, h, to).ok_or(Verdict::RewriteFailed)
+pub fn translate<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Result<(), Verdict> {
+    translate_inner(p, h, to, sums).ok_or(Verdict::RewriteFailed)
 }
 
 #[inline(always)]
-fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
-    let from = &h.key.tuple;
+fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Option<()> {
     if matches!(h.message, Message::IcmpError) {
         return error(p, h, to);
     }
     if h.v4 {
-        ipv4_header(p, h, &to.src, &to.dst)?;
+        ipv4_header(p, h, &to.src, &to.dst, sums.addresses)?;
     } else {
-        ipv6_header(p, h, &to.src, &to.dst)?;
+        ipv6_header(p, h, &to.src, &to.dst, sums.addresses)?;
     }
     if matches!(h.message, Message::LaterFragment) {
         return Some(());
     }
     let l4 = h.l4();
     if matches!(h.message, Message::EchoRequest | Message::EchoReply) {
-        return echo(p, h, to);
+        return echo(p, h, to, sums.addresses);
     }
     let w = p.window_mut::<4>(l4)?;
     w.set_u16(0, to.sport);
@@ -150,17 +150,11 @@ fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<(
         SCTP => return Some(()),
         _ => return None,
     };
-    if from.src != to.src {
-        p.address_changed(offset, &from.src, &to.src, udp)?;
+    if sums.addresses != 0 {
+        p.addresses_changed(offset, sums.addresses, udp)?;
     }
-    if from.dst != to.dst {
-        p.address_changed(offset, &from.dst, &to.dst, udp)?;
-    }
-    if from.sport != to.sport {
-        p.port_changed(offset, from.sport, to.sport, udp)?;
-    }
-    if from.dport != to.dport {
-        p.port_changed(offset, from.dport, to.dport, udp)?;
+    if sums.ports != 0 {
+        p.ports_changed(offset, sums.ports, udp)?;
     }
     Some(())
 }
@@ -168,17 +162,16 @@ fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<(
 /// The identifier of an echo request or reply. Of its two ports one is always zero.
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn echo<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
+fn echo<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, addresses: u32) -> Option<()> {
     let (from, l4) = (&h.key.tuple, h.l4());
     let (old, new) = (from.sport | from.dport, to.sport | to.dport);
     p.window_mut::<2>(l4 + 4)?.set_u16(0, new);
     // ICMP's checksum covers no addresses, that of ICMPv6 does (RFC 4443 §2.3).
-    if !h.v4 {
-        p.address_changed(l4 + 2, &from.src, &to.src, false)?;
-        p.address_changed(l4 + 2, &from.dst, &to.dst, false)?;
+    if !h.v4 && addresses != 0 {
+        p.addresses_changed(l4 + 2, addresses, false)?;
     }
     if old != new {
-        p.port_changed(l4 + 2, old, new, false)?;
+        p.ports_changed(l4 + 2, checksum::difference(&[u32::from(old)], &[u32::from(new)]), false)?;
     }
     Some(())
 }
@@ -186,8 +179,7 @@ fn echo<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
 /// Addresses and hop limit.
 // With a stack frame of its own: four addresses are more than the registers hold.
 #[inline(never)]
-fn ipv6_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr) -> Option<()> {
-    let from = &h.key.tuple;
+fn ipv6_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr, addresses: u32) -> Option<()> {
     let ttl = h.ttl.wrapping_sub(1);
     let w = p.window_mut::<40>(ETH_LEN)?;
     w.set_u8(7, ttl);
@@ -195,23 +187,18 @@ fn ipv6_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr) -> 
     w.set_addr(24, dst);
     // The next header, the other half of the hop limit's word, stays: it cancels out.
     let hop = checksum::difference(&[u32::from_ne_bytes([0, h.ttl, 0, 0])], &[u32::from_ne_bytes([0, ttl, 0, 0])]);
-    let src = checksum::difference(from.src.as_words(), src.as_words());
-    let dst = checksum::difference(from.dst.as_words(), dst.as_words());
-    p.header_changed(hop + src + dst);
+    p.header_changed(hop + addresses);
     Some(())
 }
 
 /// Addresses, time to live and header checksum at one stroke.
 #[inline(always)]
-fn ipv4_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr) -> Option<()> {
-    let from = &h.key.tuple;
+fn ipv4_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr, addresses: u32) -> Option<()> {
     let old = p.window::<12>(ETH_LEN + 8)?.u16(2);
     let ttl = h.ttl.wrapping_sub(1);
     // The protocol, the other half of the TTL's word, stays: it cancels out.
-    let difference = checksum::difference(
-        &[from.src.v4_as_word(), from.dst.v4_as_word(), u32::from_ne_bytes([h.ttl, 0, 0, 0])],
-        &[src.v4_as_word(), dst.v4_as_word(), u32::from_ne_bytes([ttl, 0, 0, 0])],
-    );
+    let difference = addresses
+        + checksum::difference(&[u32::from_ne_bytes([h.ttl, 0, 0, 0])], &[u32::from_ne_bytes([ttl, 0, 0, 0])]);
     let w = p.window_mut::<12>(ETH_LEN + 8)?;
     w.set_u8(0, ttl);
     w.set_u16(2, checksum::update(old, difference));
@@ -266,12 +253,13 @@ fn error<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
     // A router on the way keeps its address; the flow's own end has the address that the other one knows.
     let from = &h.key.tuple;
     let src = if from.src == old_dst { to.src } else { from.src };
+    let addresses = checksum::difference(from.src.as_words(), src.as_words())
+        + checksum::difference(from.dst.as_words(), to.dst.as_words());
     if h.v4 {
-        ipv4_header(p, h, &src, &to.dst)?;
+        ipv4_header(p, h, &src, &to.dst, addresses)?;
     } else {
-        ipv6_header(p, h, &src, &to.dst)?;
-        difference += checksum::difference(from.src.as_words(), src.as_words())
-            + checksum::difference(from.dst.as_words(), to.dst.as_words());
+        ipv6_header(p, h, &src, &to.dst, addresses)?;
+        difference += addresses;
         // The checksum below makes up for the addresses, of which the whole header was told.
         p.header_changed(
             checksum::difference(src.as_words(), from.src.as_words())

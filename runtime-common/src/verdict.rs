@@ -88,6 +88,8 @@ verdicts! {
     Masqueraded = 13, Forward, "masqueraded", "a container's own conversation, sent out under the host's address";
     /// The outside's answer to that.
     MasqueradedReply = 14, Forward, "masqueraded_reply", "an answer to a conversation under the host's address";
+    /// The first packets of a conversation with a publication, which the host's firewall has not let through yet.
+    Asked = 15, Pass, "asked", "the beginning of a conversation with a published port, left to the host's firewall to let through";
 
     /// Headers that contradict themselves or end too early.
     Malformed = 32, Drop, "malformed", "headers contradict themselves or end too early";

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
 
 mod decide {
+    mod asking;
     mod errors;
     pub mod frame;
     mod fuzz;

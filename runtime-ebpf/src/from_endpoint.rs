@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{
     BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
-    bpf_fib_lookup as FibParams,
+    bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
@@ -11,19 +11,17 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
 use runtime_common::decide::{Decision, arp, endpoint};
-use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Tuple, Zone};
-use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Packet, TCP, UDP, ethernet, headers};
+use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Zone};
+use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Message, Packet, TCP, UDP, ethernet, headers};
 use runtime_common::rewrite::{set_macs, translate};
 use runtime_common::router::Complaint;
 
 use crate::complain::complain;
+use crate::fib::{AF_INET, AF_INET6, FibParams, FibRoom};
 use crate::maps::ENDPOINTS;
 use crate::report::{count, dropped, enforcing};
 use crate::skb::{DROP, NEXT, PACKET_HOST, Readable, Skb};
 use crate::tables::Maps;
-
-pub(crate) const AF_INET: u8 = 2;
-pub(crate) const AF_INET6: u8 = 10;
 
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
@@ -62,7 +60,7 @@ pub fn from_endpoint(ctx: TcContext) -> i32 {
         Decision::Drop(v) => return refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {
             // SAFETY: an entry of a map, valid while the program runs.
-            match unsafe { forward(&mut skb, h, ep, flow.as_ref()) } {
+            match forward(&mut skb, h, ep, unsafe { &mut *flow.as_ptr() }) {
                 Ok(action) => {
                     count(v);
                     return action;
@@ -120,35 +118,49 @@ fn refuse(v: Verdict, h: Option<&Headers>, ifindex: u32) -> i32 {
 }
 
 #[inline(always)]
-fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &Flow) -> Result<i32, Refusal> {
-    let (to, target, action) = (&flow.to, flow.ifindex, flow.action);
-    let out = action == FlowAction::ReplyOut as u8 || action == FlowAction::Masquerade as u8;
-    let way = if out { Some(way_out(skb, h, ep.bridge, to)) } else { None };
-    match way.map(Way::result) {
-        None | Some(BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH) => {}
-        Some(BPF_FIB_LKUP_RET_FRAG_NEEDED) => {
-            return Err(Refusal::Complain(way.map_or(0, |w| w.detail() as u16)));
-        }
-        Some(_) => return Err(Refusal::Drop(Verdict::NoRoute)),
+fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &mut Flow) -> Result<i32, Refusal> {
+    let (target, action) = (flow.ifindex, flow.action);
+    if action == FlowAction::ReplyOut as u8 || action == FlowAction::Masquerade as u8 {
+        return outward(skb, h, ep.bridge, flow);
     }
     if action != FlowAction::Link as u8 && action != FlowAction::LinkReply as u8 {
-        translate(skb, h, to).map_err(Refusal::Drop)?;
+        translate(skb, h, &flow.to, flow.sums).map_err(Refusal::Drop)?;
     }
-    // SAFETY: the context is the program's own; the redirections only record the target.
+    if action == FlowAction::Ask as u8 {
+        return Ok(NEXT);
+    }
+    if action == FlowAction::ToLoopback as u8 {
+        return to_loopback(skb, h.v4).map_err(Refusal::Drop);
+    }
+    // SAFETY: the context is the program's own; the redirection only records the target.
     Ok(unsafe {
-        match way {
-            Some(way) if way.result() == BPF_FIB_LKUP_RET_SUCCESS => bpf_redirect(way.detail(), 0),
-            // The kernel asks for the next hop's MAC address.
-            Some(way) => bpf_redirect_neigh(way.detail(), core::ptr::null_mut(), 0, 0),
-            None if action == FlowAction::ToLoopback as u8 => return to_loopback(skb, h.v4).map_err(Refusal::Drop),
-            None => {
-                // The frame was for the bridge or for the other container, seen from this interface; in there it is for
-                // its stack.
-                bpf_skb_change_type(skb.0.skb.skb, PACKET_HOST);
-                bpf_redirect_peer(target, 0)
-            }
-        }
+        // The frame was for the bridge or for the other container, seen from this interface; in there it is for its stack.
+        bpf_skb_change_type(skb.0.skb.skb, PACKET_HOST);
+        bpf_redirect_peer(target, 0)
     } as i32)
+}
+
+/// To the outside, by the way that the host's routes said not long ago, or by what they say now.
+#[inline(always)]
+fn outward(skb: &mut Skb<'_>, h: &Headers, bridge: u32, flow: &mut Flow) -> Result<i32, Refusal> {
+    let size = largest(skb, h);
+    // An error's flow was not touched: it may have been silent for long.
+    let known = flow.way_tick == Flow::tick(flow.last_seen) && !matches!(h.message, Message::IcmpError);
+    if known && size != 0 && size <= flow.way_mtu {
+        set_macs(skb, Mac::read(&flow.mac), Mac::read(&flow.way_mac)).ok_or(Refusal::Drop(Verdict::RewriteFailed))?;
+        translate(skb, h, &flow.to, flow.sums).map_err(Refusal::Drop)?;
+        // SAFETY: it only records the target; an interface that is gone drops the packet.
+        return Ok(unsafe { bpf_redirect(flow.way_ifindex, 0) } as i32);
+    }
+    let way = way_out(skb, h, (bridge, size), flow);
+    match way.result() {
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {
+            translate(skb, h, &flow.to, flow.sums).map_err(Refusal::Drop)?;
+            Ok(way.detail() as i32)
+        }
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Refusal::Complain(way.detail() as u16)),
+        _ => Err(Refusal::Drop(Verdict::NoRoute)),
+    }
 }
 
 /// To a socket of the host that is bound to a loopback address.
@@ -166,8 +178,8 @@ fn to_loopback(skb: &mut Skb<'_>, v4: bool) -> Result<i32, Verdict> {
     Ok(unsafe { bpf_redirect(LOOPBACK_IFINDEX, u64::from(BPF_F_INGRESS)) } as i32)
 }
 
-/// What the host's routes say: a result of `bpf_fib_lookup` above an interface, or above the MTU where the packet is larger
-/// than that; in one register.
+/// What the host's routes say: a result of `bpf_fib_lookup` above what the program is to return, or above the MTU where the
+/// packet is larger than that; in one register.
 #[derive(Clone, Copy)]
 struct Way(u64);
 
@@ -183,14 +195,16 @@ impl Way {
     }
 }
 
-/// Out by the host's routes. Where the next hop's MAC address is known, the packet is given it.
-// With a stack frame of its own: the helper's parameters are large.
+/// Out by the host's routes, which are asked with each flow once in a while. The packet that asks is given its MAC addresses
+/// by the kernel's own neighbour code, which sees to it that they stay true; those after it are given what was found.
+// With a stack frame of its own: the helpers' parameters are large.
 #[inline(never)]
-fn way_out(skb: &mut Skb<'_>, h: &Headers, bridge: u32, to: &Tuple) -> Way {
-    // SAFETY: plain integers, for which zero is a value; the kernel fills in the rest.
-    let mut fib: FibParams = unsafe { core::mem::zeroed() };
+fn way_out(skb: &mut Skb<'_>, h: &Headers, (bridge, size): (u32, u16), flow: &mut Flow) -> Way {
+    let mut room = FibRoom::zeroed();
+    let fib = room.params();
     fib.ifindex = bridge;
     fib.l4_protocol = h.key.protocol;
+    let to = &flow.to;
     if h.v4 {
         fib.family = AF_INET;
         fib.__bindgen_anon_3.ipv4_src = to.src.v4_as_word();
@@ -201,20 +215,47 @@ fn way_out(skb: &mut Skb<'_>, h: &Headers, bridge: u32, to: &Tuple) -> Way {
         fib.__bindgen_anon_4.ipv6_dst = *to.dst.as_words();
     }
     // Also a route's own MTU counts, and what was learned of the path.
-    fib.__bindgen_anon_1.tot_len = largest(skb, h);
+    fib.__bindgen_anon_1.tot_len = size;
     // SAFETY: the context is the program's own, the parameters are as large as said.
-    let result = unsafe { bpf_fib_lookup(skb.0.skb.skb.cast(), &mut fib, size_of::<FibParams>() as i32, 0) } as u32;
-    if result == BPF_FIB_LKUP_RET_SUCCESS {
-        // Its Ethernet header has been read, so that it can be written.
-        let _ = set_macs(skb, Mac::new(fib.dmac), Mac::new(fib.smac));
-    }
-    let detail = if result == BPF_FIB_LKUP_RET_FRAG_NEEDED {
-        // SAFETY: that result comes with the MTU.
-        u32::from(unsafe { fib.__bindgen_anon_1.mtu_result })
-    } else {
-        fib.ifindex
+    let result = unsafe { bpf_fib_lookup(skb.0.skb.skb.cast(), fib, size_of::<FibParams>() as i32, 0) } as u32;
+    // SAFETY: plain integers, whichever member of the union they are.
+    let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
+    let detail = match result {
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {
+            // CPUs that race here know the same way, but for the moment in which a route changes.
+            flow.way_tick = 0;
+            if result == BPF_FIB_LKUP_RET_SUCCESS && size != 0 {
+                flow.mac = fib.dmac;
+                flow.way_mac = fib.smac;
+                flow.way_ifindex = fib.ifindex;
+                flow.way_mtu = mtu;
+                flow.way_tick = Flow::tick(flow.last_seen);
+                // Its Ethernet header has been read, so that it can be written.
+                let _ = set_macs(skb, Mac::new(fib.dmac), Mac::new(fib.smac));
+            }
+            to_neighbour(fib)
+        }
+        _ => u32::from(mtu),
     };
     Way(u64::from(result) << 32 | u64::from(detail))
+}
+
+/// To the next hop that the host's routes named.
+#[inline(always)]
+fn to_neighbour(fib: &FibParams) -> u32 {
+    // Every byte of it: the verifier wants to see that.
+    let address = bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [0; 4] };
+    let mut next = bpf_redir_neigh { nh_family: fib.family.into(), __bindgen_anon_1: address };
+    // SAFETY: the member that the family says, filled in by the kernel.
+    unsafe {
+        if fib.family == AF_INET6 {
+            next.__bindgen_anon_1.ipv6_nh = fib.__bindgen_anon_4.ipv6_dst;
+        } else {
+            next.__bindgen_anon_1.ipv4_nh = fib.__bindgen_anon_4.ipv4_dst;
+        }
+        // It only records the target.
+        bpf_redirect_neigh(fib.ifindex, &mut next, size_of::<bpf_redir_neigh>() as i32, 0) as u32
+    }
 }
 
 /// Length of the largest packet that this one will be on the wire, in bytes from the IP header on; 0 has the kernel look for

@@ -5,6 +5,7 @@
 #![no_main]
 
 mod complain;
+mod fib;
 mod from_endpoint;
 mod host_socket;
 mod maps;

@@ -1,14 +1,14 @@
 //! What only the kernel knows of a packet's way out.
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams,
+    __sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use runtime_common::Addr;
 use runtime_common::maps::FlowKey;
 use runtime_common::packet::{Headers, TCP, UDP};
 
-use crate::from_endpoint::{AF_INET, AF_INET6};
+use crate::fib::{AF_INET, AF_INET6, FibParams, FibRoom};
 use crate::maps::UPLINKS;
 
 /// `BPF_FIB_LOOKUP_SRC` of the kernel's uapi, since Linux 6.7: the route's preferred source, too.
@@ -18,8 +18,8 @@ const LOOKUP_SRC: u32 = 16;
 // With a stack frame of its own: the helper's parameters are large.
 #[inline(never)]
 pub fn source(skb: *mut __sk_buff, h: &Headers, bridge: u32, found: &mut Addr) -> bool {
-    // SAFETY: plain integers, for which zero is a value; the kernel fills in the rest.
-    let mut fib: FibParams = unsafe { core::mem::zeroed() };
+    let mut room = FibRoom::zeroed();
+    let fib = room.params();
     fib.ifindex = bridge;
     fib.l4_protocol = h.key.protocol;
     let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
@@ -34,12 +34,12 @@ pub fn source(skb: *mut __sk_buff, h: &Headers, bridge: u32, found: &mut Addr) -
     }
     let size = size_of::<FibParams>() as i32;
     // SAFETY: the context is the program's own, the parameters are as large as said.
-    let mut result = unsafe { bpf_fib_lookup(skb.cast(), &mut fib, size, LOOKUP_SRC) };
+    let mut result = unsafe { bpf_fib_lookup(skb.cast(), fib, size, LOOKUP_SRC) };
     let told = result >= 0;
     if !told {
         // An older kernel refuses the flag, and has changed nothing.
         // SAFETY: as above.
-        result = unsafe { bpf_fib_lookup(skb.cast(), &mut fib, size, 0) };
+        result = unsafe { bpf_fib_lookup(skb.cast(), fib, size, 0) };
     }
     if result != i64::from(BPF_FIB_LKUP_RET_SUCCESS) && result != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
         return false;

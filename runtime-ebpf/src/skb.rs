@@ -3,8 +3,6 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_pull_data};
 use aya_ebpf::programs::TcContext;
-use runtime_common::Addr;
-use runtime_common::checksum::difference;
 use runtime_common::packet::Packet;
 use runtime_common::rewrite::PacketMut;
 
@@ -88,28 +86,24 @@ impl PacketMut for Skb<'_> {
     // The helper knows what the packet itself does not say: whether the sender's checksum is complete, left to the
     // device, or verified by it.
     #[inline(always)]
-    fn address_changed(&mut self, offset: usize, old: &Addr, new: &Addr, udp: bool) -> Option<()> {
-        let flags = u64::from(BPF_F_PSEUDO_HDR) | if udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-        let skb = self.0.skb.skb;
-        // SAFETY: the helper checks the offset.
-        let result = unsafe {
-            if new.is_v4() {
-                let (old, new) = (u64::from(old.v4_as_word()), u64::from(new.v4_as_word()));
-                bpf_l4_csum_replace(skb, offset as u32, old, new, flags | 4)
-            } else {
-                let difference = difference(old.as_words(), new.as_words());
-                bpf_l4_csum_replace(skb, offset as u32, 0, u64::from(difference), flags)
-            }
-        };
-        (result == 0).then_some(())
+    fn addresses_changed(&mut self, offset: usize, difference: u32, udp: bool) -> Option<()> {
+        correct(self.0.skb.skb, offset, difference, u64::from(BPF_F_PSEUDO_HDR) | mangled(udp))
     }
 
     #[inline(always)]
-    fn port_changed(&mut self, offset: usize, old: u16, new: u16, udp: bool) -> Option<()> {
-        let flags = if udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-        // SAFETY: the helper checks the offset.
-        let result =
-            unsafe { bpf_l4_csum_replace(self.0.skb.skb, offset as u32, u64::from(old), u64::from(new), flags | 2) };
-        (result == 0).then_some(())
+    fn ports_changed(&mut self, offset: usize, difference: u32, udp: bool) -> Option<()> {
+        correct(self.0.skb.skb, offset, difference, mangled(udp))
     }
+}
+
+/// UDP over IPv4 without a checksum stays without one (RFC 768).
+#[inline(always)]
+fn mangled(udp: bool) -> u64 {
+    if udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
+}
+
+#[inline(always)]
+fn correct(skb: *mut __sk_buff, offset: usize, difference: u32, flags: u64) -> Option<()> {
+    // SAFETY: the helper checks the offset.
+    (unsafe { bpf_l4_csum_replace(skb, offset as u32, 0, u64::from(difference), flags) } == 0).then_some(())
 }

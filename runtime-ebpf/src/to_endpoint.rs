@@ -43,11 +43,14 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
     }
     match gate(&skb, &maps, ep, h, from_host) {
         Decision::Drop(v) => refuse(v, Some(h), ifindex),
-        // SAFETY: an entry of a map, valid while the program runs.
-        Decision::Forward(v, flow) => match translate(&mut skb, h, unsafe { &flow.as_ref().to }) {
-            Ok(()) => pass(v),
-            Err(v) => refuse(v, Some(h), ifindex),
-        },
+        Decision::Forward(v, flow) => {
+            // SAFETY: an entry of a map, valid while the program runs.
+            let flow = unsafe { flow.as_ref() };
+            match translate(&mut skb, h, &flow.to, flow.sums) {
+                Ok(()) => pass(v),
+                Err(v) => refuse(v, Some(h), ifindex),
+            }
+        }
         other => pass(other.verdict()),
     }
 }

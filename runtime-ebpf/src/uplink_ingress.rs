@@ -52,12 +52,16 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
         Decision::Drop(v) => refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {
             // SAFETY: an entry of a map, valid while the program runs.
-            let (to, target) = unsafe { (&flow.as_ref().to, flow.as_ref().ifindex) };
-            if let Err(v) = translate(&mut skb, h, to) {
+            let flow = unsafe { flow.as_ref() };
+            let target = flow.ifindex;
+            if let Err(v) = translate(&mut skb, h, &flow.to, flow.sums) {
                 dropped(v, Some(h), ifindex, Zone::Uplink);
                 return DROP;
             }
             count(v);
+            if let Verdict::Asked = v {
+                return NEXT;
+            }
             // SAFETY: only records the target; an interface that is gone drops the packet.
             unsafe { bpf_redirect_peer(target, 0) as i32 }
         }

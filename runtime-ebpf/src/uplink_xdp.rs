@@ -34,13 +34,14 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
     match uplink(&frame, &maps, h) {
         // Counted where the stack's own hook sees it again.
         Decision::Pass(_) => XDP_PASS,
-        // The stack's own hook can answer.
-        Decision::Drop(Verdict::TtlExceeded) => XDP_PASS,
+        // The stack's own hook can answer, and ask.
+        Decision::Drop(Verdict::TtlExceeded) | Decision::Forward(Verdict::Asked, _) => XDP_PASS,
         Decision::Drop(v) => refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {
             // SAFETY: an entry of a map, valid while the program runs.
-            let (to, mac, target) = unsafe { (&flow.as_ref().to, &flow.as_ref().mac, flow.as_ref().ifindex) };
-            if translate(&mut frame, h, to).is_err() || set_macs(&mut frame, Mac::read(mac), own_mac).is_none() {
+            let flow = unsafe { flow.as_ref() };
+            let (mac, target) = (Mac::read(&flow.mac), flow.ifindex);
+            if translate(&mut frame, h, &flow.to, flow.sums).is_err() || set_macs(&mut frame, mac, own_mac).is_none() {
                 dropped(Verdict::RewriteFailed, Some(h), ifindex, Zone::Uplink);
                 return XDP_DROP;
             }

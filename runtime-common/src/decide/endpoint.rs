@@ -95,6 +95,7 @@ fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
         return ended;
     }
     flow.state |= FLOW_RST;
+    flow.last_seen = t.now();
     forward(h, flow.action, found)
 }
 
@@ -156,14 +157,18 @@ fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision 
     const LINK: u8 = FlowAction::Link as u8;
     const LINK_REPLY: u8 = FlowAction::LinkReply as u8;
     const MASQUERADE: u8 = FlowAction::Masquerade as u8;
+    const ASK: u8 = FlowAction::Ask as u8;
+    const ASK_UNCHANGED: u8 = FlowAction::AskUnchanged as u8;
     match action {
         LINK => Decision::Forward(Verdict::Linked, flow),
         LINK_REPLY => Decision::Forward(Verdict::LinkedReply, flow),
-        PUBLISH | REPLY_OUT | REPLY_LOCAL | MASQUERADE if h.ttl <= 1 => Decision::Drop(Verdict::TtlExceeded),
+        PUBLISH | REPLY_OUT | REPLY_LOCAL | MASQUERADE | ASK if h.ttl <= 1 => Decision::Drop(Verdict::TtlExceeded),
         PUBLISH => Decision::Forward(Verdict::Published, flow),
         REPLY_OUT | REPLY_LOCAL => Decision::Forward(Verdict::PublishedReply, flow),
         TO_LOOPBACK => Decision::Forward(Verdict::PublishedReply, flow),
         MASQUERADE => Decision::Forward(Verdict::Masqueraded, flow),
+        ASK => Decision::Forward(Verdict::Asked, flow),
+        ASK_UNCHANGED => Decision::Pass(Verdict::Asked),
         _ => Decision::Pass(Verdict::Outbound),
     }
 }

@@ -4,7 +4,8 @@ use core::ptr::NonNull;
 
 use super::Tables;
 use crate::maps::{
-    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Tuple, Zone,
+    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple,
+    Zone,
 };
 use crate::packet::{Headers, Message, Packet, TCP, quoted};
 
@@ -249,6 +250,45 @@ pub(super) fn fill(o: &mut Opening, (generation, rule): (u64, u32), forward: Tar
     }
 }
 
+/// Whether the host's firewall has not let a conversation through yet.
+#[inline(always)]
+pub(super) const fn is_asked(action: u8) -> bool {
+    action == FlowAction::Ask as u8 || action == FlowAction::AskUnchanged as u8
+}
+
+/// Has the gate expect a conversation that was just opened and goes through the host's stack. False where there is no room.
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+pub(super) fn expect_at_gate<T: Tables>(t: &T, h: &Headers, opening: NonNull<Opening>) -> bool {
+    // SAFETY: as in `prepare`.
+    let o = unsafe { &mut *opening.as_ptr() };
+    // Like the answers, it leads to the forward entry; but it is not one of them.
+    o.reply_key = FlowKey::new(o.forward.to, h.key.protocol, Zone::Gate);
+    o.reply.action = FlowAction::Ask as u8;
+    o.reply.state = 0;
+    t.insert_pending(&o.reply_key, &o.reply)
+}
+
+/// Notes that the host's firewall has let a conversation through, of which `flow` is what the gate expected: from now on
+/// it passes the firewall by.
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+pub(super) fn let_through<T: Tables>(t: &T, h: &Headers, flow: &Flow) {
+    let Some(scratch) = t.scratch() else {
+        return;
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    *key = flow.pair(h.key.protocol);
+    if let Some(forward) = t.answered(key).or_else(|| t.pending(key)) {
+        // SAFETY: entries stay valid while the program runs.
+        let forward = unsafe { &mut *forward.as_ptr() };
+        if is_asked(forward.action) {
+            forward.action = FlowAction::Publish as u8;
+        }
+    }
+}
+
 /// Puts both directions into `PENDING`. Returns the forward one; `None` where there is no room.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
@@ -274,6 +314,10 @@ pub(super) fn open<T: Tables>(
     o.reply.state = FLOW_REPLY;
     o.reply.pair_zone = key.zone;
     o.reply_key = o.forward.pair(key.protocol);
+    o.forward.sums = Sums::between(&key.tuple, &o.forward.to);
+    o.reply.sums = Sums::between(&o.reply_key.tuple, &o.reply.to);
+    o.forward.way_tick = 0;
+    o.reply.way_tick = 0;
     // An answered conversation of the same ports is over, and would be found first.
     t.forget(key);
     t.forget(&o.reply_key);

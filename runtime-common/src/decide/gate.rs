@@ -1,10 +1,10 @@
 //! Packets that are about to enter a container from the host's stack or its bridge: the last gate.
 
-use super::flow::{Found, complete_fragment, follow, quoted_flow};
+use super::flow::{Found, complete_fragment, follow, let_through, quoted_flow};
 use super::loopback::from_loopback;
 use super::{Decision, Tables};
 use crate::Verdict;
-use crate::maps::{ADDRESS_ENDPOINT, ENDPOINT_ISOLATED, Endpoint, Zone};
+use crate::maps::{ADDRESS_ENDPOINT, ENDPOINT_ISOLATED, Endpoint, FlowAction, Zone};
 use crate::packet::{Headers, Message, Packet, is_loopback};
 
 /// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`].
@@ -30,8 +30,14 @@ pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, 
             None => Decision::Drop(Verdict::IcmpError),
         };
     }
-    if let Found::Live(_) = follow(t, h) {
-        return Decision::Pass(Verdict::OutboundReply);
+    if let Found::Live(flow) = follow(t, h) {
+        // SAFETY: entries stay valid while the program runs.
+        let flow = unsafe { flow.as_ref() };
+        if flow.action != FlowAction::Ask as u8 {
+            return Decision::Pass(Verdict::OutboundReply);
+        }
+        let_through(t, h, flow);
+        return Decision::Pass(Verdict::Published);
     }
     match t.address(&h.key.tuple.src) {
         Some(a) if a.kind == ADDRESS_ENDPOINT => {

@@ -1,14 +1,17 @@
 //! Opening flows to published ports: the same for clients outside and for containers.
 
-use super::flow::{Target, open, prepare};
+use super::flow::{Target, expect_at_gate, is_asked, open, prepare};
 use super::ports::settle;
 use super::{Decision, Tables};
 use crate::maps::{
-    Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, FlowAction, FlowKey, PUBLICATION_CLOSED, PUBLICATION_FILTERED,
-    PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Tuple, Zone,
+    Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, FlowAction, FlowKey, PUBLICATION_ASK, PUBLICATION_CLOSED,
+    PUBLICATION_FILTERED, PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication,
+    PublicationKey, Tuple, Zone,
 };
 use crate::packet::{Headers, Message, SCTP, TCP, UDP};
 use crate::{Addr, Verdict};
+
+const ASK_UNCHANGED: u16 = PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES;
 
 /// The publication of a host's address and port: exact address first, then the family's wildcard.
 // For new conversations alone: with a stack frame of its own.
@@ -78,15 +81,24 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     }
     let mut src = h.key.tuple.src;
     let mut reply = Target { action: FlowAction::ReplyOut, ifindex: 0, mac: [0; 6] };
+    let mut action = match p.flags & (PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES) {
+        PUBLICATION_ASK => FlowAction::Ask,
+        // The host's rules may be for those outside alone.
+        ASK_UNCHANGED if from.is_some() => FlowAction::Ask,
+        ASK_UNCHANGED => FlowAction::AskUnchanged,
+        _ => FlowAction::Publish,
+    };
     if let Some((ep, ifindex)) = from {
         reply = Target { action: FlowAction::ReplyLocal, ifindex, mac: ep.mac };
         // A container that reaches itself: its own address as source would be refused by its own stack.
         if p.ifindex == ifindex {
             src = if h.v4 { ep.gateway4 } else { ep.gateway6 };
+            // And the host's stack would refuse that: one's own container is no firewall's matter.
+            action = FlowAction::Publish;
         }
     }
     let to = Tuple { src, dst: p.addr, sport: h.key.tuple.sport, dport: p.port };
-    let forward = Target { action: FlowAction::Publish, ifindex: p.ifindex, mac: p.mac };
+    let forward = Target { action, ifindex: p.ifindex, mac: p.mac };
     let Some(opening) = prepare(t, (p.generation, p.rule), &to, forward, reply) else {
         return Decision::Drop(Verdict::FlowTableFull);
     };
@@ -94,8 +106,18 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if !settle::<T, false>(t, &h.key, opening, Zone::Endpoint) {
         return Decision::Drop(Verdict::PortsExhausted);
     }
-    match open(t, h, opening, Zone::Endpoint) {
-        Some(flow) => Decision::Forward(Verdict::Published, flow),
-        None => Decision::Drop(Verdict::FlowTableFull),
+    let Some(flow) = open(t, h, opening, Zone::Endpoint) else {
+        return Decision::Drop(Verdict::FlowTableFull);
+    };
+    if !is_asked(action as u8) {
+        return Decision::Forward(Verdict::Published, flow);
+    }
+    if !expect_at_gate(t, h, opening) {
+        return Decision::Drop(Verdict::FlowTableFull);
+    }
+    if matches!(action, FlowAction::AskUnchanged) {
+        Decision::Pass(Verdict::Asked)
+    } else {
+        Decision::Forward(Verdict::Asked, flow)
     }
 }

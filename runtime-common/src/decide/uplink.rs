@@ -1,6 +1,6 @@
 //! Packets that come from outside.
 
-use super::flow::{Found, complete_fragment, follow, quoted_flow};
+use super::flow::{Found, complete_fragment, follow, is_asked, quoted_flow};
 use super::publication::to_host;
 use super::{Decision, Tables};
 use crate::Verdict;
@@ -10,10 +10,10 @@ use crate::packet::{Headers, Message, Packet, is_loopback};
 /// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`].
 #[inline(always)]
 pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
-    if is_loopback(&h.key.tuple.src) || is_loopback(&h.key.tuple.dst) {
-        return Decision::Drop(Verdict::Loopback);
-    }
     if !complete_fragment(t, h) {
+        if has_loopback(h) {
+            return Decision::Drop(Verdict::Loopback);
+        }
         // Its first fragment went to nobody of ours, or has not come: alone it makes no datagram at the host either.
         return match t.address(&h.key.tuple.dst) {
             Some(a) if a.kind != ADDRESS_HOST => Decision::Drop(Verdict::Fragment),
@@ -29,6 +29,8 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
             let action = unsafe { flow.as_ref() }.action;
             return if action == FlowAction::Stack as u8 {
                 Decision::Pass(Verdict::Carried)
+            } else if action == FlowAction::AskUnchanged as u8 {
+                Decision::Pass(Verdict::Asked)
             } else if h.ttl <= 1 {
                 Decision::Drop(Verdict::TtlExceeded)
             } else {
@@ -37,6 +39,10 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
         }
         Found::Ended if !h.message.opens() => return Decision::Drop(Verdict::FlowEnded),
         _ => {}
+    }
+    // No flow has such an address: what belongs to one needs no look at that.
+    if has_loopback(h) {
+        return Decision::Drop(Verdict::Loopback);
     }
     if t.address(&h.key.tuple.src).is_some() {
         return Decision::Drop(Verdict::SpoofedLocal);
@@ -54,9 +60,17 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
     }
 }
 
+#[inline(always)]
+fn has_loopback(h: &Headers) -> bool {
+    is_loopback(&h.key.tuple.src) || is_loopback(&h.key.tuple.dst)
+}
+
 /// An error about a published conversation goes to its container, one about a container's own conversation too.
 #[inline(always)]
 fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+    if has_loopback(h) {
+        return Decision::Drop(Verdict::Loopback);
+    }
     if t.address(&h.key.tuple.src).is_some() {
         return Decision::Drop(Verdict::SpoofedLocal);
     }
@@ -73,7 +87,7 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
         Some(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let action = unsafe { flow.as_ref() }.action;
-            if action == FlowAction::Stack as u8 {
+            if action == FlowAction::Stack as u8 || is_asked(action) {
                 Decision::Pass(Verdict::Host)
             } else if h.ttl <= 1 {
                 Decision::Drop(Verdict::TtlExceeded)
@@ -85,8 +99,14 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     }
 }
 
-/// What sending into a container is called.
+/// What sending towards a container is called.
 #[inline(always)]
 const fn inward(action: u8) -> Verdict {
-    if action == FlowAction::MasqueradeReply as u8 { Verdict::MasqueradedReply } else { Verdict::Published }
+    if action == FlowAction::Publish as u8 {
+        Verdict::Published
+    } else if action == FlowAction::Ask as u8 {
+        Verdict::Asked
+    } else {
+        Verdict::MasqueradedReply
+    }
 }

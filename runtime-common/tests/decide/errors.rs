@@ -3,11 +3,10 @@
 use runtime_common::decide::Budget;
 use runtime_common::maps::{Tuple, Zone};
 use runtime_common::packet::{ETH_LEN, Packet};
-use runtime_common::rewrite::translate;
 use runtime_common::router::{Complaint, Envelope, MAX_QUOTED, envelope_len, is_due, quoted, sum_words};
 use runtime_common::{Addr, Verdict};
 
-use super::frame::Frame;
+use super::frame::{Frame, translate_to};
 use super::world::read;
 use crate::forge::*;
 
@@ -36,7 +35,7 @@ fn a_translated_error_sums_up_however_little_it_quotes() {
             let answer = tcp(host, 8080, client, 4000, ACK).payload(&[7; 64]).build();
             let mut frame = Frame(too_big(router, host, &answer, len).build());
             let h = read(&frame.0, Zone::Uplink).unwrap();
-            assert_eq!(translate(&mut frame, &h, &tuple(client, 4000, container, 80)), Ok(()));
+            assert_eq!(translate_to(&mut frame, &h, &tuple(client, 4000, container, 80)), Ok(()));
             verify(&frame.0).unwrap();
             let inside = tcp(container, 80, client, 4000, ACK).payload(&[7; 64]).build();
             let expected = too_big(router, container, &inside, len).ttl(63).build();
@@ -51,7 +50,7 @@ fn a_translated_error_sums_up_however_little_it_quotes() {
         let mut frame = Frame(too_big(router, host, &answer, header).build());
         let h = read(&frame.0, Zone::Uplink).unwrap();
         let to = tuple(client, 4000, container, 80);
-        assert_eq!(translate(&mut frame, &h, &to), Err(Verdict::RewriteFailed));
+        assert_eq!(translate_to(&mut frame, &h, &to), Err(Verdict::RewriteFailed));
     }
 }
 
@@ -61,7 +60,7 @@ fn an_error_about_a_first_ipv6_fragment_is_translated() {
     let answer = |src: &str, port| udp(src, port, client, 4000).payload(&[7; 64]).id(9).fragment(0, 48).build();
     let mut frame = Frame(too_big(router, host, &answer(host, 8080), 64).build());
     let h = read(&frame.0, Zone::Uplink).unwrap();
-    assert_eq!(translate(&mut frame, &h, &tuple(client, 4000, container, 80)), Ok(()));
+    assert_eq!(translate_to(&mut frame, &h, &tuple(client, 4000, container, 80)), Ok(()));
     verify(&frame.0).unwrap();
     // Up to the ports: the checksum behind them is left alone.
     let quoted = ETH_LEN + 48;
@@ -70,7 +69,7 @@ fn an_error_about_a_first_ipv6_fragment_is_translated() {
     let later = udp(host, 8080, client, 4000).payload(&[7; 64]).id(9).fragment(48, 24).build();
     let mut frame = Frame(too_big(router, host, &later, 64).build());
     let h = read(&frame.0, Zone::Uplink).unwrap();
-    assert_eq!(translate(&mut frame, &h, &tuple(client, 4000, container, 80)), Err(Verdict::RewriteFailed));
+    assert_eq!(translate_to(&mut frame, &h, &tuple(client, 4000, container, 80)), Err(Verdict::RewriteFailed));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A packet in memory of its own, read and written as the kernel's are.
 
-use runtime_common::packet::Packet;
-use runtime_common::rewrite::PacketMut;
+use runtime_common::Verdict;
+use runtime_common::maps::{Sums, Tuple};
+use runtime_common::packet::{Headers, Packet};
+use runtime_common::rewrite::{PacketMut, translate};
 
 pub struct Frame(pub Vec<u8>);
 
@@ -19,4 +21,9 @@ impl PacketMut for Frame {
     fn at_mut(&mut self, offset: usize, len: usize) -> Option<*mut u8> {
         self.0.get_mut(offset..offset + len).map(<[u8]>::as_mut_ptr)
     }
+}
+
+/// Translates a packet as a flow from its tuple to another one does.
+pub fn translate_to(p: &mut Frame, h: &Headers, to: &Tuple) -> Result<(), Verdict> {
+    translate(p, h, to, Sums::between(&h.key.tuple, to))
 }

@@ -2,10 +2,9 @@
 
 use runtime_common::maps::{Tuple, Zone};
 use runtime_common::packet::{ICMP, ICMPV6, Message, TCP, UDP, arp_sender, quoted};
-use runtime_common::rewrite::translate;
 use runtime_common::{Addr, Verdict};
 
-use super::frame::Frame;
+use super::frame::{Frame, translate_to};
 use super::world::*;
 use crate::forge::*;
 
@@ -99,7 +98,7 @@ fn no_packet_upsets_parsing_deciding_or_translating() {
                 sport: random.next() as u16,
                 dport: random.next() as u16,
             };
-            if translate(&mut frame, &h, &to).is_ok() && was_right {
+            if translate_to(&mut frame, &h, &to).is_ok() && was_right {
                 translated += 1;
                 verify(&frame.0).unwrap_or_else(|e| panic!("{e}: {packet:02x?} became {:02x?}", frame.0));
             }

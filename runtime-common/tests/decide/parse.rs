@@ -2,10 +2,10 @@
 
 use runtime_common::maps::{Tuple, Zone};
 use runtime_common::packet::{ETH_LEN, Headers, Mac, Message, Packet, ethernet, headers, quoted};
-use runtime_common::rewrite::{set_macs, translate};
+use runtime_common::rewrite::set_macs;
 use runtime_common::{Addr, Verdict};
 
-use super::frame::Frame;
+use super::frame::{Frame, translate_to};
 use super::world::{EMPTY, read};
 use crate::forge::*;
 
@@ -179,13 +179,13 @@ fn translation_gives_what_building_anew_gives() {
         let h = read(&frame.0, Zone::Uplink).unwrap();
         let to =
             Tuple { src: Addr::from(ip(src)), dst: Addr::from(ip(dst)), sport: 0xffffu16.to_be(), dport: 1u16.to_be() };
-        assert_eq!(translate(&mut frame, &h, &to), Ok(()));
+        assert_eq!(translate_to(&mut frame, &h, &to), Ok(()));
         assert_eq!(frame.0, out.build(), "{packet:?}");
     }
     // What has no ports is not written.
     let mut frame = Frame(raw("192.0.2.9", "192.0.2.1", 47).payload(&[0; 8]).build());
     let h = read(&frame.0, Zone::Uplink).unwrap();
-    assert_eq!(translate(&mut frame, &h, &h.key.tuple), Err(Verdict::RewriteFailed));
+    assert_eq!(translate_to(&mut frame, &h, &h.key.tuple), Err(Verdict::RewriteFailed));
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn echo_requests_and_replies_are_translated_by_their_identifier() {
             let h = read(&frame.0, Zone::Uplink).unwrap();
             let (sport, dport) = if request { (0xff01u16.to_be(), 0) } else { (0, 0xff01u16.to_be()) };
             let tuple = Tuple { src: Addr::from(ip(to[0])), dst: Addr::from(ip(to[1])), sport, dport };
-            assert_eq!(translate(&mut frame, &h, &tuple), Ok(()));
+            assert_eq!(translate_to(&mut frame, &h, &tuple), Ok(()));
             assert_eq!(frame.0, echo(to[0], to[1], request, 0xff01).ttl(63).build(), "{from:?} {request}");
         }
     }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Failure, Globals, output};
 use crate::daemon::Status;
+use crate::reconcile::Netfilter;
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -36,7 +37,11 @@ fn describe(s: &Status) -> String {
     let away = if s.engine_connected { "" } else { " (away: its last known state is served)" };
     // Writing to a string does not fail.
     let _ = writeln!(text, "runtime {} (process {}), kernel {}, {}", s.version, s.pid, s.kernel, s.attachment);
-    let _ = writeln!(text, "engine {}{away}; isolation: {}", s.engine, s.isolate);
+    let firewall = match s.netfilter {
+        Netfilter::Bypass => "passed by",
+        Netfilter::Honor => "honoured",
+    };
+    let _ = writeln!(text, "engine {}{away}; isolation: {}; host's firewall: {firewall}", s.engine, s.isolate);
     let _ = writeln!(text, "{} answered flows, {} pending", s.flows.answered, s.flows.pending);
     for problem in &s.problems {
         let _ = writeln!(text, "problem: {problem}");

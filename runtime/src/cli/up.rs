@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Failure, Globals};
 use crate::daemon;
 use crate::datapath::{HookOptions, XdpMode};
-use crate::reconcile::{Isolate, Masquerade, Options};
+use crate::reconcile::{Isolate, Masquerade, Netfilter, Options};
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
@@ -33,6 +33,10 @@ pub(super) struct UpArgs {
     /// does (auto), for every network of both families (on), or never (off)
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     masquerade: Masquerade,
+    /// The host's firewall and published ports: packets pass it by (bypass), or it has to let a conversation's first packets
+    /// through, and the others pass it by (honor)
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    netfilter: Netfilter,
     /// Attach tc programs as clsact filters even where the kernel has tcx
     #[arg(long)]
     clsact: bool,
@@ -57,7 +61,12 @@ pub(super) async fn run(args: UpArgs, globals: &Globals) -> Result<(), Failure> 
         bpffs: globals.bpffs.clone(),
         hooks: HookOptions { xdp: args.xdp, force_clsact: args.clsact },
         log_drops: args.datapath_log,
-        reconcile: Options { isolate: args.isolate, uplinks: args.uplink, masquerade: args.masquerade },
+        reconcile: Options {
+            isolate: args.isolate,
+            uplinks: args.uplink,
+            masquerade: args.masquerade,
+            netfilter: args.netfilter,
+        },
     };
     let ready = || {
         // For a service manager, if there is one that asked.

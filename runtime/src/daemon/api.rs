@@ -18,7 +18,7 @@ use crate::datapath::{DropEvent, FlowCount, HookStatus};
 use crate::host::passed_by;
 use crate::model::Publication;
 use crate::model::filter::Filter;
-use crate::reconcile::MasqueradedBy;
+use crate::reconcile::{MasqueradedBy, Netfilter};
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +207,8 @@ pub struct Status {
     pub links: Vec<LinkRow>,
     /// Who gives what containers send to the outside an address of the host's, by network.
     pub masquerade: std::collections::BTreeMap<String, MasqueradedBy>,
+    /// What the host's firewall decides about conversations with published ports.
+    pub netfilter: Netfilter,
     /// Conversations.
     pub flows: FlowCount,
     /// Packets by verdict.

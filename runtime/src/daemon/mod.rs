@@ -128,10 +128,12 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
     collect.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ready();
 
+    let with_rules = options.reconcile.netfilter == reconcile::Netfilter::Honor;
+
     let down = loop {
         tokio::select! {
             Some(input) = queue.recv() => {
-                let mut refresh = Refresh { engine: &engine, inputs: &inputs };
+                let mut refresh = Refresh { with_rules, engine: &engine, inputs: &inputs };
                 let mut end = world.handle(input, &mut refresh);
                 // Everything that is there already is one change.
                 while let Ok(input) = queue.try_recv() {
@@ -143,7 +145,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
                 }
             }
             found = drops.next() => world.report_drops(found, options.log_drops),
-            _ = collect.tick() => world.collect(&Refresh { engine: &engine, inputs: &inputs }),
+            _ = collect.tick() => world.collect(&Refresh { with_rules, engine: &engine, inputs: &inputs }),
             () = world.peers_told() => {}
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
@@ -196,9 +198,7 @@ fn follow_engine(
                 let Ok(events) = engine.events().await else { continue };
                 let (Ok(snapshot), Ok(version)) = (engine.snapshot().await, engine.version().await) else { continue };
                 // It has made its rules anew: known before what they are for.
-                if let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
-                    let _ = inputs.send(Input::Nat(nat)).await;
-                }
+                send_nat(&inputs).await;
                 if inputs.send(Input::EngineBack(Box::new(snapshot), version)).await.is_err() {
                     return;
                 }
@@ -210,15 +210,21 @@ fn follow_engine(
 
 /// Asks the engine anew, beside the loop: an answer about a container that is being started can take long.
 struct Refresh<'a> {
+    /// Whether the host's rules matter for each container.
+    with_rules: bool,
     engine: &'a Arc<dyn Engine>,
     inputs: &'a mpsc::Sender<Input>,
 }
 
 impl Refresh<'_> {
     fn container(&mut self, id: &str) {
-        let (engine, inputs, id) = (self.engine.clone(), self.inputs.clone(), id.to_owned());
+        let (engine, inputs, id, with_rules) =
+            (self.engine.clone(), self.inputs.clone(), id.to_owned(), self.with_rules);
         tokio::spawn(async move {
             let result = engine.container(&id).await.map(Box::new);
+            if with_rules {
+                send_nat(&inputs).await;
+            }
             let _ = inputs.send(Input::Container(id, result)).await;
         });
     }
@@ -228,8 +234,8 @@ impl Refresh<'_> {
         let (engine, inputs, id) = (self.engine.clone(), self.inputs.clone(), id.to_owned());
         tokio::spawn(async move {
             let result = engine.network(&id).await.map(Box::new);
-            if with_rules && let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
-                let _ = inputs.send(Input::Nat(nat)).await;
+            if with_rules {
+                send_nat(&inputs).await;
             }
             let _ = inputs.send(Input::Network(id, result)).await;
         });
@@ -238,10 +244,12 @@ impl Refresh<'_> {
     /// Reads the host's rules: programs are asked, and there can be many rules.
     fn nat(&self) {
         let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            if let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
-                let _ = inputs.send(Input::Nat(nat)).await;
-            }
-        });
+        tokio::spawn(async move { send_nat(&inputs).await });
+    }
+}
+
+async fn send_nat(inputs: &mpsc::Sender<Input>) {
+    if let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
+        let _ = inputs.send(Input::Nat(nat)).await;
     }
 }

@@ -35,6 +35,7 @@ impl World {
             publications: self.publication_rows(),
             links: self.link_rows(),
             masquerade: self.plan.masquerade.clone(),
+            netfilter: self.options.netfilter,
             flows: self.flows,
             counters: counters
                 .into_iter()

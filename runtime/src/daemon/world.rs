@@ -1,6 +1,7 @@
 //! What the daemon knows, and making the kernel agree with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -21,7 +22,7 @@ use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
 use crate::model::{Container, Network, Publication, Snapshot};
-use crate::reconcile::{self, Cache, Plan, plan};
+use crate::reconcile::{self, Cache, Netfilter, Plan, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -55,7 +56,7 @@ pub struct World {
     /// Peers of earlier rounds that are being told; whether the kernel can.
     pub(super) telling: JoinSet<bool>,
     /// What the host's own rules do with sources, and how long ago they were read, in rounds of collection.
-    nat: NatRules,
+    nat: Arc<NatRules>,
     nat_age: u32,
     /// Processes whose interfaces were made to poll.
     polling: BTreeSet<u32>,
@@ -120,7 +121,7 @@ impl World {
             cannot_tell: false,
             closing: Closing::default(),
             telling: JoinSet::new(),
-            nat: NatRules::default(),
+            nat: Arc::default(),
             nat_age: 0,
             polling: BTreeSet::new(),
             errors: Vec::new(),
@@ -136,7 +137,7 @@ impl World {
     /// Serves what is there. What runs already goes on: drops begin when the conversations of before are known.
     pub async fn take_over(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
         self.set_snapshot(snapshot);
-        self.nat = read_nat();
+        self.nat = read_nat().into();
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
@@ -190,8 +191,10 @@ impl World {
 
     /// Takes in who masquerades.
     fn heed_nat(&mut self, nat: NatRules) {
-        self.dirty |= nat != self.nat;
-        self.nat = nat;
+        if nat != *self.nat {
+            self.nat = nat.into();
+            self.dirty = true;
+        }
     }
 
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
@@ -427,6 +430,9 @@ impl World {
 
     /// Takes in what there is of firewall rules, and warns of those that are new.
     pub fn heed_firewall(&mut self, lines: Vec<String>) {
+        if self.options.netfilter == Netfilter::Honor {
+            return;
+        }
         for line in lines.iter().filter(|l| !self.firewall.contains(l)) {
             warn!("{line}");
         }

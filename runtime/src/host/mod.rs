@@ -9,6 +9,7 @@ mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,7 @@ pub struct Host {
     /// Bridges that the host sends to and hears from with loopback addresses of IPv4 (`route_localnet`).
     pub localnet: BTreeSet<u32>,
     /// What the host's own rules do with sources.
-    pub nat: NatRules,
+    pub nat: Arc<NatRules>,
 }
 
 impl Host {

@@ -1,6 +1,7 @@
-//! What the host's own firewall rules do with the sources of packets.
+//! What the host's own firewall rules do with the addresses of packets.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
@@ -42,13 +43,15 @@ impl Subnet {
     }
 }
 
-/// Rules that give packets to the outside another source, by what they apply to.
+/// Rules that give packets to the outside another source, by what they apply to, and those that publish ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NatRules {
     /// What each rule applies to; nothing for every source.
     sources: Vec<Option<Subnet>>,
     /// Whether the engine has made rules of its own, whatever they say.
     pub engine: bool,
+    /// Where each rule sends what arrives for a port: `tcp` or the like, the port, and the container's address and port.
+    published: BTreeSet<(String, u16, SocketAddr)>,
 }
 
 impl NatRules {
@@ -57,11 +60,17 @@ impl NatRules {
         subnet.first.is_ipv4() && self.sources.iter().any(|s| s.is_none_or(|s| s.contains(subnet)))
     }
 
+    /// Whether a rule sends what arrives for a host's port to that address.
+    pub fn translates(&self, protocol: &str, host_port: u16, to: SocketAddr) -> bool {
+        self.published.contains(&(protocol.to_owned(), host_port, to))
+    }
+
     /// Reads what `iptables-save` or `nft list ruleset` prints; rules that apply only to some protocols, marks or
     /// destinations are passed over, as the container's other traffic would be nobody's.
     pub fn parse(text: &str) -> Self {
         NatRules {
             sources: text.lines().filter_map(rule).collect(),
+            published: text.lines().filter_map(published).collect(),
             engine: text.lines().map(str::trim).any(|l| ENGINE.iter().any(|chain| l.starts_with(chain))),
         }
     }
@@ -96,10 +105,30 @@ fn rule(line: &str) -> Option<Option<Subnet>> {
     }
 }
 
+/// Where a rule's line sends what arrives for a single port.
+fn published(line: &str) -> Option<(String, u16, SocketAddr)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let after = |word: &str| words.iter().position(|w| *w == word).and_then(|i| words.get(i + 1)).copied();
+    let (protocol, port, to) = if words.first() == Some(&"-A") {
+        (after("-p")?, after("--dport")?, after("--to-destination")?)
+    } else {
+        let at = words.iter().position(|w| *w == "dnat")?;
+        let to = words.get(at + 1..)?.iter().find(|w| !matches!(**w, "to" | "ip" | "ip6"))?;
+        let protocol = words.iter().find(|w| matches!(**w, "tcp" | "udp" | "sctp"))?;
+        (*protocol, after("dport")?, *to)
+    };
+    Some((protocol.to_owned(), port.parse().ok()?, to.parse().ok()?))
+}
+
 /// The host's present rules, of both kinds. A command that is not installed has made none.
 pub fn read() -> NatRules {
     // Neither makes a table or loads a module that is not there: no table is named.
-    let commands = [&["iptables-save"][..], &["iptables-legacy-save"], &["nft", "list", "ruleset"]];
+    let commands = [
+        &["iptables-save"][..],
+        &["iptables-legacy-save"],
+        &["ip6tables-save", "-t", "nat"],
+        &["nft", "list", "ruleset"],
+    ];
     let text: Vec<String> = commands
         .iter()
         .filter_map(|words| {
@@ -135,6 +164,25 @@ mod tests {
         for (line, covers) in rows {
             assert_eq!(NatRules::parse(line).cover(&docker), covers, "{line}");
         }
+        let rows = [
+            ("-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80", true),
+            (
+                "-A DOCKER -d 192.0.2.1/32 ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80",
+                true,
+            ),
+            ("-A DOCKER ! -i docker0 -p udp -m udp --dport 8080 -j DNAT --to-destination 172.17.0.2:80", false),
+            ("-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.3:80", false),
+            ("-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT", false),
+            ("  iifname != \"docker0\" tcp dport 8080 counter packets 0 bytes 0 dnat to 172.17.0.2:80", true),
+            ("  iifname != \"docker0\" tcp dport 8080 dnat ip to 172.17.0.2:80", true),
+            ("  tcp dport 8080 counter", false),
+        ];
+        let to = "172.17.0.2:80".parse().unwrap();
+        for (line, translates) in rows {
+            assert_eq!(NatRules::parse(line).translates("tcp", 8080, to), translates, "{line}");
+        }
+        let six = "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination [fd00::2]:80";
+        assert!(NatRules::parse(six).translates("tcp", 80, "[fd00::2]:80".parse().unwrap()));
         for (line, engine) in [(":DOCKER - [0:0]", true), ("\tchain DOCKER {", true), (":DOCKER-USER - [0:0]", false)] {
             assert_eq!(NatRules::parse(line).engine, engine, "{line}");
         }

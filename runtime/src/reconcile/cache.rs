@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::plan::{EndpointPlan, Plan};
+use super::plan::{EndpointPlan, Netfilter, Options, Plan};
 use crate::datapath::Published;
-use crate::host::Host;
+use crate::host::{Host, NatRules};
 use crate::model::live::{EffectivePublication, Live};
 use crate::model::{Container, Snapshot};
 
@@ -36,6 +36,8 @@ pub(super) struct Basis {
     live: Live,
     /// Its endpoints, in the order in which the engine publishes on them: by the names of their networks.
     pub endpoints: Vec<OwnEndpoint>,
+    /// The host's rules, where its firewall is asked.
+    pub asked: Option<Arc<NatRules>>,
 }
 
 /// One of a container's own endpoints.
@@ -48,7 +50,14 @@ pub(super) struct OwnEndpoint {
 
 impl Basis {
     /// Of a container, once all endpoints are known.
-    pub fn of(p: &Plan, snapshot: &Snapshot, host: &Host, live: &Live, container: &Container) -> Self {
+    pub fn of(
+        p: &Plan,
+        snapshot: &Snapshot,
+        host: &Host,
+        live: &Live,
+        options: &Options,
+        container: &Container,
+    ) -> Self {
         let name = |e: &&EndpointPlan| snapshot.networks.get(&e.network).map(|n| n.name.clone());
         let mut endpoints: Vec<&EndpointPlan> = p.endpoints_of(&container.id).collect();
         endpoints.sort_by_key(name);
@@ -68,6 +77,7 @@ impl Basis {
                 ..Live::default()
             },
             endpoints: endpoints.into_iter().map(own).collect(),
+            asked: (options.netfilter == Netfilter::Honor).then(|| host.nat.clone()),
         }
     }
 

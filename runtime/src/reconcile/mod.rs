@@ -10,4 +10,4 @@ mod tests;
 
 pub use cache::Cache;
 pub use masquerade::{Masquerade, MasqueradedBy};
-pub use plan::{EndpointPlan, HostsPlan, Isolate, Options, Plan, open_ports, plan};
+pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, open_ports, plan};

@@ -1,14 +1,14 @@
 //! The plan: which interfaces are what, what the maps are to say, and what /etc/hosts of recipients is to say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY,
-    FilterKey, Link, LinkKey, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_LIMITED,
-    PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Uplink,
+    FilterKey, Link, LinkKey, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK,
+    PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Uplink,
 };
 use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
@@ -40,6 +40,17 @@ pub enum Isolate {
     None,
 }
 
+/// What the host's firewall has to say of conversations with published ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Netfilter {
+    /// Nothing: packets are redirected past it.
+    #[default]
+    Bypass,
+    /// Whether they may begin: the first packets go through the host's stack.
+    Honor,
+}
+
 /// What the user asked of the whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -49,6 +60,8 @@ pub struct Options {
     pub uplinks: Vec<String>,
     /// Who gives containers' own conversations with the outside an address of the host's.
     pub masquerade: Masquerade,
+    /// What the host's firewall decides.
+    pub netfilter: Netfilter,
 }
 
 /// A container on a network, as it is served.
@@ -162,7 +175,7 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
     let mut used = Cache::default();
     for container in snapshot.containers.values() {
         if !container.publications.is_empty() || changed.contains(container.id.as_str()) {
-            let basis = Basis::of(&p, snapshot, host, live, container);
+            let basis = Basis::of(&p, snapshot, host, live, options, container);
             let (published, problems) = cache.take(&container.id, &basis).unwrap_or_else(|| publish(&basis));
             p.problems.extend(problems.iter().cloned());
             p.desired.published.push(published.clone());
@@ -347,7 +360,9 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
             ifindex: endpoint.plan.ifindex,
             bridge: endpoint.plan.bridge,
             port: port.number.to_be(),
-            flags: add_filter(&mut made, generation, &filter) | from_loopback(endpoint, &address),
+            flags: add_filter(&mut made, generation, &filter)
+                | from_loopback(endpoint, &address)
+                | ask(basis, publication.host_port, SocketAddr::new(address, port.number), port.protocol),
             mac: endpoint.plan.mac,
             reserved: 0,
         };
@@ -356,6 +371,17 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
     // A filter that cannot be understood is the same for all of them.
     problems.dedup();
     (Arc::new(made), problems.into())
+}
+
+/// The flags of a publication whose conversations the host's firewall has to let through.
+fn ask(basis: &Basis, host_port: u16, to: SocketAddr, protocol: Protocol) -> u16 {
+    match &basis.asked {
+        None => 0,
+        Some(rules) if rules.translates(protocol.name(), host_port, to) => {
+            PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES
+        }
+        Some(_) => PUBLICATION_ASK,
+    }
 }
 
 /// Puts a publication's conditions into the plan; returns the flags that make them count.

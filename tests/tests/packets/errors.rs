@@ -114,6 +114,11 @@ fn a_container_hears_what_the_way_out_takes() {
         let (family, to) = route.split_once(' ').unwrap_or(("", route));
         sh(&format!("ip {family} route add {to} dev up0 mtu lock 1300"));
         let big = sent(udp(web, 80, client, 4000).payload(&vec![5; 1300 - header - 7]), &WEB);
+        // A conversation asks for its way once in a while.
+        let packet = big.build();
+        tests::wait_until("the routes are asked again", std::time::Duration::from_secs(10), || {
+            w.run(Leaving("web"), &packet, 1).counted == [(Verdict::TooBig, 1)]
+        });
         w.complains("more than the route takes", Leaving("web"), &big, Verdict::TooBig, gateway, (kind, 1300));
     }
 }

@@ -20,7 +20,7 @@ fn the_verifier_is_far_from_its_limit() {
 #[test]
 #[ignore = "figures to look at: no machine is the same twice"]
 fn nanoseconds_a_packet() {
-    const ROUNDS: usize = 500;
+    const ROUNDS: usize = 2_000;
     /// A packet lives for fewer hops.
     const REPEAT: u32 = 250;
     let mut w = World::new();
@@ -37,6 +37,8 @@ fn nanoseconds_a_packet() {
     endpoints.insert(ifindex("web"), web, 0).unwrap();
     let own = |p: Forge| p.macs(MAC_UPLINK, MAC_BRIDGE).ttl(255).build();
     let cases = [
+        // Nothing but the run itself and a look at the Ethernet header.
+        ("not IP", Uplink, arp(MAC_CLIENT, MAC_CLIENT, CLIENT, HOST, false)),
         ("none of ours, to the host", Uplink, inbound(tcp(CLIENT, 1, HOST, 22, ACK)).ttl(255).build()),
         ("published, established", Uplink, inbound(tcp(CLIENT, 40000, HOST, 80, ACK)).ttl(255).build()),
         ("none of ours, to the host", Xdp, inbound(tcp(CLIENT, 1, HOST, 22, ACK)).ttl(255).build()),
@@ -45,9 +47,10 @@ fn nanoseconds_a_packet() {
         ("linked, established", Leaving("web"), own(tcp(WEB.v4, 5000, DB.v4, 5432, ACK))),
         ("from the host", Entering("web", ""), arriving(tcp(HOST, 1, WEB.v4, 80, ACK), &WEB).build()),
     ];
-    for (what, at, packet) in cases {
-        let outcome = w.run(at, &packet, REPEAT);
-        assert_eq!(outcome.counted.iter().map(|(_, n)| n).sum::<u64>() % u64::from(REPEAT), 0, "{what}: {outcome:?}");
+    let only = std::env::var("CASE").unwrap_or_default();
+    for (what, at, packet) in cases.into_iter().filter(|c| c.0.contains(&only)) {
+        let outcome = w.run(at, &packet, 1);
+        println!("{:?}", outcome.counted);
         let mut times: Vec<_> = (0..ROUNDS).map(|_| w.run(at, &packet, REPEAT).duration.as_nanos()).collect();
         times.sort_unstable();
         println!("{at:?}, {what}: {} ns at best, {} ns as a rule", times[0], times[ROUNDS / 2]);

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, Flow, FlowAction,
-    FlowKey, FragmentKey, FragmentPorts, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Tuple,
-    Zone,
+    FlowKey, FragmentKey, FragmentPorts, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums,
+    Tuple, Zone,
 };
 use runtime_common::{Addr, Verdict};
 
@@ -237,6 +237,7 @@ impl World {
                 generation,
                 rule,
                 to,
+                sums: Sums::between(&from, &to),
                 ifindex: ifindex("web"),
                 mac: WEB.mac,
                 action: action as u8,
