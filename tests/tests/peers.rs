@@ -147,6 +147,22 @@ fn a_daemon_that_ends_tells_everybody_first() {
 }
 
 #[test]
+fn whom_a_killed_daemon_has_not_told_the_next_one_tells() {
+    let lab = Lab::builder("killed meanwhile").images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    let mut crowd = crowd(&lab, 2000);
+    let mut stays = Talk::open(lab.client(), (HOST, 8001)).expect("a talk");
+    Request::send(&lab, UNPUBLISH);
+    wait_until("the port is closed", SOON, || is_closed(&Request::send(&lab, r#"{"command":"status"}"#).answer()));
+    up.kill();
+    let _up = lab.up(&[]);
+    for talk in &mut crowd {
+        assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
+    }
+    stays.say(b"untouched").expect("another publication of the same port");
+}
+
+#[test]
 fn both_ends_of_a_link_are_told_when_it_goes() {
     let lab = Lab::builder("unlink tells").images(&[Image::Echo]).build();
     let _up = lab.up(&[]);

@@ -141,6 +141,7 @@ impl World {
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
+        self.datapath.end_orphans();
         self.collect_peers(&[]);
         self.tell_peers(Vec::new());
         if let Some(e) = self.datapath.attach(&self.plan.roles).into_iter().next() {
@@ -177,9 +178,12 @@ impl World {
 
     /// Collects flows that are over.
     pub(super) fn collect(&mut self, refresh: &Refresh<'_>) {
-        match self.datapath.collect_flows() {
-            Ok(count) => self.flows = count,
-            Err(e) => warn!("{e}"),
+        // Whom a daemon that is killed has not told, the next one finds by their flows.
+        if self.telling.is_empty() {
+            match self.datapath.collect_flows() {
+                Ok(count) => self.flows = count,
+                Err(e) => warn!("{e}"),
+            }
         }
         // Nobody tells of a firewall that is loaded anew.
         self.nat_age += 1;

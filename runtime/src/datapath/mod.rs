@@ -188,6 +188,14 @@ impl Datapath {
         self.state.apply(desired)
     }
 
+    /// Takes the rules of flows that a predecessor ended, and whose peers it may not have told, for such as end now.
+    pub fn end_orphans(&mut self) {
+        let flows = table::read_entries(&self.flows).into_iter().map(|(_, flow)| flow);
+        let dead: Vec<u64> =
+            flows.filter(|f| !self.state.is_live(f.rule, f.generation)).map(|f| f.generation).collect();
+        self.state.add_ended(dead);
+    }
+
     /// The containers' ends of the TCP connections whose rules ended since this was last asked.
     pub fn take_ended(&mut self) -> Vec<EndedPeer> {
         let generations = self.state.take_ended();

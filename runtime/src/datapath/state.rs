@@ -144,6 +144,11 @@ impl State {
         self.slot(generation) == Some(slot)
     }
 
+    /// Adds generations that are known to have ended.
+    pub fn add_ended(&mut self, generations: impl IntoIterator<Item = u64>) {
+        self.ended.extend(generations);
+    }
+
     /// The generations that ended since this was last asked.
     pub fn take_ended(&mut self) -> BTreeSet<u64> {
         std::mem::take(&mut self.ended)

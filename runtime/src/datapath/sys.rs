@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io::{Error, Result};
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,6 +11,7 @@ use aya::Pod;
 use nix::libc;
 
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -87,6 +89,45 @@ fn batch(
         // Where the call is refused as a whole, the number is left as it was.
         (if done < all { done as usize } else { 0 }, e)
     })
+}
+
+/// Reads all entries of a hash map, thousands in a call. Those that come or go meanwhile may be there or not.
+pub fn read_all<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> Result<Vec<(K, V)>> {
+    let mut room = 4096;
+    let (mut all, mut from) = (Vec::new(), None::<u32>);
+    loop {
+        // SAFETY: plain data, for which zero is a value.
+        let (mut keys, mut values): (Vec<K>, Vec<V>) = unsafe { (vec![zeroed(); room], vec![zeroed(); room]) };
+        let mut next = 0u32;
+        let mut attributes = Attributes { whole: [0; 16] };
+        attributes.batch = Batch {
+            from: from.as_ref().map_or(0, |from| &raw const *from as u64),
+            to: &raw mut next as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: room as u32,
+            map_fd: map.as_raw_fd() as u32,
+            entry_flags: 0,
+            flags: 0,
+        };
+        let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes);
+        // SAFETY: every bit pattern is a number.
+        let found = unsafe { attributes.batch.count } as usize;
+        match result.as_ref().map_err(Error::raw_os_error) {
+            // A bucket that has more entries than there is room for.
+            Err(Some(libc::ENOSPC)) => {
+                room *= 2;
+                continue;
+            }
+            // The last of them.
+            Ok(_) | Err(Some(libc::ENOENT)) => all.extend(keys.into_iter().zip(values).take(found)),
+            Err(_) => return result.map(|_| Vec::new()),
+        }
+        if result.is_err() {
+            return Ok(all);
+        }
+        from = Some(next);
+    }
 }
 
 /// Whether the kernel says that it has no such call for this kind of map.

@@ -146,6 +146,12 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
     }
 }
 
+/// All entries of a map that the kernel side changes meanwhile.
+pub(super) fn read_entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<(K, V)> {
+    // One by one, an entry may go while the table is being read.
+    sys::read_all(map.map().fd().as_fd()).unwrap_or_else(|_| map.iter().flatten().collect())
+}
+
 /// Writes slots of `RULES`.
 pub(super) fn write_slots(rules: &mut Array<MapData, u64>, slots: &[(u32, u64)]) -> Result<(), DatapathError> {
     let mut rest = slots;
