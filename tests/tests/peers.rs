@@ -1,6 +1,8 @@
 //! Whoever talks over a publication or link that goes is told at once, rather than left to wait.
 
-use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, WouldBlock};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use tests::sockets::{Talk, ask, is_silence};
@@ -68,6 +70,96 @@ fn a_thousand_clients_are_reset_together() {
         assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
     }
     assert_eq!(established(&server, 7), 0);
+}
+
+/// A request to the daemon without a process of its own.
+struct Request(BufReader<UnixStream>);
+
+impl Request {
+    fn send(lab: &Lab, json: &str) -> Request {
+        let mut stream = UnixStream::connect(lab.dir().join("run/runtime.sock")).expect("the daemon's socket");
+        stream.write_all(format!("{json}\n").as_bytes()).expect("a request");
+        Request(BufReader::new(stream))
+    }
+
+    fn answer(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("an answer");
+        let answer: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert!(answer.get("ok").is_some(), "{line}");
+        answer["ok"].clone()
+    }
+
+    fn is_answered(&mut self) -> bool {
+        self.0.get_ref().set_nonblocking(true).expect("a socket");
+        let waits = self.0.fill_buf().is_err_and(|e| e.kind() == WouldBlock);
+        self.0.get_ref().set_nonblocking(false).expect("a socket");
+        !waits
+    }
+}
+
+const UNPUBLISH: &str = r#"{"command":"unpublish","container":"server","spec":"8000:7"}"#;
+
+/// A server with two publications, and many clients of the first.
+fn crowd(lab: &Lab, clients: usize) -> Vec<Talk> {
+    lab.run("server", &["-p", "8000:7", "-p", "8001:7", "echo"]);
+    Talk::when_up(lab.client(), (HOST, 8000));
+    (0..clients).map(|_| Talk::open(lab.client(), (HOST, 8000)).expect("a talk")).collect()
+}
+
+/// Whether `status` says that the first publication is in force no longer.
+fn is_closed(status: &serde_json::Value) -> bool {
+    let rows = status["publications"].as_array().expect("publications");
+    rows.iter().filter(|r| r["host_port"] == 8000).all(|r| r["state"] == "closed")
+}
+
+#[test]
+fn the_daemon_answers_while_it_tells_a_crowd() {
+    let lab = Lab::builder("answers meanwhile").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let mut crowd = crowd(&lab, 3000);
+    let mut unpublish = Request::send(&lab, UNPUBLISH);
+    // In force at once, and served on, while thousands are still to be told.
+    wait_until("the port is closed", SOON, || is_closed(&Request::send(&lab, r#"{"command":"status"}"#).answer()));
+    let publish = r#"{"command":"publish","container":"server","spec":"8002:7"}"#;
+    Request::send(&lab, publish).answer();
+    assert!(!unpublish.is_answered(), "the crowd is told before anybody else is served");
+    Talk::open(lab.client(), (HOST, 8002)).expect("a talk").say(b"meanwhile").expect("an echo");
+    unpublish.answer();
+    // Who asked hears of it when everybody is told.
+    for talk in &mut crowd {
+        assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
+    }
+}
+
+#[test]
+fn a_daemon_that_ends_tells_everybody_first() {
+    let lab = Lab::builder("ends meanwhile").images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    let mut crowd = crowd(&lab, 2000);
+    let mut unpublish = Request::send(&lab, UNPUBLISH);
+    wait_until("the port is closed", SOON, || is_closed(&Request::send(&lab, r#"{"command":"status"}"#).answer()));
+    assert!(up.stop().success());
+    unpublish.answer();
+    for talk in &mut crowd {
+        assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
+    }
+}
+
+#[test]
+fn whom_a_killed_daemon_has_not_told_the_next_one_tells() {
+    let lab = Lab::builder("killed meanwhile").images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    let mut crowd = crowd(&lab, 2000);
+    let mut stays = Talk::open(lab.client(), (HOST, 8001)).expect("a talk");
+    Request::send(&lab, UNPUBLISH);
+    wait_until("the port is closed", SOON, || is_closed(&Request::send(&lab, r#"{"command":"status"}"#).answer()));
+    up.kill();
+    let _up = lab.up(&[]);
+    for talk in &mut crowd {
+        assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
+    }
+    stays.say(b"untouched").expect("another publication of the same port");
 }
 
 #[test]

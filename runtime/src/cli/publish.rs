@@ -9,6 +9,7 @@ use super::{Failure, Globals, output};
 use crate::model::Publication;
 use crate::model::filter::Filter;
 use crate::model::publish::parse_publish;
+use crate::model::range::PublicationRange;
 
 #[derive(Debug, Args)]
 pub(super) struct PublishArgs {
@@ -62,10 +63,10 @@ pub(super) async fn publish(args: PublishArgs, globals: &Globals) -> Result<(), 
     let answer = globals.datapath().request(&request).await?;
     // Where the port was chosen, it is told.
     if requests.iter().any(|r| r.fixed_host_port().is_none()) {
-        let made: Vec<Publication> =
+        let made: Vec<PublicationRange> =
             serde_json::from_value(answer["publications"].clone()).map_err(anyhow::Error::from)?;
-        let line = |p: &Publication| format!("{} -> {}\n", p.container_port, SocketAddr::new(p.host_addr, p.host_port));
-        return output::print(&made.iter().map(line).collect::<String>());
+        let line = |p: Publication| format!("{} -> {}\n", p.container_port, SocketAddr::new(p.host_addr, p.host_port));
+        return output::print(&made.iter().flat_map(PublicationRange::iter).map(line).collect::<String>());
     }
     Ok(())
 }

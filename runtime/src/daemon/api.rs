@@ -81,6 +81,14 @@ pub enum Request {
     Down,
 }
 
+impl Request {
+    /// Whether it changes what is published or linked, and tells nothing of the host.
+    pub(super) fn is_change(&self) -> bool {
+        use Request::{Link, Publish, Unlink, Unpublish};
+        matches!(self, Publish { .. } | Unpublish { .. } | Link { .. } | Unlink { .. })
+    }
+}
+
 /// A refusal: one line, and the exit status for the command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {

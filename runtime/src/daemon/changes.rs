@@ -8,11 +8,12 @@ use runtime_common::Protocol;
 use serde_json::json;
 
 use super::api::{Answer, Refusal};
-use super::ports;
+use super::ports::{self, HeldPorts};
 use super::world::World;
 use crate::model::filter::Filter;
-use crate::model::live::{EffectivePublication, Live, LiveLink, LivePublication};
+use crate::model::live::{Live, LiveLink, LivePublication};
 use crate::model::publish::{PublishRequest, parse_publish};
+use crate::model::range::{PortSet, PublicationRange};
 use crate::model::{Container, Link, Port, Publication, Snapshot};
 
 impl World {
@@ -42,114 +43,71 @@ impl World {
 
     pub(super) fn publish(&mut self, container: &str, spec: &str, filter: &Filter) -> Answer {
         let requests = parse_publish(spec).map_err(Refusal::usage)?;
-        let container = self.find_running(container)?.clone();
+        let container = self.find_running(container)?;
+        let (id, name) = (container.id.clone(), container.name.clone());
         if !container.endpoints.iter().any(|e| !e.id.is_empty()) {
-            return Err(Refusal::failed(format!(
-                "container {:?} has no network of its own to publish on",
-                container.name
-            )));
+            return Err(Refusal::failed(format!("container {name:?} has no network of its own to publish on")));
         }
         let mut live = self.live.get().clone();
-        let mut taken = Taken::new(&self.snapshot, &live);
-        // Publishing again what this container publishes changes who may use it.
-        for p in live.publications_of(&container).iter().filter(|p| !p.closed) {
-            if requests.iter().any(|r| asks_for(r, &p.publication)) {
-                taken.remove(&p.publication);
-            }
-        }
+        let taken = Taken::of(&requests, &self.snapshot, &live);
         let mut made: Vec<Publication> = Vec::new();
         for request in &requests {
-            let chosen = self.choose(&taken, request)?;
-            for publication in &chosen {
-                taken.add(publication, &container.name);
+            match choose(&mut self.held_ports, &taken, request, &id) {
+                Ok(chosen) => made.extend(chosen),
+                Err(refusal) => {
+                    self.held_ports.give_back();
+                    return Err(refusal);
+                }
             }
-            made.extend(chosen);
         }
-        let given_back: HashSet<&Publication> = made.iter().collect();
-        live.unpublished.retain(|(id, p)| !(*id == container.id && given_back.contains(p)));
-        live.publications.retain(|l| !(l.container == container.id && given_back.contains(&l.publication)));
+        let made = PublicationRange::of(made);
+        live.give_back(&id, &made);
+        // Publishing again what this container publishes changes who may use it.
+        live.forget_publications(&id, &made);
+        let created = now();
         live.publications.extend(made.iter().map(|publication| LivePublication {
-            container: container.id.clone(),
+            container: id.clone(),
             publication: publication.clone(),
             filter: filter.clone(),
-            created: now(),
+            created,
         }));
-        self.set_live(live)?;
+        if let Err(refusal) = self.set_live(live) {
+            self.held_ports.give_back();
+            return Err(refusal);
+        }
         Ok(json!({"changed": true, "publications": made}))
-    }
-
-    /// The addresses and the port of a request, all of them free.
-    fn choose(&self, taken: &Taken, request: &PublishRequest) -> Result<Vec<Publication>, Refusal> {
-        let addresses: Vec<IpAddr> = match request.host_addr {
-            Some(address) => vec![address],
-            None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-        };
-        let on = |port: u16| -> Vec<Publication> {
-            let publication =
-                |a: &IpAddr| Publication { host_addr: *a, host_port: port, container_port: request.container_port };
-            addresses.iter().map(publication).collect()
-        };
-        let Some(range) = request.host_ports.clone() else {
-            let port = ports::random(request.container_port.protocol, &addresses).map_err(Refusal::failed)?;
-            return Ok(on(port));
-        };
-        let mut first_refusal = None;
-        for port in range {
-            let publications = on(port);
-            match publications.iter().try_for_each(|p| self.check_free(taken, p)) {
-                Ok(()) => return Ok(publications),
-                Err(e) => first_refusal = first_refusal.or(Some(e)),
-            }
-        }
-        Err(first_refusal.unwrap_or_else(|| Refusal::failed("no port given")))
-    }
-
-    fn check_free(&self, taken: &Taken, wanted: &Publication) -> Result<(), Refusal> {
-        if let Some((address, container)) = taken.holder(wanted) {
-            return Err(Refusal::failed(format!(
-                "port {}/{} on {address} is already published by container {container:?}",
-                wanted.host_port, wanted.container_port.protocol
-            )));
-        }
-        // Taken away live, the engine itself still holds it; and what this daemon holds is its own.
-        if taken.engine.contains(wanted) || self.held_ports.holds(wanted) {
-            return Ok(());
-        }
-        let port = wanted.container_port;
-        ports::reserve(port.protocol, wanted.host_addr, wanted.host_port).map(drop).map_err(Refusal::failed)
     }
 
     pub(super) fn unpublish(&mut self, container: &str, spec: &str) -> Answer {
         let requests = parse_publish(spec).map_err(Refusal::usage)?;
-        let container = self.find(container)?.clone();
+        let container = self.find(container)?;
         let mut live = self.live.get().clone();
         let mut gone: Vec<Publication> = Vec::new();
         // By container port: a range asks for thousands.
-        let mut published: HashMap<Port, Vec<EffectivePublication>> = HashMap::new();
-        for p in live.publications_of(&container).into_iter().filter(|p| !p.closed) {
-            published.entry(p.publication.container_port).or_default().push(p);
+        let ports: HashSet<Port> = requests.iter().map(|r| r.container_port).collect();
+        let mut published: HashMap<Port, Vec<Publication>> = HashMap::new();
+        for p in live.open_publications(container).filter(|p| ports.contains(&p.container_port)) {
+            published.entry(p.container_port).or_default().push(p);
         }
         for request in &requests {
             let matches = |p: &Publication| {
-                p.container_port == request.container_port
-                    && request.host_addr.is_none_or(|a| a == p.host_addr)
+                request.host_addr.is_none_or(|a| a == p.host_addr)
                     && request.host_ports.as_ref().is_none_or(|r| r.contains(&p.host_port))
             };
             let of_port = published.remove(&request.container_port).unwrap_or_default();
-            let (found, others): (Vec<_>, Vec<_>) = of_port.into_iter().partition(|p| matches(&p.publication));
+            let (found, others): (Vec<_>, Vec<_>) = of_port.into_iter().partition(matches);
             published.insert(request.container_port, others);
             if found.is_empty() {
                 return Err(Refusal::failed(format!("container {:?} does not publish {request}", container.name)));
             }
-            for p in found {
-                if container.publications.contains(&p.publication) {
-                    live.unpublished.push((container.id.clone(), p.publication.clone()));
-                }
-                gone.push(p.publication);
-            }
+            gone.extend(found);
         }
-        let taken_away: HashSet<&Publication> = gone.iter().collect();
-        live.publications.retain(|l| !(l.container == container.id && taken_away.contains(&l.publication)));
+        let engines: HashSet<&Publication> = container.publications.iter().collect();
+        let of_engine = gone.iter().filter(|p| engines.contains(p)).cloned().collect();
+        let (gone, of_engine) = (PublicationRange::of(gone), PublicationRange::of(of_engine));
+        let id = container.id.clone();
+        live.forget_publications(&id, &gone);
+        live.unpublished.extend(of_engine.into_iter().map(|p| (id.clone(), p)));
         self.set_live(live)?;
         Ok(json!({"changed": true, "publications": gone}))
     }
@@ -230,47 +188,77 @@ impl World {
     }
 }
 
-/// Whether a request names exactly this publication.
-fn asks_for(request: &PublishRequest, p: &Publication) -> bool {
-    let address = request.host_addr.map_or(p.host_addr.is_unspecified(), |a| a == p.host_addr);
-    address && p.container_port == request.container_port && request.fixed_host_port() == Some(p.host_port)
+/// Takes the port of a request on all its addresses, for the container with this id.
+fn choose(
+    held: &mut HeldPorts,
+    taken: &Taken,
+    request: &PublishRequest,
+    id: &str,
+) -> Result<Vec<Publication>, Refusal> {
+    let addresses: Vec<IpAddr> = match request.host_addr {
+        Some(address) => vec![address],
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+    };
+    let mut take = |port: u16| -> Result<Vec<Publication>, Refusal> {
+        let publication =
+            |a: &IpAddr| Publication { host_addr: *a, host_port: port, container_port: request.container_port };
+        let publications: Vec<_> = addresses.iter().map(publication).collect();
+        let own = request.fixed_host_port().map(|_| id);
+        if let Some((address, container)) = publications.iter().find_map(|p| taken.holder(p, own)) {
+            return Err(Refusal::failed(format!(
+                "port {port}/{} on {address} is already published by container {container:?}",
+                request.container_port.protocol
+            )));
+        }
+        // Taken away live, the engine itself still holds it.
+        let missing: Vec<_> = publications.iter().filter(|p| !taken.engine.contains(p)).cloned().collect();
+        held.take(&missing).map_err(Refusal::failed)?;
+        Ok(publications)
+    };
+    let Some(range) = request.host_ports.clone() else {
+        return take(ports::random(request.container_port.protocol, &addresses).map_err(Refusal::failed)?);
+    };
+    let mut first_refusal = None;
+    for port in range {
+        match take(port) {
+            Ok(publications) => return Ok(publications),
+            Err(e) => first_refusal = first_refusal.or(Some(e)),
+        }
+    }
+    Err(first_refusal.unwrap_or_else(|| Refusal::failed("no port given")))
 }
 
-/// Which host ports containers have.
-struct Taken {
-    by_port: HashMap<(Protocol, u16), Vec<(IpAddr, String)>>,
+/// Who has the host ports that are asked for.
+struct Taken<'a> {
+    by_port: HashMap<(Protocol, u16), Vec<(Publication, &'a Container)>>,
     /// What the engine has bound, served or not.
-    engine: HashSet<Publication>,
+    engine: HashSet<&'a Publication>,
 }
 
-impl Taken {
-    fn new(snapshot: &Snapshot, live: &Live) -> Self {
+impl<'a> Taken<'a> {
+    fn of(requests: &[PublishRequest], snapshot: &'a Snapshot, live: &Live) -> Self {
+        let wanted: PortSet = requests.iter().filter_map(|r| r.host_ports.clone()).flatten().collect();
         let mut taken = Taken { by_port: HashMap::new(), engine: HashSet::new() };
         for container in snapshot.containers.values() {
-            taken.engine.extend(container.publications.iter().cloned());
-            for p in live.publications_of(container).iter().filter(|p| !p.closed) {
-                taken.add(&p.publication, &container.name);
+            taken.engine.extend(container.publications.iter().filter(|p| wanted.contains(p.host_port)));
+            for p in live.open_publications(container).filter(|p| wanted.contains(p.host_port)) {
+                let key = (p.container_port.protocol, p.host_port);
+                taken.by_port.entry(key).or_default().push((p, container));
             }
         }
         taken
     }
 
-    fn remove(&mut self, p: &Publication) {
-        if let Some(holders) = self.by_port.get_mut(&(p.container_port.protocol, p.host_port)) {
-            holders.retain(|(address, _)| *address != p.host_addr);
-        }
-    }
-
-    fn add(&mut self, p: &Publication, container: &str) {
-        let holders = self.by_port.entry((p.container_port.protocol, p.host_port)).or_default();
-        holders.push((p.host_addr, container.to_owned()));
-    }
-
-    /// Who has the port on this address, or on every address of its family.
-    fn holder(&self, wanted: &Publication) -> Option<&(IpAddr, String)> {
+    /// Who has the port on this address, or on every address of its family; not the container `own`, where it publishes
+    /// the very same.
+    fn holder(&self, wanted: &Publication, own: Option<&str>) -> Option<(IpAddr, &str)> {
         let holders = self.by_port.get(&(wanted.container_port.protocol, wanted.host_port))?;
-        let meets = |a: &IpAddr| *a == wanted.host_addr || a.is_unspecified() || wanted.host_addr.is_unspecified();
-        holders.iter().find(|(a, _)| a.is_ipv4() == wanted.host_addr.is_ipv4() && meets(a))
+        let meets = |a: IpAddr| a == wanted.host_addr || a.is_unspecified() || wanted.host_addr.is_unspecified();
+        let is_again = |p: &Publication, c: &Container| p == wanted && own == Some(c.id.as_str());
+        let found = holders.iter().find(|(p, c)| {
+            p.host_addr.is_ipv4() == wanted.host_addr.is_ipv4() && meets(p.host_addr) && !is_again(p, c)
+        });
+        found.map(|(p, c)| (p.host_addr, c.name.as_str()))
     }
 }
 

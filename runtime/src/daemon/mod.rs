@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::datapath::{Datapath, HookOptions, Pins, remove_everything};
 use crate::engine::{Engine, EngineError, Event};
-use crate::host::{Netlink, passed_by};
+use crate::host::{NatRules, Netlink, passed_by, read_nat};
 use crate::model::{Container, Network, Snapshot};
 use crate::reconcile;
 use world::World;
@@ -58,6 +58,8 @@ enum Input {
     Host,
     /// Lines about the host's firewall, read anew.
     Firewall(Vec<String>),
+    /// What the host's own rules do with sources, read anew.
+    Nat(NatRules),
     Request(Request, oneshot::Sender<api::Answer>),
 }
 
@@ -126,10 +128,12 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
     collect.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ready();
 
+    let with_rules = options.reconcile.netfilter == reconcile::Netfilter::Honor;
+
     let down = loop {
         tokio::select! {
             Some(input) = queue.recv() => {
-                let mut refresh = Refresh { engine: &engine, inputs: &inputs };
+                let mut refresh = Refresh { with_rules, engine: &engine, inputs: &inputs };
                 let mut end = world.handle(input, &mut refresh);
                 // Everything that is there already is one change.
                 while let Ok(input) = queue.try_recv() {
@@ -141,15 +145,17 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
                 }
             }
             found = drops.next() => world.report_drops(found, options.log_drops),
-            _ = collect.tick() => if world.collect() {
-                world.reconcile().await;
-            },
+            _ = collect.tick() => world.collect(&Refresh { with_rules, engine: &engine, inputs: &inputs }),
+            () = world.peers_told() => {}
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
         }
     };
     drop(socket);
+    // Nobody else would tell them.
+    world.all_peers_told().await;
     let Some(answer) = down else {
+        let_answers_go().await;
         // The pins keep the datapath at work; the next daemon adopts it.
         return Ok(());
     };
@@ -160,11 +166,15 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
         Ok(_) => Ok(serde_json::Value::Null),
         Err(e) => Err(api::Refusal::failed(e)),
     });
-    // The answer is written by its connection's own task.
-    tokio::task::yield_now().await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let_answers_go().await;
     result?;
     Ok(())
+}
+
+/// An answer is written by its connection's own task.
+async fn let_answers_go() {
+    tokio::task::yield_now().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 /// Hears the engine's events; when it goes away, waits until it is back and takes everything anew.
@@ -187,6 +197,8 @@ fn follow_engine(
                 tokio::time::sleep(RETRY).await;
                 let Ok(events) = engine.events().await else { continue };
                 let (Ok(snapshot), Ok(version)) = (engine.snapshot().await, engine.version().await) else { continue };
+                // It has made its rules anew: known before what they are for.
+                send_nat(&inputs).await;
                 if inputs.send(Input::EngineBack(Box::new(snapshot), version)).await.is_err() {
                     return;
                 }
@@ -198,24 +210,46 @@ fn follow_engine(
 
 /// Asks the engine anew, beside the loop: an answer about a container that is being started can take long.
 struct Refresh<'a> {
+    /// Whether the host's rules matter for each container.
+    with_rules: bool,
     engine: &'a Arc<dyn Engine>,
     inputs: &'a mpsc::Sender<Input>,
 }
 
 impl Refresh<'_> {
     fn container(&mut self, id: &str) {
-        let (engine, inputs, id) = (self.engine.clone(), self.inputs.clone(), id.to_owned());
+        let (engine, inputs, id, with_rules) =
+            (self.engine.clone(), self.inputs.clone(), id.to_owned(), self.with_rules);
         tokio::spawn(async move {
             let result = engine.container(&id).await.map(Box::new);
+            if with_rules {
+                send_nat(&inputs).await;
+            }
             let _ = inputs.send(Input::Container(id, result)).await;
         });
     }
 
-    fn network(&mut self, id: &str) {
+    /// With the host's rules, where they may have changed with it.
+    fn network(&mut self, id: &str, with_rules: bool) {
         let (engine, inputs, id) = (self.engine.clone(), self.inputs.clone(), id.to_owned());
         tokio::spawn(async move {
             let result = engine.network(&id).await.map(Box::new);
+            if with_rules {
+                send_nat(&inputs).await;
+            }
             let _ = inputs.send(Input::Network(id, result)).await;
         });
+    }
+
+    /// Reads the host's rules: programs are asked, and there can be many rules.
+    fn nat(&self) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move { send_nat(&inputs).await });
+    }
+}
+
+async fn send_nat(inputs: &mpsc::Sender<Input>) {
+    if let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
+        let _ = inputs.send(Input::Nat(nat)).await;
     }
 }

@@ -1,41 +1,79 @@
 //! Telling the peers of connections whose publication, link or container is gone.
+//!
+//! The kernel is asked to close one connection at a time, and there can be thousands: that is done beside the loop. What
+//! has ended is over before it begins, for the rules are gone; the command that took them away is answered when it is done.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::api::Answer;
 use super::world::World;
-use crate::host::{End, close_connections, close_sockets};
+use crate::datapath::EndedPeer;
+use crate::host::{End, close_connections, close_sockets, namespace_of};
 use crate::reconcile::EndpointPlan;
 
 /// What `status` says where the kernel lacks it.
 pub(super) const UNSUPPORTED: &str = "this kernel cannot close connections of others (CONFIG_INET_DIAG_DESTROY is not set): \
      the peers of what is taken away are not told, and wait until they time out";
 
-impl World {
-    /// Closes the host's own sockets whose publications are gone: a UDP socket that is connected would send to nobody.
-    fn tell_host_sockets(&mut self) {
-        let sockets = self.datapath.take_ended_sockets();
-        if sockets.is_empty() {
-            return;
-        }
-        match close_sockets(&sockets) {
+/// Connections and sockets that are to be closed.
+#[derive(Default)]
+pub(super) struct Closing {
+    /// In containers: their namespaces, and the ends there.
+    connections: Vec<(File, HashMap<End, bool>)>,
+    /// The host's own, by cookie and where they are connected to: a connected UDP socket would send to nobody.
+    sockets: HashSet<(u64, SocketAddr)>,
+    /// The daemon's own, which held the ports of what is gone: closing ten thousand takes its time as well.
+    pub(super) held_ports: Vec<OwnedFd>,
+}
+
+impl Closing {
+    /// Closes all of it. Whether the kernel can.
+    fn carry_out(self) -> bool {
+        let mut able = true;
+        let mut heed = |what: &str, result: std::io::Result<usize>| match result {
             Ok(0) => {}
-            Ok(n) => info!("{n} sockets of the host closed: their publications are gone"),
-            Err(e) if e.kind() == ErrorKind::Unsupported => self.cannot_tell = true,
-            Err(e) => warn!("sockets of the host: {e}"),
+            Ok(n) => info!("{n} {what} closed: their rules are gone"),
+            Err(e) if e.kind() == ErrorKind::Unsupported => able = false,
+            Err(e) => warn!("{what}: {e}"),
+        };
+        for (namespace, ends) in self.connections {
+            heed("connections", close_connections(namespace, ends));
+        }
+        if !self.sockets.is_empty() {
+            heed("sockets of the host", close_sockets(&self.sockets));
+        }
+        able
+    }
+}
+
+impl World {
+    /// Collects what is to be closed, as the rules that have just ended say. `before` are the endpoints as they were while
+    /// the rules stood.
+    pub(super) fn collect_peers(&mut self, before: &[EndpointPlan]) {
+        let ended = self.datapath.take_ended();
+        self.closing.sockets.extend(self.datapath.take_ended_sockets());
+        for (pid, ends) in self.by_process(before, ended) {
+            match namespace_of(pid) {
+                Ok(namespace) => self.closing.connections.push((namespace, ends)),
+                // Gone meanwhile, and its connections with it.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => warn!("namespace of process {pid}: {e}"),
+            }
         }
     }
 
-    /// Closes the containers' ends of the connections whose rules have ended: each program finds its connection aborted,
-    /// and the kernel sends the other end a RST. `before` are the endpoints as they were while the rules stood.
-    pub(super) fn tell_peers(&mut self, before: &[EndpointPlan]) {
-        let ended = self.datapath.take_ended();
-        self.tell_host_sockets();
+    /// The ends of these connections by the containers' processes that have them.
+    fn by_process(&self, before: &[EndpointPlan], ended: Vec<EndedPeer>) -> BTreeMap<u32, HashMap<End, bool>> {
+        let mut found: BTreeMap<u32, HashMap<End, bool>> = BTreeMap::new();
         if ended.is_empty() {
-            return;
+            return found;
         }
         let running = |e: &EndpointPlan| {
             self.snapshot.containers.get(&e.container).filter(|c| c.running && c.pid != 0).map(|c| c.pid)
@@ -46,24 +84,46 @@ impl World {
             .filter_map(|e| Some((e, running(e)?)))
             .flat_map(|(e, pid)| e.addresses().map(move |a| (a, pid)))
             .collect();
-        let mut by_process: BTreeMap<u32, HashMap<End, bool>> = BTreeMap::new();
         for peer in ended {
             // What ran there is gone, and the kernel ended its connections with it.
             let Some(pid) = whose.get(&peer.local.ip()) else { continue };
-            by_process.entry(*pid).or_default().insert((peer.local, peer.remote), peer.both);
+            found.entry(*pid).or_default().insert((peer.local, peer.remote), peer.both);
         }
-        let mut closed = 0;
-        for (pid, ends) in by_process {
-            match close_connections(pid, ends) {
-                Ok(n) => closed += n,
-                Err(e) if e.kind() == ErrorKind::Unsupported => self.cannot_tell = true,
-                // Gone meanwhile.
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => warn!("connections of process {pid}: {e}"),
+        found
+    }
+
+    /// Closes beside the loop what was collected, then gives these answers.
+    pub(super) fn tell_peers(&mut self, answers: Vec<(Answer, oneshot::Sender<Answer>)>) {
+        let closing = std::mem::take(&mut self.closing);
+        let answer_all = move || {
+            for (answer, to) in answers {
+                let _ = to.send(answer);
             }
+        };
+        if closing.connections.is_empty() && closing.sockets.is_empty() && closing.held_ports.is_empty() {
+            return answer_all();
         }
-        if closed > 0 {
-            info!("{closed} connections closed: their rules are gone");
+        self.telling.spawn_blocking(move || {
+            let able = closing.carry_out();
+            answer_all();
+            able
+        });
+    }
+
+    /// Waits until the peers of one round of changes are told; for ever where none are being told.
+    pub(super) async fn peers_told(&mut self) {
+        let able = match self.telling.join_next().await {
+            Some(Ok(able)) => able,
+            Some(Err(e)) => return warn!("telling peers: {e}"),
+            None => std::future::pending().await,
+        };
+        self.cannot_tell |= !able;
+    }
+
+    /// Waits until all peers are told.
+    pub(super) async fn all_peers_told(&mut self) {
+        while !self.telling.is_empty() {
+            self.peers_told().await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Host ports of live publications: chosen, checked, and held against other programs of the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -11,102 +11,253 @@ use nix::sys::socket::{
 use runtime_common::Protocol;
 
 use crate::model::Publication;
+use crate::model::range::PublicationRange;
 
 /// Sockets that hold the ports. They are bound and nothing more: packets reach the container before any socket.
 #[derive(Default)]
 pub struct HeldPorts {
-    sockets: BTreeMap<(Protocol, IpAddr, u16), OwnedFd>,
+    sockets: BTreeMap<(Protocol, u16), Vec<Held>>,
+    /// How many there are.
+    count: usize,
+    /// What the sockets are for.
+    wanted: Vec<PublicationRange>,
+    /// Taken since: what is not wanted by the next [`HeldPorts::hold`] is let go.
+    taken: Vec<Publication>,
+    /// Why not all of it is held.
+    trouble: Option<String>,
+}
+
+struct Held {
+    on: On,
+    socket: OwnedFd,
+}
+
+/// Which addresses a socket holds its port on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// The wildcards of both families: one socket where there could be two.
+    Both,
+    /// As before, but only this one of them is wanted still.
+    HalfOf(IpAddr),
+    One(IpAddr),
+}
+
+impl On {
+    fn covers(self, address: IpAddr) -> bool {
+        match self {
+            On::Both => address.is_unspecified(),
+            On::HalfOf(a) | On::One(a) => a == address,
+        }
+    }
 }
 
 impl HeldPorts {
-    /// Holds exactly these publications' ports; those that cannot be had are returned.
-    pub fn hold<'p>(&mut self, publications: impl Iterator<Item = &'p Publication>) -> Vec<(Publication, String)> {
-        let wanted: BTreeMap<_, _> = publications.map(|p| (key(p), p)).collect();
-        self.sockets.retain(|k, _| wanted.contains_key(k));
-        let mut failed = Vec::new();
-        let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
-        for (key, publication) in wanted {
-            if self.sockets.contains_key(&key) {
-                continue;
-            }
-            // The daemon itself must still be able to open files and to answer.
-            if self.sockets.len() + OWN_DESCRIPTORS > room {
-                failed.push((publication.clone(), format!("no descriptor is left for port {}", publication.host_port)));
-                continue;
-            }
-            match reserve(key.0, key.1, key.2) {
-                Ok(Some((fd, _))) => {
-                    self.sockets.insert(key, fd);
-                }
-                Ok(None) => {}
-                Err(reason) => failed.push((publication.clone(), reason)),
-            }
+    /// Takes a port on these addresses, until the next [`HeldPorts::hold`] says whether it is wanted. False where no
+    /// descriptor is left to keep it with.
+    ///
+    /// # Errors
+    /// One line that names who has it.
+    pub fn take(&mut self, publications: &[Publication]) -> Result<bool, String> {
+        let Some(first) = publications.first() else { return Ok(true) };
+        let key = key(first);
+        let held = self.sockets.get(&key).map_or(&[][..], Vec::as_slice);
+        let missing = |p: &&Publication| !held.iter().any(|h| h.on.covers(p.host_addr));
+        let missing: Vec<Publication> = publications.iter().filter(missing).cloned().collect();
+        let addresses: Vec<IpAddr> = missing.iter().map(|p| p.host_addr).collect();
+        let new = reserve_all(key.0, &addresses, key.1)?;
+        if new.is_empty() {
+            return Ok(true);
         }
-        failed
+        let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
+        // The daemon itself must still be able to open files and to answer.
+        if self.count + new.len() + OWN_DESCRIPTORS > room {
+            return Ok(false);
+        }
+        self.count += new.len();
+        self.sockets.entry(key).or_default().extend(new);
+        self.taken.extend(missing);
+        Ok(true)
     }
 
-    /// Whether this port is held here already.
-    pub fn holds(&self, publication: &Publication) -> bool {
-        self.sockets.contains_key(&key(publication))
+    /// Holds exactly the ports of these publications; returns the sockets that are no longer needed (to be closed where
+    /// there is time), and what cannot be held. `engine_has` tells of ports that the engine itself holds.
+    pub fn hold(
+        &mut self,
+        wanted: Vec<PublicationRange>,
+        engine_has: impl Fn(&Publication) -> bool,
+    ) -> (Vec<OwnedFd>, Option<String>) {
+        let mut released = Vec::new();
+        if wanted == self.wanted && self.taken.is_empty() {
+            return (released, self.trouble.clone());
+        }
+        let (gone, added) = differences(&self.wanted, &wanted);
+        let is_wanted = |p: &Publication| wanted.iter().any(|r| r.contains(p));
+        let not_wanted: Vec<Publication> = self.taken.drain(..).filter(|p| !is_wanted(p)).collect();
+        let mut halves = Vec::new();
+        for publication in gone.iter().flat_map(PublicationRange::iter).chain(not_wanted) {
+            self.release(&publication, &mut released, &mut halves);
+        }
+        for key in halves {
+            self.replace_half(key);
+        }
+        let mut failed: Vec<String> = Vec::new();
+        for publication in pairs(&added) {
+            match self.take(&publication) {
+                Ok(true) => {}
+                Ok(false) => failed.push(format!("no descriptor is left for port {}", publication[0].host_port)),
+                Err(_) if publication.iter().all(&engine_has) => {}
+                Err(reason) => failed.push(reason),
+            }
+        }
+        self.taken.clear();
+        self.wanted = wanted;
+        self.trouble = failed.first().map(|reason| match failed.len() - 1 {
+            0 => reason.clone(),
+            n => format!("{reason} (and {n} more ports)"),
+        });
+        (released, self.trouble.clone())
+    }
+
+    /// Lets go of what was taken for a change that is not made.
+    pub fn give_back(&mut self) {
+        let (mut released, mut halves) = (Vec::new(), Vec::new());
+        for publication in std::mem::take(&mut self.taken) {
+            self.release(&publication, &mut released, &mut halves);
+        }
+    }
+
+    fn release(&mut self, p: &Publication, released: &mut Vec<OwnedFd>, halves: &mut Vec<(Protocol, u16)>) {
+        let Some(held) = self.sockets.get_mut(&key(p)) else { return };
+        for Held { on, socket } in std::mem::take(held) {
+            if !on.covers(p.host_addr) {
+                held.push(Held { on, socket });
+            } else if on == On::Both {
+                let other = if p.host_addr.is_ipv4() { WILDCARDS[1] } else { WILDCARDS[0] };
+                held.push(Held { on: On::HalfOf(other), socket });
+                halves.push(key(p));
+            } else {
+                released.push(socket);
+                self.count -= 1;
+            }
+        }
+        if held.is_empty() {
+            self.sockets.remove(&key(p));
+        }
+    }
+
+    /// A socket for both families of which one is gone makes room for one of the other alone.
+    fn replace_half(&mut self, key: (Protocol, u16)) {
+        let Some(held) = self.sockets.get_mut(&key) else { return };
+        for Held { on, socket } in std::mem::take(held) {
+            let On::HalfOf(address) = on else {
+                held.push(Held { on, socket });
+                continue;
+            };
+            drop(socket);
+            let rest = reserve_all(key.0, &[address], key.1).unwrap_or_default();
+            self.count -= 1;
+            self.count += rest.len();
+            held.extend(rest);
+        }
     }
 }
 
 /// Descriptors that are left for everything else.
 const OWN_DESCRIPTORS: usize = 256;
 
-fn key(p: &Publication) -> (Protocol, IpAddr, u16) {
-    (p.container_port.protocol, p.host_addr, p.host_port)
+const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+fn key(p: &Publication) -> (Protocol, u16) {
+    (p.container_port.protocol, p.host_port)
+}
+
+/// What of the one list is not in the other, and the other way round.
+fn differences(old: &[PublicationRange], new: &[PublicationRange]) -> (Vec<PublicationRange>, Vec<PublicationRange>) {
+    // Most of it is in both, word for word.
+    let (in_old, in_new): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
+    let old: Vec<_> = old.iter().filter(|r| !in_new.contains(r)).cloned().collect();
+    let new: Vec<_> = new.iter().filter(|r| !in_old.contains(r)).cloned().collect();
+    let minus = |from: &[PublicationRange], what: &[PublicationRange]| {
+        what.iter().fold(from.to_vec(), |rest, w| rest.iter().flat_map(|r| r.without(w)).collect())
+    };
+    (minus(&old, &new), minus(&new, &old))
+}
+
+/// Publications, those of one port on both wildcards together.
+fn pairs(ranges: &[PublicationRange]) -> Vec<Vec<Publication>> {
+    let mut found: BTreeMap<_, Vec<Publication>> = BTreeMap::new();
+    for publication in ranges.iter().flat_map(PublicationRange::iter) {
+        found.entry(key(&publication)).or_default().push(publication);
+    }
+    found.into_values().collect()
+}
+
+/// Binds a port on these addresses.
+fn reserve_all(protocol: Protocol, addresses: &[IpAddr], port: u16) -> Result<Vec<Held>, String> {
+    if WILDCARDS.iter().all(|w| addresses.contains(w))
+        && addresses.len() == 2
+        && let Ok(Some(socket)) = bind_socket(protocol, WILDCARDS[1], port, false)
+    {
+        return Ok(vec![Held { on: On::Both, socket }]);
+    }
+    let mut held = Vec::new();
+    for address in addresses {
+        if let Some(socket) = reserve(protocol, *address, port)? {
+            held.push(Held { on: On::One(*address), socket });
+        }
+    }
+    Ok(held)
 }
 
 /// Binds a port (0: a random one of the kernel's ephemeral range). `None` for what the host has no sockets for.
 ///
 /// # Errors
 /// One line that names who has it.
-pub fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<(OwnedFd, u16)>, String> {
+fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<OwnedFd>, String> {
+    match bind_socket(protocol, address, port, true) {
+        Ok(socket) => Ok(socket),
+        Err(nix::Error::EADDRINUSE) => Err(format!(
+            "port {port}/{protocol} on {address} is already in use by {}",
+            holder(protocol, port).unwrap_or_else(|| "a process of the host".to_owned())
+        )),
+        // A host without IPv6.
+        Err(nix::Error::EAFNOSUPPORT) => Ok(None),
+        Err(nix::Error::EADDRNOTAVAIL) if address == WILDCARDS[1] => Ok(None),
+        Err(nix::Error::EADDRNOTAVAIL) => Err(format!("the host has no address {address}")),
+        Err(e) => Err(format!("port {port}/{protocol} on {address} cannot be had: {e}")),
+    }
+}
+
+fn bind_socket(protocol: Protocol, address: IpAddr, port: u16, alone: bool) -> nix::Result<Option<OwnedFd>> {
     let kind = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
         Protocol::Sctp => return Ok(None),
     };
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let explain = |e: nix::Error| match e {
-        nix::Error::EADDRINUSE => format!(
-            "port {port}/{protocol} on {address} is already in use by {}",
-            holder(protocol, port).unwrap_or_else(|| "a process of the host".to_owned())
-        ),
-        nix::Error::EADDRNOTAVAIL => format!("the host has no address {address}"),
-        e => format!("port {port}/{protocol} on {address} cannot be had: {e}"),
-    };
-    let fd = match socket(family, kind, SockFlag::SOCK_CLOEXEC, None) {
-        Ok(fd) => fd,
-        // A host without IPv6.
-        Err(nix::Error::EAFNOSUPPORT) => return Ok(None),
-        Err(e) => return Err(explain(e)),
-    };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
     if !address.is_ipv4() {
-        let _ = setsockopt(&fd, sockopt::Ipv6V6Only, &true);
+        setsockopt(&fd, sockopt::Ipv6V6Only, &alone)?;
     }
-    // Nobody reads from it.
-    let _ = setsockopt(&fd, sockopt::RcvBuf, &0);
-    match bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, port))) {
-        Ok(()) => {}
-        Err(nix::Error::EADDRNOTAVAIL) if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => return Ok(None),
-        Err(e) => return Err(explain(e)),
+    if protocol == Protocol::Udp {
+        // Nobody reads from it.
+        let _ = setsockopt(&fd, sockopt::RcvBuf, &0);
     }
-    let bound: SockaddrStorage = getsockname(fd.as_raw_fd()).map_err(explain)?;
-    let bound = bound.as_sockaddr_in().map(|a| a.port()).or(bound.as_sockaddr_in6().map(|a| a.port()));
-    Ok(Some((fd, bound.unwrap_or(port))))
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, port)))?;
+    Ok(Some(fd))
 }
 
 /// A port that is free on every given address, from the kernel's ephemeral range.
 pub fn random(protocol: Protocol, addresses: &[IpAddr]) -> Result<u16, String> {
-    let first = addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let first = addresses.first().copied().unwrap_or(WILDCARDS[0]);
     for _ in 0..64 {
-        let Some((held, port)) = reserve(protocol, first, 0)? else {
+        let held = reserve(protocol, first, 0)?;
+        let bound = held.as_ref().and_then(|fd| getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok());
+        let port = bound.and_then(|b| b.as_sockaddr_in().map(|a| a.port()).or(b.as_sockaddr_in6().map(|a| a.port())));
+        let Some(port) = port else {
             return Err(format!("a random port for {protocol} cannot be chosen: name one"));
         };
         if addresses.iter().skip(1).all(|a| reserve(protocol, *a, port).is_ok()) {
-            drop(held);
             return Ok(port);
         }
     }
@@ -143,4 +294,79 @@ fn holder(protocol: Protocol, port: u16) -> Option<String> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+
+    fn range(address: &str, port: u16, ports: u16) -> Vec<PublicationRange> {
+        let publication = |n| Publication {
+            host_addr: address.parse().unwrap(),
+            host_port: port + n,
+            container_port: format!("{}/udp", 80 + n).parse().unwrap(),
+        };
+        PublicationRange::of((0..ports).map(publication).collect())
+    }
+
+    fn is_free(address: &str, port: u16) -> bool {
+        UdpSocket::bind((address.parse::<IpAddr>().unwrap(), port)).is_ok()
+    }
+
+    /// A port of the host that nobody has, with a free one after it.
+    fn free_pair() -> u16 {
+        let free = |_: &i32| {
+            let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+            (port < 65535 && is_free("0.0.0.0", port + 1)).then_some(port)
+        };
+        (0..100).find_map(|i| free(&i)).unwrap()
+    }
+
+    #[test]
+    fn exactly_what_is_wanted_is_held() {
+        let port = free_pair();
+        let mut held = HeldPorts::default();
+        let both = [range("0.0.0.0", port, 2), range("::", port, 2)].concat();
+        assert_eq!(held.hold(both.clone(), |_| false).1, None);
+        assert!(!is_free("0.0.0.0", port) && !is_free("127.0.0.1", port + 1) && !is_free("::1", port));
+        // Of one port both families go, of the other one.
+        let less = [range("0.0.0.0", port, 2)[0].without(&range("0.0.0.0", port, 1)[0])].concat();
+        held.hold(less, |_| false);
+        assert!(is_free("0.0.0.0", port) && is_free("::1", port) && is_free("::1", port + 1));
+        assert!(!is_free("127.0.0.1", port + 1));
+        held.hold(both, |_| false);
+        assert!(!is_free("::1", port + 1) && !is_free("127.0.0.1", port));
+        held.hold(Vec::new(), |_| false);
+        assert!(is_free("0.0.0.0", port) && is_free("::1", port + 1));
+    }
+
+    #[test]
+    fn what_is_taken_and_not_wanted_is_let_go() {
+        let port = free_pair();
+        let mut held = HeldPorts::default();
+        let publications: Vec<Publication> = range("127.0.0.1", port, 1)[0].iter().collect();
+        held.take(&publications).unwrap();
+        assert!(!is_free("127.0.0.1", port));
+        held.give_back();
+        assert!(is_free("127.0.0.1", port));
+        held.take(&publications).unwrap();
+        held.hold(Vec::new(), |_| false);
+        assert!(is_free("127.0.0.1", port));
+    }
+
+    #[test]
+    fn a_port_of_somebody_else_is_named_with_its_holder() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let host_addr = "127.0.0.1".parse().unwrap();
+        let taken = Publication { host_addr, host_port: port, container_port: "80/tcp".parse().unwrap() };
+        let reason = HeldPorts::default().take(&[taken.clone()]).unwrap_err();
+        assert!(reason.contains(&format!("{port}/tcp on 127.0.0.1")), "{reason}");
+        assert!(reason.contains(&format!("process {}", std::process::id())), "{reason}");
+        let ranges = vec![PublicationRange::from(taken)];
+        assert_eq!(HeldPorts::default().hold(ranges.clone(), |_| true).1, None);
+        assert_eq!(HeldPorts::default().hold(ranges, |_| false).1, Some(reason));
+    }
 }

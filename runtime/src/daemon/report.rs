@@ -1,15 +1,14 @@
 //! What the daemon tells people: status, links, live publications.
 
-use serde_json::{Value, json};
-
-use super::api::{Answer, CounterRow, EndpointRow, LinkRow, PublicationRow, Refusal, Status};
+use super::api::{CounterRow, EndpointRow, LinkRow, PublicationRow, Refusal, Status};
 use super::world::World;
+use crate::cli::datapath_client::LivePublication;
 use crate::datapath::kernel_release;
 use crate::model::environment::link_environment;
 use crate::reconcile::open_ports;
 
 impl World {
-    pub(super) fn status(&mut self) -> Answer {
+    pub(super) fn status(&self) -> Result<Status, Refusal> {
         let counters = self.datapath.counters().map_err(Refusal::failed)?;
         let hooks = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
@@ -22,7 +21,7 @@ impl World {
         if !self.engine_connected {
             problems.insert(0, "the engine is away: its last known state is served".to_owned());
         }
-        let status = Status {
+        Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             engine: self.engine_version.clone(),
@@ -49,21 +48,21 @@ impl World {
                 .collect(),
             drops: self.drops.iter().cloned().collect(),
             problems,
-        };
-        serde_json::to_value(status).map_err(Refusal::failed)
+        })
     }
 
-    pub(super) fn links(&self) -> Answer {
-        serde_json::to_value(self.link_rows()).map_err(Refusal::failed)
-    }
-
-    /// Made ones as [`crate::model::live::LivePublication`], taken ones alike with `closed`.
-    pub(super) fn live_publications(&self) -> Value {
+    /// What was published live, and what was taken away.
+    pub(super) fn live_publications(&self) -> Vec<LivePublication> {
         let live = self.live.get();
-        let made = live.publications.iter().map(|p| json!({"container": p.container, "publication": p.publication}));
-        let gone = self.snapshot.containers.values().flat_map(|c| {
+        let row = |container: &str, publication, closed| LivePublication {
+            container: container.to_owned(),
+            publication,
+            closed,
+        };
+        let made = live.publications.iter().flat_map(|p| p.publication.iter().map(|one| row(&p.container, one, false)));
+        let gone = self.snapshot.containers.values().filter(|c| live.taken_from(c).next().is_some()).flat_map(|c| {
             let closed = live.publications_of(c).into_iter().filter(|p| p.closed);
-            closed.map(|p| json!({"container": c.id, "publication": p.publication, "closed": true}))
+            closed.map(|p| row(&c.id, p.publication, true))
         });
         made.chain(gone).collect()
     }
@@ -108,7 +107,7 @@ impl World {
         rows
     }
 
-    fn link_rows(&self) -> Vec<LinkRow> {
+    pub(super) fn link_rows(&self) -> Vec<LinkRow> {
         let live = self.live.get();
         let mut rows = Vec::new();
         for recipient in self.snapshot.containers.values() {

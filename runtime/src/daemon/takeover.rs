@@ -1,42 +1,46 @@
 //! Taking over a running host: conversations that are older than the datapath go on.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+use runtime_common::Protocol;
 use runtime_common::maps::{ADDRESS_ENDPOINT, LinkKey};
 use runtime_common::packet::TCP;
 
 use crate::datapath::{Seed, SeedKind};
 use crate::host::{Socket, established};
-use crate::model::Snapshot;
 use crate::model::live::Live;
+use crate::model::{Port, Snapshot};
 use crate::reconcile::{EndpointPlan, Plan};
 
 /// The conversations of every served container that the rules of before and of now both allow.
 pub fn seeds(plan: &Plan, snapshot: &Snapshot, live: &Live) -> Vec<Seed> {
     let mut found = Vec::new();
+    let owners: HashMap<IpAddr, &EndpointPlan> =
+        plan.endpoints.iter().flat_map(|e| e.addresses().map(move |a| (a, e))).collect();
     for container in snapshot.containers.values().filter(|c| c.running && c.pid != 0) {
         // Gone meanwhile: it has no conversations.
         let Ok(sockets) = established(container.pid) else { continue };
-        let published: Vec<_> = live
-            .publications_of(container)
-            .into_iter()
-            .filter(|p| !p.closed)
-            .map(|p| p.publication.container_port)
-            .collect();
+        let published: HashSet<Port> = live.open_publications(container).map(|p| p.container_port).collect();
         for socket in sockets {
             let own = plan
                 .endpoints_of(&container.id)
                 .find(|e| e.address_like(&socket.local.ip()) == Some(socket.local.ip()));
             let Some(endpoint) = own else { continue };
-            let is_published =
-                published.iter().any(|p| p.number == socket.local.port() && p.protocol.number() == socket.protocol);
-            found.extend(seed(plan, endpoint, &socket, is_published));
+            let is_published = published.contains(&Port::new(socket.local.port(), Protocol::Tcp));
+            found.extend(seed(plan, &owners, endpoint, &socket, is_published));
         }
     }
     found
 }
 
-fn seed(plan: &Plan, endpoint: &EndpointPlan, socket: &Socket, is_published: bool) -> Option<Seed> {
+fn seed(
+    plan: &Plan,
+    owners: &HashMap<IpAddr, &EndpointPlan>,
+    endpoint: &EndpointPlan,
+    socket: &Socket,
+    is_published: bool,
+) -> Option<Seed> {
     let by_stack = Seed {
         local: socket.local,
         remote: socket.remote,
@@ -57,7 +61,7 @@ fn seed(plan: &Plan, endpoint: &EndpointPlan, socket: &Socket, is_published: boo
         reserved: 0,
     };
     if let Some(link) = plan.desired.links.get(&key) {
-        let source = plan.endpoints.iter().find(|e| e.address_like(&remote) == Some(remote))?;
+        let source = owners.get(&remote)?;
         return Some(Seed {
             generation: link.generation,
             kind: SeedKind::Link { recipient: (endpoint.ifindex, endpoint.mac), source: (source.ifindex, source.mac) },

@@ -1,22 +1,28 @@
 //! What the daemon knows, and making the kernel agree with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
 
 use super::api::{Answer, Refusal, Request};
+use super::hosts_files::HostsFiles;
 use super::live_file::LiveFile;
+use super::peers::Closing;
 use super::ports::HeldPorts;
 use super::renamed::keep_links;
-use super::{Input, Refresh, hosts_files, takeover};
+use super::{Input, Refresh, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
-use crate::model::{Container, Network, Snapshot};
-use crate::reconcile::{self, Netfilter, Plan, plan};
+use crate::model::{Container, Network, Publication, Snapshot};
+use crate::reconcile::{self, Cache, Netfilter, Plan, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -31,7 +37,11 @@ pub struct World {
     pub(super) options: reconcile::Options,
     pub(super) snapshot: Snapshot,
     pub(super) host: Host,
+    /// The containers' processes that it was read with.
+    sandboxes: BTreeMap<String, u32>,
     pub(super) plan: Plan,
+    cache: Cache,
+    hosts: HostsFiles,
     pub(super) engine_version: String,
     pub(super) engine_connected: bool,
     pub(super) held_ports: HeldPorts,
@@ -41,8 +51,12 @@ pub struct World {
     pub(super) firewall: Vec<String>,
     /// The kernel cannot close connections: their peers are not told.
     pub(super) cannot_tell: bool,
+    /// Connections that this round of changes has ended.
+    pub(super) closing: Closing,
+    /// Peers of earlier rounds that are being told; whether the kernel can.
+    pub(super) telling: JoinSet<bool>,
     /// What the host's own rules do with sources, and how long ago they were read, in rounds of collection.
-    nat: NatRules,
+    nat: Arc<NatRules>,
     nat_age: u32,
     /// Processes whose interfaces were made to poll.
     polling: BTreeSet<u32>,
@@ -50,6 +64,8 @@ pub struct World {
     pub(super) errors: Vec<String>,
     /// Whether anything has happened that the kernel side may have to follow.
     dirty: bool,
+    /// Whether anything may have changed on the host.
+    stale: bool,
     /// Why the kernel side is not as it should be; none while it is.
     refused: Option<String>,
     /// The live changes before those of this round: what to go back to where the kernel cannot take them.
@@ -69,6 +85,13 @@ struct Waiting {
     served: bool,
 }
 
+/// Puts into words what can be long, beside the loop.
+fn answer_beside(told: impl Serialize + Send + 'static, answer: oneshot::Sender<Answer>) {
+    tokio::task::spawn_blocking(move || {
+        let _ = answer.send(serde_json::to_value(told).map_err(Refusal::failed));
+    });
+}
+
 impl World {
     /// With nothing known yet.
     pub fn new(
@@ -85,7 +108,10 @@ impl World {
             options,
             snapshot: Snapshot::default(),
             host: Host::default(),
+            sandboxes: BTreeMap::new(),
             plan: Plan::default(),
+            cache: Cache::default(),
+            hosts: HostsFiles::default(),
             engine_version,
             engine_connected: true,
             held_ports: HeldPorts::default(),
@@ -93,11 +119,14 @@ impl World {
             flows: FlowCount::default(),
             firewall: Vec::new(),
             cannot_tell: false,
-            nat: NatRules::default(),
+            closing: Closing::default(),
+            telling: JoinSet::new(),
+            nat: Arc::default(),
             nat_age: 0,
             polling: BTreeSet::new(),
             errors: Vec::new(),
             dirty: true,
+            stale: true,
             refused: None,
             before: None,
             changes: Vec::new(),
@@ -108,11 +137,13 @@ impl World {
     /// Serves what is there. What runs already goes on: drops begin when the conversations of before are known.
     pub async fn take_over(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
         self.set_snapshot(snapshot);
-        self.nat = read_nat();
+        self.nat = read_nat().into();
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
-        self.tell_peers(&[]);
+        self.datapath.end_orphans();
+        self.collect_peers(&[]);
+        self.tell_peers(Vec::new());
         if let Some(e) = self.datapath.attach(&self.plan.roles).into_iter().next() {
             return Err(e.into());
         }
@@ -145,31 +176,40 @@ impl World {
         }
     }
 
-    /// Collects flows that are over. True where a reconciliation is to follow.
-    pub fn collect(&mut self) -> bool {
-        match self.datapath.collect_flows() {
-            Ok(count) => self.flows = count,
-            Err(e) => warn!("{e}"),
+    /// Collects flows that are over.
+    pub(super) fn collect(&mut self, refresh: &Refresh<'_>) {
+        // Whom a daemon that is killed has not told, the next one finds by their flows.
+        if self.telling.is_empty() {
+            match self.datapath.collect_flows() {
+                Ok(count) => self.flows = count,
+                Err(e) => warn!("{e}"),
+            }
         }
         // Nobody tells of a firewall that is loaded anew.
         self.nat_age += 1;
-        self.nat_age >= NAT_ROUNDS && self.read_nat()
+        if self.nat_age >= NAT_ROUNDS {
+            self.nat_age = 0;
+            refresh.nat();
+        }
     }
 
-    /// Asks anew who masquerades. Whether that has changed.
-    fn read_nat(&mut self) -> bool {
-        self.nat_age = 0;
-        let nat = read_nat();
-        let changed = nat != self.nat;
-        self.nat = nat;
-        self.dirty |= changed;
-        changed
+    /// Takes in who masquerades.
+    fn heed_nat(&mut self, nat: NatRules) {
+        if nat != *self.nat {
+            self.nat = nat.into();
+            self.dirty = true;
+        }
     }
 
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
     pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
         // An event of the engine matters by what it has asked anew, and by what it ends.
-        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_));
+        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_) | Input::Nat(_));
+        self.stale |= match &input {
+            Input::Request(request, _) => !request.is_change(),
+            Input::Firewall(_) | Input::Nat(_) => false,
+            _ => true,
+        };
         match input {
             Input::Engine(event) => self.on_event(event, refresh),
             Input::EngineGone => {
@@ -180,20 +220,11 @@ impl World {
                 info!("the engine is back");
                 self.engine_connected = true;
                 self.engine_version = version;
-                self.read_nat();
                 self.set_snapshot(*snapshot);
             }
-            Input::Container(id, result) => {
-                if self.options.netfilter == Netfilter::Honor {
-                    self.read_nat();
-                }
-                self.on_container(&id, result);
-            }
+            Input::Container(id, result) => self.on_container(&id, result),
             Input::Network(id, result) => match result {
-                Ok(network) => {
-                    self.read_nat();
-                    self.on_network(*network);
-                }
+                Ok(network) => self.on_network(*network),
                 Err(EngineError::NotFound { .. }) => {
                     self.snapshot.networks.remove(&id);
                 }
@@ -201,6 +232,7 @@ impl World {
             },
             Input::Host => {}
             Input::Firewall(lines) => self.heed_firewall(lines),
+            Input::Nat(nat) => self.heed_nat(nat),
             Input::Request(request, answer) => return self.on_request(request, answer, refresh),
         }
         None
@@ -253,7 +285,7 @@ impl World {
                     network.endpoints.remove(&container);
                     self.dirty = true;
                 }
-                refresh.network(&network);
+                self.ask_network(&network, refresh);
                 if !self.snapshot.containers.contains_key(&container) || !connected {
                     refresh.container(&container);
                 }
@@ -262,7 +294,7 @@ impl World {
                     refresh.container(&container);
                 }
             }
-            Event::Network { id, .. } => refresh.network(&id),
+            Event::Network { id, .. } => self.ask_network(&id, refresh),
         }
     }
 
@@ -282,6 +314,11 @@ impl World {
         for waiting in self.waiting.iter_mut().filter(|w| w.container == id) {
             waiting.refreshed = true;
         }
+    }
+
+    fn ask_network(&self, id: &str, refresh: &mut Refresh<'_>) {
+        // With a network come its rules; one that is there has them.
+        refresh.network(id, !self.snapshot.networks.contains_key(id));
     }
 
     fn on_network(&mut self, network: Network) {
@@ -310,9 +347,21 @@ impl World {
                 return None;
             }
             Request::Ping => Ok(json!({"pid": std::process::id()})),
-            Request::Status => self.status(),
-            Request::Links => self.links(),
-            Request::LivePublications => Ok(self.live_publications()),
+            Request::Status => {
+                match self.status() {
+                    Ok(status) => answer_beside(status, answer),
+                    Err(refusal) => drop(answer.send(Err(refusal))),
+                }
+                return None;
+            }
+            Request::Links => {
+                answer_beside(self.link_rows(), answer);
+                return None;
+            }
+            Request::LivePublications => {
+                answer_beside(self.live_publications(), answer);
+                return None;
+            }
             Request::Publish { container, spec, filter } => self.publish(&container, &spec, &filter),
             Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
             Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
@@ -348,19 +397,26 @@ impl World {
             self.note(refused);
         }
         self.before = None;
+        let began = Instant::now();
         self.let_poll();
         self.write_hosts();
+        let hosts = began.elapsed();
         self.hold_ports();
+        debug!(?hosts, held = ?began.elapsed(), "the rest");
         self.answer_waiting();
     }
 
     async fn make_true(&mut self) -> anyhow::Result<()> {
         let before = self.plan.endpoints.clone();
+        let began = Instant::now();
         self.make_plan().await?;
+        let planned = began.elapsed();
         // Programs before map entries: an interface is closed before anybody may use it.
         let errors = self.datapath.attach(&self.plan.roles);
+        let attached = began.elapsed();
         let applied = self.datapath.apply(&self.plan.desired);
-        self.tell_peers(&before);
+        debug!(?planned, ?attached, applied = ?began.elapsed(), "the kernel is made to agree");
+        self.collect_peers(&before);
         let ops = applied?;
         if ops != Default::default() {
             info!("maps: {} written, {} removed, {} rules ended", ops.written, ops.removed, ops.ended);
@@ -400,9 +456,14 @@ impl World {
             .filter(|c| c.running && c.pid != 0)
             .map(|c| (c.id.clone(), c.pid))
             .collect();
-        self.host = self.netlink.read(&sandboxes, &self.host).await?;
+        // Reading anew what is the same takes longer than most changes.
+        if self.stale || sandboxes != self.sandboxes {
+            self.host = self.netlink.read(&sandboxes, &self.host).await?;
+            self.sandboxes = sandboxes;
+            self.stale = false;
+        }
         self.host.nat = self.nat.clone();
-        self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options);
+        self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options, &mut self.cache);
         Ok(())
     }
 
@@ -432,35 +493,35 @@ impl World {
     }
 
     fn write_hosts(&mut self) {
-        let failures: Vec<String> =
-            self.plan.hosts.iter().filter_map(|h| hosts_files::write(h).err()).map(|e| format!("{e:#}")).collect();
-        for failure in failures {
+        for failure in self.hosts.write(&self.plan.hosts) {
             self.note(failure);
         }
     }
 
     /// Holds the ports of live publications whose containers run.
     fn hold_ports(&mut self) {
-        let running = |id: &str| self.snapshot.containers.get(id).is_some_and(|c| c.running);
-        let live: Live = self.live.get().clone();
-        let publications = live.publications.iter().filter(|p| running(&p.container)).map(|p| &p.publication);
-        let failed = self.held_ports.hold(publications);
-        if let Some((_, reason)) = failed.first() {
-            let others = match failed.len() - 1 {
-                0 => String::new(),
-                n => format!(" (and {n} more ports)"),
-            };
-            self.note(format!("{reason}{others}: served all the same, but not held against programs of the host"));
+        let containers = &self.snapshot.containers;
+        let running = |id: &str| containers.get(id).is_some_and(|c| c.running);
+        let live = &self.live.get().publications;
+        let wanted = live.iter().filter(|p| running(&p.container)).map(|p| p.publication.clone()).collect();
+        let engine_has = |p: &Publication| containers.values().any(|c| c.publications.contains(p));
+        let (released, trouble) = self.held_ports.hold(wanted, engine_has);
+        self.closing.held_ports.extend(released);
+        if let Some(reason) = trouble {
+            self.note(format!("{reason}: served all the same, but not held against programs of the host"));
         }
     }
 
     fn answer_waiting(&mut self) {
+        let mut of_changes = Vec::new();
         for (value, answer) in self.changes.drain(..) {
-            let _ = answer.send(match &self.refused {
-                Some(e) if value["changed"] == true => Err(Refusal::failed(e)),
-                _ => Ok(value),
-            });
+            if value["changed"] != true {
+                let _ = answer.send(Ok(value));
+                continue;
+            }
+            of_changes.push((self.refused.as_ref().map_or(Ok(value), |e| Err(Refusal::failed(e))), answer));
         }
+        self.tell_peers(of_changes);
         let waiting = std::mem::take(&mut self.waiting);
         for w in waiting {
             match self.verdict_on(&w) {

@@ -9,6 +9,7 @@ use runtime_common::packet::{ICMP, ICMPV6, TCP};
 use serde::{Deserialize, Serialize};
 
 use super::state::State;
+use super::table::read_entries;
 use super::{DatapathError, map_error};
 
 const SECOND: u64 = 1_000_000_000;
@@ -75,35 +76,37 @@ pub(super) fn collect(
     state: &State,
 ) -> Result<FlowCount, DatapathError> {
     let now = now();
-    let mut count = FlowCount { answered: 0, pending: pending.keys().flatten().count() / 2 };
+    let mut count = FlowCount { answered: 0, pending: read_entries(pending).len() / 2 };
+    let all: std::collections::HashMap<_, _> = read_entries(flows).into_iter().collect();
     let mut over = Vec::new();
-    for entry in flows.iter() {
-        // An entry may go while the table is being read: the kernel side reopens flows.
-        let Ok((key, flow)) = entry else { continue };
+    for (key, flow) in &all {
+        let pair_key = flow.pair(key.protocol);
+        let pair = all.get(&pair_key);
         // Each conversation is judged once, by its forward entry.
         if flow.state & FLOW_REPLY != 0 {
-            let alone = matches!(flows.get(&flow.pair(key.protocol), 0), Err(MapError::KeyNotFound));
-            if alone && now.saturating_sub(flow.last_seen) > IDLE_TCP_CLOSED * SECOND {
-                over.push((key, None));
+            if pair.is_none() && now.saturating_sub(flow.last_seen) > IDLE_TCP_CLOSED * SECOND {
+                over.push((key, flow));
             }
             continue;
         }
-        let pair_key = flow.pair(key.protocol);
-        let pair = flows.get(&pair_key, 0).ok();
         // Half a conversation carries nothing: the next packet opens it anew.
         let half = pair.is_none() && matches!(pending.get(&pair_key, 0), Err(MapError::KeyNotFound));
-        if !half && state.is_live(flow.rule, flow.generation) && !is_over(&key, &flow, pair.as_ref(), now) {
+        if !half && state.is_live(flow.rule, flow.generation) && !is_over(key, flow, pair, now) {
             count.answered += 1;
         } else {
-            over.push((key, Some(pair_key)));
+            over.push((key, flow));
+            over.extend(all.get_key_value(&pair_key));
         }
     }
-    for (key, pair) in over {
-        for key in [Some(key), pair].into_iter().flatten() {
-            match flows.remove(&key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(e) => return Err(map_error("FLOWS", &e)),
-            }
+    for (key, seen) in over {
+        // Since it was read it may have been opened anew, or have carried something.
+        let is_used = |f: Flow| state.is_live(f.rule, f.generation) && f.last_seen != seen.last_seen;
+        if flows.get(key, 0).is_ok_and(is_used) {
+            continue;
+        }
+        match flows.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(e) => return Err(map_error("FLOWS", &e)),
         }
     }
     Ok(count)

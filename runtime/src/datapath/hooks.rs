@@ -3,7 +3,7 @@
 //! On tcx the programs stand *first*: a container's gate must not depend on what others put there, and what they pass
 //! goes on to the others. On kernels without tcx (before 6.6) they are clsact filters of priority 1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -139,6 +139,8 @@ pub struct Attached {
     options: Options,
     tcx: bool,
     held: BTreeMap<(u32, Hook), Held>,
+    /// What was wanted when everything was last as it should be.
+    settled: Option<BTreeMap<u32, Role>>,
 }
 
 impl Attached {
@@ -154,12 +156,15 @@ impl Attached {
             }
         }
         let tcx = features::has_tcx() && !options.force_clsact;
-        Ok(Attached { options, tcx, held: BTreeMap::new() })
+        Ok(Attached { options, tcx, held: BTreeMap::new(), settled: None })
     }
 
     /// See [`super::Datapath::attach`].
     pub fn reconcile(&mut self, ebpf: &mut Ebpf, pins: &Pins, wanted: &BTreeMap<u32, Role>) -> Vec<DatapathError> {
         let mut errors = Vec::new();
+        if self.settled.as_ref() == Some(wanted) {
+            return errors;
+        }
         let mut hooks = BTreeMap::new();
         for (ifindex, role) in wanted {
             let list: &[Hook] = match role.uplink {
@@ -189,6 +194,8 @@ impl Attached {
             }
         }
         self.detach_others(pins, &hooks);
+        let complete = errors.is_empty() && hooks.keys().all(|key| self.held.contains_key(key));
+        self.settled = complete.then(|| wanted.clone());
         errors
     }
 
@@ -205,9 +212,10 @@ impl Attached {
         let Ok(entries) = std::fs::read_dir(pins.links()) else {
             return;
         };
+        let interfaces: HashSet<u32> = wanted.keys().map(|(i, _)| *i).collect();
         for entry in entries.flatten() {
             if let Some(ifindex) = clsact::marked(&entry.path()) {
-                if !wanted.keys().any(|(i, _)| *i == ifindex) {
+                if !interfaces.contains(&ifindex) {
                     let _ = clsact::remove(&entry.path(), ifindex);
                 }
                 continue;

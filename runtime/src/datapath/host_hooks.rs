@@ -16,6 +16,7 @@ use nix::libc;
 use runtime_common::maps::{HostSocket, HostSocketKey};
 
 use super::hooks::{Hook, HookStatus};
+use super::table::read_entries;
 use super::{Pins, chain, features, map_error, sys, take};
 
 /// End of the links' pins: `host_connect4-cgroup`.
@@ -113,8 +114,7 @@ pub(super) fn ended_sockets(
     if generations.is_empty() {
         return Vec::new();
     }
-    // An entry may go while the table is being read.
-    let ended = sockets.iter().flatten().filter(|(_, socket)| generations.contains(&socket.generation));
+    let ended = read_entries(sockets).into_iter().filter(|(_, socket)| generations.contains(&socket.generation));
     ended.map(|(key, _)| (key.cookie, SocketAddr::new(key.addr.to_ip(), u16::from_be(key.port)))).collect()
 }
 

@@ -12,8 +12,10 @@ mod host_hooks;
 mod object;
 mod peers;
 mod pins;
+mod slots;
 mod state;
 mod sys;
+mod table;
 
 pub use events::{DropEvent, Events};
 pub use features::kernel_release;
@@ -22,18 +24,15 @@ pub use hooks::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
 pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
-pub use state::{Desired, Operations};
+pub use state::{Desired, Operations, Published};
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
-use runtime_common::maps::{
-    Address, Config, Endpoint, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT, Link, LinkKey, Publication,
-    PublicationKey, Uplink,
-};
-use runtime_common::{Addr, Verdict};
+use runtime_common::Verdict;
+use runtime_common::maps::{Config, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT};
 
 /// Why the datapath could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +188,14 @@ impl Datapath {
         self.state.apply(desired)
     }
 
+    /// Takes the rules of flows that a predecessor ended, and whose peers it may not have told, for such as end now.
+    pub fn end_orphans(&mut self) {
+        let flows = table::read_entries(&self.flows).into_iter().map(|(_, flow)| flow);
+        let dead: Vec<u64> =
+            flows.filter(|f| !self.state.is_live(f.rule, f.generation)).map(|f| f.generation).collect();
+        self.state.add_ended(dead);
+    }
+
     /// The containers' ends of the TCP connections whose rules ended since this was last asked.
     pub fn take_ended(&mut self) -> Vec<EndedPeer> {
         let generations = self.state.take_ended();
@@ -259,9 +266,3 @@ fn chain(e: &dyn std::error::Error) -> String {
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     if lines.len() > 4 { format!("{} ... {}", lines[0], lines[lines.len() - 3..].join(" | ")) } else { lines.join(" ") }
 }
-
-type EndpointMap = HashMap<MapData, u32, Endpoint>;
-type AddressMap = HashMap<MapData, Addr, Address>;
-type UplinkMap = HashMap<MapData, u32, Uplink>;
-type PublicationMap = HashMap<MapData, PublicationKey, Publication>;
-type LinkMap = HashMap<MapData, LinkKey, Link>;

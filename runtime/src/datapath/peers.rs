@@ -7,6 +7,8 @@ use aya::maps::{HashMap, MapData};
 use runtime_common::maps::{FLOW_REPLY, Flow, FlowKey, Zone};
 use runtime_common::packet::TCP;
 
+use super::table::read_entries;
+
 /// A container's end of a TCP connection whose rule has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedPeer {
@@ -20,8 +22,7 @@ pub struct EndedPeer {
 
 /// The containers' ends of the answered TCP connections under these generations.
 pub(super) fn ended(flows: &HashMap<MapData, FlowKey, Flow>, generations: &BTreeSet<u64>) -> Vec<EndedPeer> {
-    // An entry may go while the table is being read: the kernel side reopens flows.
-    let of_them = flows.iter().flatten().filter(|(_, flow)| generations.contains(&flow.generation));
+    let of_them = read_entries(flows).into_iter().filter(|(_, flow)| generations.contains(&flow.generation));
     of_them.flat_map(|(key, flow)| ends(&key, &flow)).collect()
 }
 

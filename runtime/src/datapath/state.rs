@@ -1,18 +1,19 @@
 //! The maps that say what is published, linked and connected: adopted once, then kept as desired by differences.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
-use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
     Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_LIMITS,
-    MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, Publication, PublicationKey, Uplink,
+    MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PUBLICATION_CLOSED, Publication, PublicationKey, Uplink,
 };
 
-use super::{AddressMap, DatapathError, EndpointMap, LinkMap, PublicationMap, UplinkMap, map_error};
+use super::slots::Slots;
+use super::table::{Differences, Table, check_size, write_slots};
+use super::{DatapathError, map_error};
 
 /// What the maps are to say. In all values `rule` is left 0: slots are this module's affair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,14 +24,32 @@ pub struct Desired {
     pub addresses: BTreeMap<Addr, Address>,
     /// Interfaces that lead to the outside.
     pub uplinks: BTreeMap<u32, Uplink>,
-    /// Published ports.
-    pub publications: BTreeMap<PublicationKey, Publication>,
+    /// Published ports, by container. One that is the very same as before is not looked into.
+    pub published: Vec<Arc<Published>>,
+    /// Open ports of links.
+    pub links: BTreeMap<LinkKey, Link>,
+}
+
+/// The published ports of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Published ports. Of entries for the same port the first one counts, and what serves before what is closed.
+    pub publications: Vec<(PublicationKey, Publication)>,
     /// Sources that filtered publications name, by prefix and its length in bits of the address; `FILTER_*`.
     pub filters: BTreeMap<(FilterKey, u32), u32>,
     /// New conversations in a second, by the generation of limited publications.
     pub limits: BTreeMap<u64, u32>,
-    /// Open ports of links.
-    pub links: BTreeMap<LinkKey, Link>,
+}
+
+impl Desired {
+    /// All published ports, in the order of their keys.
+    pub fn publications(&self) -> Vec<(PublicationKey, Publication)> {
+        let mut all: Vec<_> = self.published.iter().flat_map(|p| p.publications.iter().copied()).collect();
+        // Stable: of equals the first one stays. What is in order already costs next to nothing.
+        all.sort_by_key(|(key, value)| (*key, value.flags & PUBLICATION_CLOSED));
+        all.dedup_by_key(|(key, _)| *key);
+        all
+    }
 }
 
 /// What [`State::apply`] changed.
@@ -47,56 +66,87 @@ pub struct Operations {
 /// The maps of this module.
 pub(super) struct Maps {
     pub rules: Array<MapData, u64>,
-    pub endpoints: EndpointMap,
-    pub addresses: AddressMap,
-    pub uplinks: UplinkMap,
-    pub publications: PublicationMap,
+    pub endpoints: HashMap<MapData, u32, Endpoint>,
+    pub addresses: HashMap<MapData, Addr, Address>,
+    pub uplinks: HashMap<MapData, u32, Uplink>,
+    pub publications: HashMap<MapData, PublicationKey, Publication>,
     pub filters: LpmTrie<MapData, FilterKey, u32>,
     pub limits: HashMap<MapData, u64, Limit>,
-    pub links: LinkMap,
+    pub links: HashMap<MapData, LinkKey, Link>,
 }
 
 /// The maps with what they hold: this daemon is their only writer.
 pub(super) struct State {
-    maps: Maps,
-    current: Desired,
+    rules: Array<MapData, u64>,
+    endpoints: Table<u32, Endpoint>,
+    addresses: Table<Addr, Address>,
+    uplinks: Table<u32, Uplink>,
+    publications: Table<PublicationKey, Publication>,
+    links: Table<LinkKey, Link>,
+    filters: (LpmTrie<MapData, FilterKey, u32>, BTreeMap<(FilterKey, u32), u32>),
+    limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
     slots: Slots,
+    /// What publications, filters and limits were last made to say in full; none where that failed.
+    published: Option<Vec<Arc<Published>>>,
+    /// Whether the last [`State::apply`] was carried out in full: then only what differs can have ended or be new.
+    whole: bool,
     /// Generations that ended and whose peers have not been told yet.
     ended: BTreeSet<u64>,
+}
+
+/// What is to be done to publications and what belongs to them.
+struct Publishing {
+    all: Vec<(PublicationKey, Publication)>,
+    filters: BTreeMap<(FilterKey, u32), u32>,
+    limits: BTreeMap<u64, u32>,
 }
 
 impl State {
     /// Takes over what a predecessor left.
     pub fn adopt(maps: Maps) -> Result<Self, DatapathError> {
-        let mut current = Desired {
-            endpoints: read("ENDPOINTS", &maps.endpoints)?,
-            addresses: read("ADDRESSES", &maps.addresses)?,
-            uplinks: read("UPLINKS", &maps.uplinks)?,
-            publications: read("PUBLICATIONS", &maps.publications)?,
-            filters: maps
-                .filters
-                .iter()
-                .map(|entry| entry.map(|(key, value)| ((key.data(), key.prefix_len() - GENERATION_BITS), value)))
-                .collect::<Result<_, MapError>>()
-                .map_err(|e| map_error("FILTERS", &e))?,
-            limits: read("LIMITS", &maps.limits)?.into_iter().map(|(g, l): (u64, Limit)| (g, l.per_second)).collect(),
-            links: read("LINKS", &maps.links)?,
+        let filters = maps.filters.iter();
+        let filters = filters
+            .map(|entry| entry.map(|(key, value)| ((key.data(), key.prefix_len() - GENERATION_BITS), value)))
+            .collect::<Result<_, MapError>>()
+            .map_err(|e| map_error("FILTERS", &e))?;
+        let limits = maps.limits.iter().map(|entry| entry.map(|(g, l)| (g, l.per_second)));
+        let limits = limits.collect::<Result<_, MapError>>().map_err(|e| map_error("LIMITS", &e))?;
+        let mut state = State {
+            rules: maps.rules,
+            endpoints: Table::adopt("ENDPOINTS", MAX_ENDPOINTS, maps.endpoints)?,
+            addresses: Table::adopt("ADDRESSES", MAX_ADDRESSES, maps.addresses)?,
+            uplinks: Table::adopt("UPLINKS", MAX_UPLINKS, maps.uplinks)?,
+            publications: Table::adopt("PUBLICATIONS", MAX_PUBLICATIONS, maps.publications)?,
+            links: Table::adopt("LINKS", MAX_LINKS, maps.links)?,
+            filters: (maps.filters, filters),
+            limits: (maps.limits, limits),
+            slots: Slots::default(),
+            published: None,
+            whole: false,
+            ended: BTreeSet::new(),
         };
-        let mut slots = Slots::default();
-        for (generation, rule) in rules_mut(&mut current) {
-            slots.adopt(generation, std::mem::take(rule));
+        let endpoints = state.endpoints.holds.values_mut().map(|e| (e.generation, &mut e.rule));
+        let publications = state.publications.holds.values_mut().map(|p| (p.generation, &mut p.rule));
+        let links = state.links.holds.values_mut().map(|l| (l.generation, &mut l.rule));
+        for (generation, rule) in endpoints.chain(publications).chain(links) {
+            state.slots.adopt(generation, std::mem::take(rule));
         }
-        Ok(State { maps, current, slots, ended: BTreeSet::new() })
+        Ok(state)
     }
 
     /// Slot of a rule that is in force.
     pub fn slot(&self, generation: u64) -> Option<u32> {
-        self.slots.of.get(&generation).copied()
+        self.slots.of(generation)
     }
 
     /// Whether a slot holds that generation.
     pub fn is_live(&self, slot: u32, generation: u64) -> bool {
         self.slot(generation) == Some(slot)
+    }
+
+    /// Adds generations that are known to have ended.
+    pub fn add_ended(&mut self, generations: impl IntoIterator<Item = u64>) {
+        self.ended.extend(generations);
     }
 
     /// The generations that ended since this was last asked.
@@ -106,84 +156,160 @@ impl State {
 
     /// Makes the maps say `desired`. On an error what is done stays done, and the next call goes on from there.
     pub fn apply(&mut self, desired: &Desired) -> Result<Operations, DatapathError> {
+        let publishing = self.publishing(desired);
+        self.check_sizes(desired, publishing.as_ref())?;
+        let was_whole = std::mem::take(&mut self.whole);
+        if publishing.is_some() {
+            self.published = None;
+        }
         let mut ops = Operations::default();
-        check_size("PUBLICATIONS", desired.publications.len(), MAX_PUBLICATIONS)?;
-        check_size("FILTERS", desired.filters.len(), MAX_FILTERS)?;
-        check_size("LIMITS", desired.limits.len(), MAX_LIMITS)?;
+        let endpoints = self.endpoints.differences(&desired.endpoints);
+        let links = self.links.differences(&desired.links);
+        let publications = match &publishing {
+            Some(p) => self.publications.differences(p.all.iter().map(|(k, v)| (k, v))),
+            None => Differences::default(),
+        };
+        let addresses = self.addresses.differences(&desired.addresses);
+        let uplinks = self.uplinks.differences(&desired.uplinks);
+
+        // End the flows of what goes before anything that replaces it is there.
+        let mut gone: HashSet<u64> = match was_whole {
+            true => {
+                let endpoints = endpoints.old.iter().map(|(_, e)| e.generation);
+                let publications = publications.old.iter().map(|(_, p)| p.generation);
+                endpoints.chain(publications).chain(links.old.iter().map(|(_, l)| l.generation)).collect()
+            }
+            false => self.slots.generations().collect(),
+        };
+        if !gone.is_empty() {
+            self.generations(desired, publishing.as_ref(), |g| {
+                gone.remove(&g);
+            });
+        }
+        ops.ended = self.end(gone)?;
+        self.links.remove(&links, &mut ops)?;
+        self.publications.remove(&publications, &mut ops)?;
+        self.uplinks.remove(&uplinks, &mut ops)?;
+        self.addresses.remove(&addresses, &mut ops)?;
+        self.endpoints.remove(&endpoints, &mut ops)?;
+
+        let new = endpoints.new.iter().map(|(_, e)| e.generation);
+        let new = new.chain(publications.new.iter().map(|(_, p)| p.generation));
+        self.begin(new.chain(links.new.iter().map(|(_, l)| l.generation)))?;
+        if let Some(p) = &publishing {
+            self.write_conditions(p, &mut ops)?;
+        }
+        let slots = &self.slots;
+        let rule = |generation| slots.of(generation).unwrap_or_default();
+        // Addresses before endpoints: a container that is opened finds its siblings known as such.
+        self.addresses.write(addresses, &mut ops, |a| *a)?;
+        self.uplinks.write(uplinks, &mut ops, |u| *u)?;
+        self.publications.write(publications, &mut ops, |p| Publication { rule: rule(p.generation), ..*p })?;
+        self.links.write(links, &mut ops, |l| Link { rule: rule(l.generation), ..*l })?;
+        self.endpoints.write(endpoints, &mut ops, |e| Endpoint { rule: rule(e.generation), ..*e })?;
+        if let Some(p) = &publishing {
+            self.remove_conditions(p, &mut ops)?;
+            self.published = Some(desired.published.clone());
+        }
+        self.whole = true;
+        Ok(ops)
+    }
+
+    /// What is to be published; none where it is the very same as before.
+    fn publishing(&self, desired: &Desired) -> Option<Publishing> {
+        let same = |before: &Vec<Arc<Published>>| {
+            before.len() == desired.published.len()
+                && before.iter().zip(&desired.published).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        if self.published.as_ref().is_some_and(same) {
+            return None;
+        }
+        Some(Publishing {
+            all: desired.publications(),
+            filters: desired.published.iter().flat_map(|p| p.filters.iter().map(|(k, v)| (*k, *v))).collect(),
+            limits: desired.published.iter().flat_map(|p| p.limits.iter().map(|(k, v)| (*k, *v))).collect(),
+        })
+    }
+
+    fn check_sizes(&self, desired: &Desired, publishing: Option<&Publishing>) -> Result<(), DatapathError> {
+        if let Some(p) = publishing {
+            check_size("PUBLICATIONS", p.all.len(), MAX_PUBLICATIONS)?;
+            check_size("FILTERS", p.filters.len(), MAX_FILTERS)?;
+            check_size("LIMITS", p.limits.len(), MAX_LIMITS)?;
+        }
         check_size("LINKS", desired.links.len(), MAX_LINKS)?;
         check_size("ENDPOINTS", desired.endpoints.len(), MAX_ENDPOINTS)?;
         check_size("ADDRESSES", desired.addresses.len(), MAX_ADDRESSES)?;
         check_size("UPLINKS", desired.uplinks.len(), MAX_UPLINKS)?;
-        let wanted: BTreeSet<u64> = generations(desired).collect();
-        check_size("RULES", wanted.len(), MAX_RULES)?;
+        let most = MAX_PUBLICATIONS.min(publishing.map_or(self.publications.holds.len(), |p| p.all.len()))
+            + desired.links.len()
+            + desired.endpoints.len();
+        if most <= MAX_RULES {
+            return Ok(());
+        }
+        let mut wanted = HashSet::new();
+        self.generations(desired, publishing, |g| {
+            wanted.insert(g);
+        });
+        check_size("RULES", wanted.len(), MAX_RULES)
+    }
 
-        // End the flows of what goes before anything that replaces it is there.
-        let gone: Vec<(u64, u32)> =
-            self.slots.of.iter().filter(|(g, _)| !wanted.contains(g)).map(|(g, s)| (*g, *s)).collect();
-        for (generation, slot) in gone {
-            self.maps.rules.set(slot, 0u64, 0).map_err(|e| map_error("RULES", &e))?;
-            self.slots.release(generation);
-            self.ended.insert(generation);
-            ops.ended += 1;
+    /// Every generation that is to be in force; some more than once.
+    fn generations(&self, desired: &Desired, publishing: Option<&Publishing>, mut each: impl FnMut(u64)) {
+        desired.endpoints.values().for_each(|e| each(e.generation));
+        desired.links.values().for_each(|l| each(l.generation));
+        match publishing {
+            Some(p) => p.all.iter().for_each(|(_, p)| each(p.generation)),
+            None => self.publications.holds.values().for_each(|p| each(p.generation)),
         }
-        remove("LINKS", &mut self.maps.links, &mut self.current.links, &desired.links, &mut ops)?;
-        remove(
-            "PUBLICATIONS",
-            &mut self.maps.publications,
-            &mut self.current.publications,
-            &desired.publications,
-            &mut ops,
-        )?;
-        remove("UPLINKS", &mut self.maps.uplinks, &mut self.current.uplinks, &desired.uplinks, &mut ops)?;
-        remove("ADDRESSES", &mut self.maps.addresses, &mut self.current.addresses, &desired.addresses, &mut ops)?;
-        remove("ENDPOINTS", &mut self.maps.endpoints, &mut self.current.endpoints, &desired.endpoints, &mut ops)?;
-        for generation in wanted {
-            if self.slot(generation).is_none() {
-                let slot = self.slots.take(generation)?;
-                self.maps.rules.set(slot, generation, 0).map_err(|e| map_error("RULES", &e))?;
-            }
+    }
+
+    /// Ends all flows of these generations.
+    fn end(&mut self, gone: HashSet<u64>) -> Result<usize, DatapathError> {
+        let mut slots: Vec<(u32, u64)> = gone.iter().filter_map(|g| Some((self.slots.of(*g)?, *g))).collect();
+        slots.sort_unstable();
+        // An error in between: slots that are cleared and not released are cleared again by the next call.
+        write_slots(&mut self.rules, &slots.iter().map(|(slot, _)| (*slot, 0)).collect::<Vec<_>>())?;
+        for (_, generation) in &slots {
+            self.slots.release(*generation);
+            self.ended.insert(*generation);
         }
-        self.write_conditions(desired, &mut ops)?;
-        let slots = &self.slots;
-        let rule = |generation| slots.of.get(&generation).copied().unwrap_or_default();
-        // Addresses before endpoints: a container that is opened finds its siblings known as such.
-        write("ADDRESSES", &mut self.maps.addresses, &mut self.current.addresses, &desired.addresses, &mut ops, |a| {
-            *a
-        })?;
-        write("UPLINKS", &mut self.maps.uplinks, &mut self.current.uplinks, &desired.uplinks, &mut ops, |u| *u)?;
-        write(
-            "PUBLICATIONS",
-            &mut self.maps.publications,
-            &mut self.current.publications,
-            &desired.publications,
-            &mut ops,
-            |p| Publication { rule: rule(p.generation), ..*p },
-        )?;
-        write("LINKS", &mut self.maps.links, &mut self.current.links, &desired.links, &mut ops, |l| Link {
-            rule: rule(l.generation),
-            ..*l
-        })?;
-        write("ENDPOINTS", &mut self.maps.endpoints, &mut self.current.endpoints, &desired.endpoints, &mut ops, |e| {
-            Endpoint { rule: rule(e.generation), ..*e }
-        })?;
-        self.remove_conditions(desired, &mut ops)?;
-        Ok(ops)
+        Ok(slots.len())
+    }
+
+    /// Gives these generations slots, where they have none.
+    fn begin(&mut self, generations: impl Iterator<Item = u64>) -> Result<(), DatapathError> {
+        let mut begun = Vec::new();
+        let mut new: Vec<u64> = generations.filter(|g| self.slots.of(*g).is_none()).collect();
+        new.sort_unstable();
+        new.dedup();
+        let result = new.into_iter().try_for_each(|generation| {
+            begun.push((self.slots.take(generation)?, generation));
+            Ok(())
+        });
+        let result = result.and_then(|()| write_slots(&mut self.rules, &begun));
+        if result.is_err() {
+            // Not known to be written: to be done again, and not taken for rules that have ended.
+            begun.iter().for_each(|(_, generation)| self.slots.release(*generation));
+        }
+        result
     }
 
     /// Filters and limits, before the publications that they belong to.
-    fn write_conditions(&mut self, desired: &Desired, ops: &mut Operations) -> Result<(), DatapathError> {
-        for (key, value) in &desired.filters {
-            if self.current.filters.get(key) != Some(value) {
-                self.maps.filters.insert(&trie_key(key), value, 0).map_err(|e| map_error("FILTERS", &e))?;
-                self.current.filters.insert(*key, *value);
+    fn write_conditions(&mut self, wanted: &Publishing, ops: &mut Operations) -> Result<(), DatapathError> {
+        let (map, holds) = &mut self.filters;
+        for (key, value) in &wanted.filters {
+            if holds.get(key) != Some(value) {
+                map.insert(&trie_key(key), value, 0).map_err(|e| map_error("FILTERS", &e))?;
+                holds.insert(*key, *value);
                 ops.written += 1;
             }
         }
-        for (generation, rate) in &desired.limits {
-            if self.current.limits.get(generation) != Some(rate) {
-                let full = Limit::full(*rate);
-                self.maps.limits.insert(generation, full, 0).map_err(|e| map_error("LIMITS", &e))?;
-                self.current.limits.insert(*generation, *rate);
+        let (map, holds) = &mut self.limits;
+        for (generation, rate) in &wanted.limits {
+            if holds.get(generation) != Some(rate) {
+                map.insert(generation, Limit::full(*rate), 0).map_err(|e| map_error("LIMITS", &e))?;
+                holds.insert(*generation, *rate);
                 ops.written += 1;
             }
         }
@@ -191,23 +317,25 @@ impl State {
     }
 
     /// Filters and limits, after the publications that they belonged to.
-    fn remove_conditions(&mut self, desired: &Desired, ops: &mut Operations) -> Result<(), DatapathError> {
-        let gone: Vec<_> = self.current.filters.keys().filter(|k| !desired.filters.contains_key(k)).copied().collect();
+    fn remove_conditions(&mut self, wanted: &Publishing, ops: &mut Operations) -> Result<(), DatapathError> {
+        let (map, holds) = &mut self.filters;
+        let gone: Vec<_> = holds.keys().filter(|k| !wanted.filters.contains_key(k)).copied().collect();
         for key in gone {
-            match self.maps.filters.remove(&trie_key(&key)) {
+            match map.remove(&trie_key(&key)) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(e) => return Err(map_error("FILTERS", &e)),
             }
-            self.current.filters.remove(&key);
+            holds.remove(&key);
             ops.removed += 1;
         }
-        let gone: Vec<_> = self.current.limits.keys().filter(|k| !desired.limits.contains_key(k)).copied().collect();
+        let (map, holds) = &mut self.limits;
+        let gone: Vec<_> = holds.keys().filter(|k| !wanted.limits.contains_key(k)).copied().collect();
         for generation in gone {
-            match self.maps.limits.remove(&generation) {
+            match map.remove(&generation) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(e) => return Err(map_error("LIMITS", &e)),
             }
-            self.current.limits.remove(&generation);
+            holds.remove(&generation);
             ops.removed += 1;
         }
         Ok(())
@@ -219,131 +347,4 @@ const GENERATION_BITS: u32 = 64;
 
 fn trie_key((key, bits): &(FilterKey, u32)) -> Key<FilterKey> {
     Key::new(GENERATION_BITS + bits, *key)
-}
-
-fn generations(d: &Desired) -> impl Iterator<Item = u64> + '_ {
-    d.endpoints
-        .values()
-        .map(|e| e.generation)
-        .chain(d.publications.values().map(|p| p.generation))
-        .chain(d.links.values().map(|l| l.generation))
-}
-
-fn rules_mut(d: &mut Desired) -> impl Iterator<Item = (u64, &mut u32)> {
-    d.endpoints
-        .values_mut()
-        .map(|e| (e.generation, &mut e.rule))
-        .chain(d.publications.values_mut().map(|p| (p.generation, &mut p.rule)))
-        .chain(d.links.values_mut().map(|l| (l.generation, &mut l.rule)))
-}
-
-/// Which slot of `RULES` holds which generation.
-#[derive(Debug, Default)]
-struct Slots {
-    of: BTreeMap<u64, u32>,
-    free: BTreeSet<u32>,
-    next: u32,
-}
-
-impl Slots {
-    fn adopt(&mut self, generation: u64, slot: u32) {
-        if self.of.contains_key(&generation) {
-            return;
-        }
-        self.free.extend(self.next..slot);
-        self.next = self.next.max(slot + 1);
-        self.free.remove(&slot);
-        self.of.insert(generation, slot);
-    }
-
-    fn take(&mut self, generation: u64) -> Result<u32, DatapathError> {
-        let slot = match self.free.pop_first() {
-            Some(slot) => slot,
-            None if (self.next as usize) < MAX_RULES => {
-                self.next += 1;
-                self.next - 1
-            }
-            None => return Err(DatapathError::Full { map: "RULES", size: MAX_RULES }),
-        };
-        self.of.insert(generation, slot);
-        Ok(slot)
-    }
-
-    fn release(&mut self, generation: u64) {
-        if let Some(slot) = self.of.remove(&generation) {
-            self.free.insert(slot);
-        }
-    }
-}
-
-fn check_size(map: &'static str, wanted: usize, size: usize) -> Result<(), DatapathError> {
-    if wanted > size { Err(DatapathError::Full { map, size }) } else { Ok(()) }
-}
-
-fn read<K: Pod + Ord, V: Pod>(
-    name: &'static str,
-    map: &HashMap<MapData, K, V>,
-) -> Result<BTreeMap<K, V>, DatapathError> {
-    map.iter().collect::<Result<_, MapError>>().map_err(|e| map_error(name, &e))
-}
-
-fn remove<K: Pod + Ord + Hash, V: Pod>(
-    name: &'static str,
-    map: &mut HashMap<MapData, K, V>,
-    current: &mut BTreeMap<K, V>,
-    desired: &BTreeMap<K, V>,
-    ops: &mut Operations,
-) -> Result<(), DatapathError> {
-    let gone: Vec<K> = current.keys().filter(|k| !desired.contains_key(k)).copied().collect();
-    for key in gone {
-        match map.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => {}
-            Err(e) => return Err(map_error(name, &e)),
-        }
-        current.remove(&key);
-        ops.removed += 1;
-    }
-    Ok(())
-}
-
-fn write<K: Pod + Ord, V: Pod + PartialEq>(
-    name: &'static str,
-    map: &mut HashMap<MapData, K, V>,
-    current: &mut BTreeMap<K, V>,
-    desired: &BTreeMap<K, V>,
-    ops: &mut Operations,
-    with_rule: impl Fn(&V) -> V,
-) -> Result<(), DatapathError> {
-    for (key, value) in desired {
-        if current.get(key) == Some(value) {
-            continue;
-        }
-        map.insert(key, with_rule(value), 0).map_err(|e| map_error(name, &e))?;
-        current.insert(*key, *value);
-        ops.written += 1;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Slots;
-
-    #[test]
-    fn a_generation_keeps_its_slot_and_a_released_one_is_used_again() {
-        let mut slots = Slots::default();
-        assert_eq!((slots.take(10).unwrap(), slots.take(11).unwrap(), slots.take(12).unwrap()), (0, 1, 2));
-        slots.release(11);
-        assert_eq!(slots.take(13).unwrap(), 1);
-        assert_eq!(slots.of[&12], 2);
-    }
-
-    #[test]
-    fn adopted_slots_are_not_given_out_again() {
-        let mut slots = Slots::default();
-        slots.adopt(10, 3);
-        slots.adopt(11, 1);
-        let taken: Vec<u32> = (20..24).map(|g| slots.take(g).unwrap()).collect();
-        assert_eq!(taken, [0, 2, 4, 5]);
-    }
 }

@@ -2,13 +2,18 @@
 
 use std::ffi::CString;
 use std::io::{Error, Result};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aya::Pod;
 use nix::libc;
 
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
@@ -18,6 +23,7 @@ union Attributes {
     object: Object,
     link_fd: u32,
     update: Update,
+    batch: Batch,
     whole: [u64; 16],
 }
 
@@ -36,6 +42,99 @@ struct Update {
     new_program_fd: u32,
     flags: u32,
     old_program_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    entry_flags: u64,
+    flags: u64,
+}
+
+/// Writes entries of a map in one call. On an error, those before the one that the kernel refused are written: how many is
+/// told with it.
+pub fn update_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    entries: &[(K, V)],
+) -> std::result::Result<(), (usize, Error)> {
+    let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
+    batch(BPF_MAP_UPDATE_BATCH, map, keys.as_ptr() as u64, values.as_ptr() as u64, entries.len())
+}
+
+/// Removes entries of a map in one call; errors as for [`update_batch`].
+pub fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> std::result::Result<(), (usize, Error)> {
+    batch(BPF_MAP_DELETE_BATCH, map, keys.as_ptr() as u64, 0, keys.len())
+}
+
+fn batch(
+    command: libc::c_long,
+    map: BorrowedFd<'_>,
+    keys: u64,
+    values: u64,
+    count: usize,
+) -> std::result::Result<(), (usize, Error)> {
+    let all = u32::try_from(count).map_err(|_| (0, Error::from_raw_os_error(libc::E2BIG)))?;
+    let mut attributes = Attributes { whole: [0; 16] };
+    let map_fd = map.as_raw_fd() as u32;
+    attributes.batch = Batch { from: 0, to: 0, keys, values, count: all, map_fd, entry_flags: 0, flags: 0 };
+    bpf(command, &mut attributes).map(drop).map_err(|e| {
+        // SAFETY: every bit pattern is a number.
+        let done = unsafe { attributes.batch.count };
+        // Where the call is refused as a whole, the number is left as it was.
+        (if done < all { done as usize } else { 0 }, e)
+    })
+}
+
+/// Reads all entries of a hash map, thousands in a call. Those that come or go meanwhile may be there or not.
+pub fn read_all<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> Result<Vec<(K, V)>> {
+    let mut room = 4096;
+    let (mut all, mut from) = (Vec::new(), None::<u32>);
+    loop {
+        // SAFETY: plain data, for which zero is a value.
+        let (mut keys, mut values): (Vec<K>, Vec<V>) = unsafe { (vec![zeroed(); room], vec![zeroed(); room]) };
+        let mut next = 0u32;
+        let mut attributes = Attributes { whole: [0; 16] };
+        attributes.batch = Batch {
+            from: from.as_ref().map_or(0, |from| &raw const *from as u64),
+            to: &raw mut next as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: room as u32,
+            map_fd: map.as_raw_fd() as u32,
+            entry_flags: 0,
+            flags: 0,
+        };
+        let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes);
+        // SAFETY: every bit pattern is a number.
+        let found = unsafe { attributes.batch.count } as usize;
+        match result.as_ref().map_err(Error::raw_os_error) {
+            // A bucket that has more entries than there is room for.
+            Err(Some(libc::ENOSPC)) => {
+                room *= 2;
+                continue;
+            }
+            // The last of them.
+            Ok(_) | Err(Some(libc::ENOENT)) => all.extend(keys.into_iter().zip(values).take(found)),
+            Err(_) => return result.map(|_| Vec::new()),
+        }
+        if result.is_err() {
+            return Ok(all);
+        }
+        from = Some(next);
+    }
+}
+
+/// Whether the kernel says that it has no such call for this kind of map.
+pub fn is_unsupported(e: &Error) -> bool {
+    /// `ENOTSUPP` of the kernel's own: no user space name.
+    const ENOTSUPP: i32 = 524;
+    matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP))
 }
 
 fn bpf(command: libc::c_long, attributes: &mut Attributes) -> Result<libc::c_long> {

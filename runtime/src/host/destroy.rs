@@ -30,15 +30,22 @@ const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << CLOSE_WAIT;
 /// A connection as one of its ends sees it: its own address and port, then the other's.
 pub type End = (SocketAddr, SocketAddr);
 
-/// Closes TCP connections in the network namespace of a process; returns how many there were to close.
+/// The network namespace of a process. It stays this one, whoever is given the process's number next.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where the process is gone.
+pub fn namespace_of(pid: u32) -> Result<File> {
+    File::open(Path::new("/proc").join(pid.to_string()).join("ns/net"))
+}
+
+/// Closes TCP connections in a network namespace; returns how many there were to close. Takes long where there are many.
 ///
 /// The value of an end tells whether the other end is closed as well. Then one that has already heard the other's FIN is
 /// left alone: its program is to read the end of the stream, not an error.
 ///
 /// # Errors
-/// Where the process is gone. [`ErrorKind::Unsupported`] where the kernel cannot do it.
-pub fn close_connections(pid: u32, ends: HashMap<End, bool>) -> Result<usize> {
-    let namespace = File::open(Path::new("/proc").join(pid.to_string()).join("ns/net"))?;
+/// [`ErrorKind::Unsupported`] where the kernel cannot do it.
+pub fn close_connections(namespace: File, ends: HashMap<End, bool>) -> Result<usize> {
     // A thread of its own enters the namespace, and ends in it.
     std::thread::spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET)?;
@@ -248,7 +255,7 @@ mod tests {
         let (mut cut, cut_server) = connect();
         let (stays, mut stays_server) = connect();
         let end = (cut_server.local_addr().unwrap(), cut_server.peer_addr().unwrap());
-        match close_connections(std::process::id(), HashMap::from([(end, false)])) {
+        match close_connections(namespace_of(std::process::id()).unwrap(), HashMap::from([(end, false)])) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM)) => return eprintln!("skipped: not root"),
             result => assert_eq!(result.unwrap(), 1),
         }
@@ -267,7 +274,7 @@ mod tests {
         drop(client);
         // The FIN is there once the stream's end can be seen.
         assert_eq!(server.peek(&mut [0]).unwrap(), 0);
-        match close_connections(std::process::id(), HashMap::from([(end, true)])) {
+        match close_connections(namespace_of(std::process::id()).unwrap(), HashMap::from([(end, true)])) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM)) => return eprintln!("skipped: not root"),
             result => assert_eq!(result.unwrap(), 0),
         }

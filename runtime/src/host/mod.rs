@@ -9,10 +9,11 @@ mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use destroy::{End, close_connections, close_sockets};
+pub use destroy::{End, close_connections, close_sockets, namespace_of};
 pub use firewall::passed_by;
 pub use gro::set_gro;
 pub use nat::{NatRules, read as read_nat};
@@ -56,7 +57,7 @@ pub struct Host {
     /// Bridges that the host sends to and hears from with loopback addresses of IPv4 (`route_localnet`).
     pub localnet: BTreeSet<u32>,
     /// What the host's own rules do with sources.
-    pub nat: NatRules,
+    pub nat: Arc<NatRules>,
 }
 
 impl Host {

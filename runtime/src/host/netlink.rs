@@ -1,6 +1,6 @@
 //! Reading the host's network, and hearing of changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -89,7 +89,7 @@ impl Netlink {
             }
         }
         // Only for containers that are being started, whose namespace nobody has told of yet.
-        let known: Vec<i32> = host.namespaces.values().copied().collect();
+        let known: HashSet<i32> = host.namespaces.values().copied().collect();
         for (index, (namespace, peer)) in
             host.interfaces.values().filter(|i| i.master.is_some()).filter_map(|i| Some((i.index, i.peer?)))
         {

@@ -96,7 +96,7 @@ pub struct Endpoint {
 }
 
 /// A container as the engine knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// The full id, 64 hex digits.
     pub id: String,

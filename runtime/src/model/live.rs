@@ -6,15 +6,16 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
+use super::range::{PortSet, PublicationRange};
 use super::{Container, Link, Publication};
 
-/// A publication made on a running container.
+/// Publications made on a running container, by one command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LivePublication {
     /// The container's full id.
     pub container: String,
     /// What was published.
-    pub publication: Publication,
+    pub publication: PublicationRange,
     /// Who may use it.
     #[serde(default, skip_serializing_if = "Filter::is_empty")]
     pub filter: Filter,
@@ -42,7 +43,7 @@ pub struct Live {
     /// Publications made.
     pub publications: Vec<LivePublication>,
     /// Publications of the engine's taken away, by container.
-    pub unpublished: Vec<(String, Publication)>,
+    pub unpublished: Vec<(String, PublicationRange)>,
     /// Links made.
     pub links: Vec<LiveLink>,
     /// Links of the engine's taken away, by recipient.
@@ -73,39 +74,109 @@ pub struct EffectiveLink {
     pub all_ports: bool,
 }
 
+/// What of a container's publications by the engine was taken away.
+struct TakenAway<'a> {
+    gone: Vec<&'a PublicationRange>,
+    /// The engine's publications, where it matters whether those are among them.
+    present: HashSet<&'a Publication>,
+}
+
+impl<'a> TakenAway<'a> {
+    fn of(live: &'a Live, container: &'a Container) -> Self {
+        let gone: Vec<_> = live.taken_from(container).collect();
+        let present = if gone.is_empty() { HashSet::new() } else { container.publications.iter().collect() };
+        TakenAway { gone, present }
+    }
+
+    /// Whether a publication of the engine's was taken away. A random host port is another one after a restart: what was
+    /// taken away then is whatever stands in its place.
+    fn contains(&self, publication: &Publication) -> bool {
+        self.gone.iter().any(|gone| {
+            gone.contains(publication)
+                || gone
+                    .of_container_port(publication.host_addr, publication.container_port)
+                    .is_some_and(|p| !self.present.contains(&p))
+        })
+    }
+}
+
 impl Live {
     /// Publications of a container, live ones before the engine's.
     pub fn publications_of(&self, container: &Container) -> Vec<EffectivePublication> {
-        let made = self.publications.iter().filter(|p| p.container == container.id);
+        let made = self.made_on(container).flat_map(|p| p.publication.iter().map(move |publication| (p, publication)));
         let mut all: Vec<_> = made
-            .map(|p| EffectivePublication {
-                publication: p.publication.clone(),
+            .map(|(p, publication)| EffectivePublication {
+                publication,
                 created: p.created,
                 filter: Ok(p.filter.clone()),
                 closed: false,
             })
             .collect();
         let by_labels = Filter::of_labels(&container.labels).map_err(|e| e.to_string());
-        let made: HashSet<Publication> = all.iter().map(|p| p.publication.clone()).collect();
-        for publication in &container.publications {
-            if !made.contains(publication) {
-                let closed = self.is_unpublished(container, publication);
-                let filter = by_labels.clone();
-                all.push(EffectivePublication { publication: publication.clone(), created: 0, filter, closed });
-            }
-        }
+        let of_engine = self.of_engine(container);
+        all.extend(of_engine.map(|(publication, closed)| EffectivePublication {
+            publication: publication.clone(),
+            created: 0,
+            filter: by_labels.clone(),
+            closed,
+        }));
         all
     }
 
-    /// Whether a publication of the engine's was taken away. A random host port is another one after a restart: what was
-    /// taken away then is whatever stands in its place.
-    fn is_unpublished(&self, container: &Container, publication: &Publication) -> bool {
-        self.unpublished.iter().filter(|(id, _)| *id == container.id).any(|(_, gone)| {
-            gone == publication
-                || (gone.container_port == publication.container_port
-                    && gone.host_addr == publication.host_addr
-                    && !container.publications.contains(gone))
-        })
+    /// Publications of a container that were not taken away.
+    pub fn open_publications<'a>(&'a self, container: &'a Container) -> impl Iterator<Item = Publication> + 'a {
+        let made = self.made_on(container).flat_map(|p| p.publication.iter());
+        made.chain(self.of_engine(container).filter(|(_, closed)| !closed).map(|(p, _)| p.clone()))
+    }
+
+    /// The engine's publications that were not made anew, and whether they were taken away.
+    fn of_engine<'a>(&'a self, container: &'a Container) -> impl Iterator<Item = (&'a Publication, bool)> {
+        let taken_away = TakenAway::of(self, container);
+        let made: Vec<&PublicationRange> = self.made_on(container).map(|p| &p.publication).collect();
+        let ports: Option<PortSet> =
+            (!made.is_empty()).then(|| made.iter().flat_map(|r| r.iter()).map(|p| p.host_port).collect());
+        let is_made = move |p: &Publication| {
+            ports.as_ref().is_some_and(|s| s.contains(p.host_port)) && made.iter().any(|m| m.contains(p))
+        };
+        let own = container.publications.iter().filter(move |p| !is_made(p));
+        own.map(move |p| (p, taken_away.contains(p)))
+    }
+
+    /// What was published live on a container.
+    pub fn made_on<'a>(&'a self, container: &'a Container) -> impl Iterator<Item = &'a LivePublication> + 'a {
+        self.publications.iter().filter(|p| p.container == container.id)
+    }
+
+    /// What was taken away from a container.
+    pub fn taken_from<'a>(&'a self, container: &'a Container) -> impl Iterator<Item = &'a PublicationRange> + 'a {
+        self.unpublished.iter().filter(|(id, _)| *id == container.id).map(|(_, gone)| gone)
+    }
+
+    /// Forgets that these were made on a container.
+    pub fn forget_publications(&mut self, container: &str, gone: &[PublicationRange]) {
+        for gone in gone {
+            let made = std::mem::take(&mut self.publications);
+            for p in made {
+                if p.container != container {
+                    self.publications.push(p);
+                    continue;
+                }
+                let rest = p.publication.without(gone);
+                self.publications
+                    .extend(rest.into_iter().map(|publication| LivePublication { publication, ..p.clone() }));
+            }
+        }
+    }
+
+    /// Forgets that these were taken away from a container.
+    pub fn give_back(&mut self, container: &str, back: &[PublicationRange]) {
+        for back in back {
+            let gone = std::mem::take(&mut self.unpublished);
+            for (id, range) in gone {
+                let rest = if id == container { range.without(back) } else { vec![range] };
+                self.unpublished.extend(rest.into_iter().map(|r| (id.clone(), r)));
+            }
+        }
     }
 
     /// Links of a recipient.

@@ -9,5 +9,6 @@ pub mod link;
 pub mod live;
 pub mod names;
 pub mod publish;
+pub mod range;
 
 pub use container::*;

@@ -1,5 +1,6 @@
 //! From what the engine and the host say to what the kernel is to hold: a pure function.
 
+mod cache;
 mod generation;
 mod masquerade;
 mod plan;
@@ -7,5 +8,6 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+pub use cache::Cache;
 pub use masquerade::{Masquerade, MasqueradedBy};
 pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, open_ports, plan};

@@ -1,8 +1,9 @@
 //! The plan: which interfaces are what, what the maps are to say, and what /etc/hosts of recipients is to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY,
@@ -13,10 +14,11 @@ use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::generation::generation;
+use super::cache::{Basis, Cache, OwnEndpoint};
+use super::generation::{Identity, generation};
 use super::masquerade::{Masquerade, MasqueradedBy};
-use crate::datapath::{Desired, Role};
-use crate::host::Host;
+use crate::datapath::{Desired, Published, Role};
+use crate::host::{Host, Interface};
 use crate::model::filter::Filter;
 use crate::model::hosts::{HostsEntry, link_entries};
 use crate::model::live::{EffectiveLink, EffectivePublication, Live};
@@ -121,7 +123,7 @@ pub struct Plan {
     pub desired: Desired,
     /// Recipients' hosts files.
     pub hosts: Vec<HostsPlan>,
-    /// Endpoints that are served.
+    /// Endpoints that are served, in the order of their containers' ids.
     pub endpoints: Vec<EndpointPlan>,
     /// Who masquerades which network, by its name.
     pub masquerade: BTreeMap<String, MasqueradedBy>,
@@ -132,7 +134,8 @@ pub struct Plan {
 impl Plan {
     /// Endpoints of a container.
     pub fn endpoints_of<'p>(&'p self, container: &'p str) -> impl Iterator<Item = &'p EndpointPlan> {
-        self.endpoints.iter().filter(move |e| e.container == container)
+        let first = self.endpoints.partition_point(|e| e.container.as_str() < container);
+        self.endpoints[first..].iter().take_while(move |e| e.container == container)
     }
 
     /// Whether every endpoint of a container on a bridge network is open.
@@ -146,12 +149,14 @@ impl Plan {
     }
 }
 
-/// Makes the plan.
-pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) -> Plan {
+/// Makes the plan. `cache` is the one of the plan before; it makes no difference but to the time that it takes.
+pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, cache: &mut Cache) -> Plan {
     let mut p = Plan::default();
     for network in snapshot.networks.values().filter(|n| is_served(n)) {
         add_network(&mut p, snapshot, host, network, options);
     }
+    // As many as there are containers: found by their order from here on.
+    p.endpoints.sort_by(|a, b| a.container.cmp(&b.container));
     add_uplinks(&mut p, snapshot, host, options);
     for index in p.roles.iter().filter(|(_, role)| role.uplink).map(|(index, _)| *index) {
         let address =
@@ -166,10 +171,19 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) ->
     for endpoint in &p.endpoints {
         add_endpoint(&mut p.desired, host, endpoint);
     }
+    let changed: HashSet<&str> = live.publications.iter().map(|l| l.container.as_str()).collect();
+    let mut used = Cache::default();
     for container in snapshot.containers.values() {
-        add_publications(&mut p, snapshot, host, live, options, container);
+        if !container.publications.is_empty() || changed.contains(container.id.as_str()) {
+            let basis = Basis::of(&p, snapshot, host, live, options, container);
+            let (published, problems) = cache.take(&container.id, &basis).unwrap_or_else(|| publish(&basis));
+            p.problems.extend(problems.iter().cloned());
+            p.desired.published.push(published.clone());
+            used.keep(&container.id, basis, published, problems);
+        }
         add_links(&mut p, snapshot, live, container);
     }
+    *cache = used;
     p
 }
 
@@ -205,17 +219,25 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
         p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false });
     }
     let mut strangers: BTreeMap<u32, &str> = ports.clone().map(|i| (i.index, i.name.as_str())).collect();
+    // The first one of each: containers are many, and so are interfaces.
+    let (mut by_namespace, mut by_mac): (HashMap<i32, &Interface>, HashMap<[u8; 6], &Interface>) = Default::default();
+    for port in ports {
+        if let Some((namespace, _)) = port.peer {
+            by_namespace.entry(namespace).or_insert(port);
+        }
+        if let Some(mac) = host.peer_macs.get(&port.index) {
+            by_mac.entry(*mac).or_insert(port);
+        }
+    }
     for container in snapshot.containers.values() {
         // The network knows an endpoint before the engine answers questions about the container itself.
         let own = container.endpoints.iter().find(|e| e.network == network.id && container.running);
         let Some(e) = network.endpoints.get(&container.id).or(own).filter(|e| !e.id.is_empty()) else { continue };
         let (Some(mac), true) = (e.mac, e.ipv4.is_some() || e.ipv6.is_some()) else { continue };
-        let namespace = host.namespaces.get(&container.id);
-        let port = ports.clone().find(|i| match (namespace, i.peer) {
-            (Some(id), Some((peer, _))) => *id == peer,
-            (None, _) => host.peer_macs.get(&i.index) == Some(&mac),
-            _ => false,
-        });
+        let port = match host.namespaces.get(&container.id) {
+            Some(namespace) => by_namespace.get(namespace),
+            None => by_mac.get(&mac),
+        };
         let Some(port) = port else { continue };
         strangers.remove(&port.index);
         p.endpoints.push(EndpointPlan {
@@ -287,24 +309,14 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
     }
 }
 
-fn add_publications(
-    p: &mut Plan,
-    snapshot: &Snapshot,
-    host: &Host,
-    live: &Live,
-    options: &Options,
-    container: &Container,
-) {
-    let publications = live.publications_of(container);
-    if publications.is_empty() {
-        return;
-    }
-    // The engine publishes on the network whose name comes first.
-    let name = |e: &&EndpointPlan| snapshot.networks.get(&e.network).map(|n| n.name.clone());
-    let mut endpoints: Vec<&EndpointPlan> = p.endpoints.iter().filter(|e| e.container == container.id).collect();
-    endpoints.sort_by_key(name);
+/// What a container publishes, and what is wrong with it.
+fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
+    let mut made = Published::default();
     let mut problems = Vec::new();
-    for EffectivePublication { publication, created, filter, closed } in publications {
+    let (container, endpoints) = (&basis.container, &basis.endpoints);
+    let begun = Identity::default().with("publication").with(&container.id);
+    let begun_closed = Identity::default().with("closed").with("publication").with(&container.id);
+    for EffectivePublication { publication, created, filter, closed } in basis.publications() {
         let key = PublicationKey {
             addr: publication.host_addr.into(),
             port: publication.host_port.to_be(),
@@ -312,21 +324,17 @@ fn add_publications(
             reserved: 0,
         };
         let port = publication.container_port;
-        let identity = [
-            "publication",
-            &container.id,
-            &publication.host_addr.to_string(),
-            &publication.host_port.to_string(),
-            &port.to_string(),
-            &created.to_string(),
-        ];
+        let identity =
+            |begun: Identity| begun.with(publication.host_addr).with(publication.host_port).with(port).with(created);
+        let close = || {
+            let generation = identity(begun_closed).generation();
+            (key, Publication { generation, flags: PUBLICATION_CLOSED, ..Publication::default() })
+        };
         if closed {
-            let generation = generation(&[&["closed"][..], &identity].concat());
-            let entry = Publication { generation, flags: PUBLICATION_CLOSED, ..Publication::default() };
-            p.desired.publications.entry(key).or_insert(entry);
+            made.publications.push(close());
             continue;
         }
-        let target = endpoints.iter().find_map(|e| Some((e, e.address_like(&publication.host_addr)?)));
+        let target = endpoints.iter().find_map(|e| Some((e, e.plan.address_like(&publication.host_addr)?)));
         let Some((endpoint, address)) = target else { continue };
         if port.protocol == Protocol::Sctp && port.number != publication.host_port {
             problems.push(format!(
@@ -340,46 +348,44 @@ fn add_publications(
             Ok(filter) => filter,
             Err(reason) => {
                 problems.push(format!("{}: its published ports are closed: {reason}", container.name));
-                let generation = generation(&[&["closed"][..], &identity].concat());
-                let entry = Publication { generation, flags: PUBLICATION_CLOSED, ..Publication::default() };
-                p.desired.publications.entry(key).or_insert(entry);
+                made.publications.push(close());
                 continue;
             }
         };
-        let with_endpoint = endpoint.generation.to_string();
-        let conditions = filter.to_string();
-        let generation = generation(&[&identity[..], &[&with_endpoint, &conditions]].concat());
+        let generation = identity(begun).with(endpoint.plan.generation).with(&filter).generation();
         let entry = Publication {
             generation,
             addr: address.into(),
             rule: 0,
-            ifindex: endpoint.ifindex,
-            bridge: endpoint.bridge,
+            ifindex: endpoint.plan.ifindex,
+            bridge: endpoint.plan.bridge,
             port: port.number.to_be(),
-            flags: add_filter(&mut p.desired, generation, &filter)
-                | from_loopback(host, endpoint, &address)
-                | ask(host, options, publication.host_port, SocketAddr::new(address, port.number), port.protocol),
-            mac: endpoint.mac,
+            flags: add_filter(&mut made, generation, &filter)
+                | from_loopback(endpoint, &address)
+                | ask(basis, publication.host_port, SocketAddr::new(address, port.number), port.protocol),
+            mac: endpoint.plan.mac,
             reserved: 0,
         };
-        p.desired.publications.entry(key).or_insert(entry);
+        made.publications.push((key, entry));
     }
-    p.problems.append(&mut problems);
+    // A filter that cannot be understood is the same for all of them.
+    problems.dedup();
+    (Arc::new(made), problems.into())
 }
 
 /// The flags of a publication whose conversations the host's firewall has to let through.
-fn ask(host: &Host, options: &Options, host_port: u16, to: SocketAddr, protocol: Protocol) -> u16 {
-    match options.netfilter {
-        Netfilter::Bypass => 0,
-        Netfilter::Honor if host.nat.translates(protocol.name(), host_port, to) => {
+fn ask(basis: &Basis, host_port: u16, to: SocketAddr, protocol: Protocol) -> u16 {
+    match &basis.asked {
+        None => 0,
+        Some(rules) if rules.translates(protocol.name(), host_port, to) => {
             PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES
         }
-        Netfilter::Honor => PUBLICATION_ASK,
+        Some(_) => PUBLICATION_ASK,
     }
 }
 
 /// Puts a publication's conditions into the plan; returns the flags that make them count.
-fn add_filter(desired: &mut Desired, generation: u64, filter: &Filter) -> u16 {
+fn add_filter(desired: &mut Published, generation: u64, filter: &Filter) -> u16 {
     let mut flags = 0;
     // Denied last: where both name the same prefix, that stays.
     for (nets, value) in [(&filter.allow, FILTER_ALLOW), (&filter.deny, FILTER_DENY)] {
@@ -404,9 +410,9 @@ fn add_filter(desired: &mut Desired, generation: u64, filter: &Filter) -> u16 {
 }
 
 /// Whether the host's sockets that are bound to a loopback address reach the container.
-fn from_loopback(host: &Host, endpoint: &EndpointPlan, address: &IpAddr) -> u16 {
+fn from_loopback(endpoint: &OwnEndpoint, address: &IpAddr) -> u16 {
     // IPv6 needs no leave of the bridge: its answers do not come through it.
-    if address.is_ipv6() || host.localnet.contains(&endpoint.bridge) { PUBLICATION_FROM_LOOPBACK } else { 0 }
+    if address.is_ipv6() || endpoint.routes_loopback { PUBLICATION_FROM_LOOPBACK } else { 0 }
 }
 
 fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipient: &Container) {

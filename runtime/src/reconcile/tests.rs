@@ -9,7 +9,7 @@ use runtime_common::maps::{
 };
 use runtime_common::packet::{ICMP, TCP, UDP};
 
-use super::{Isolate, Options, Plan, plan};
+use super::{Cache, Isolate, Options, Plan};
 use crate::host::{Host, Interface};
 use crate::model::live::{Live, LiveLink, LivePublication};
 use crate::model::{Container, Endpoint, Link, Network, Publication, Snapshot};
@@ -55,12 +55,13 @@ fn world(names: &[&str]) -> (Snapshot, Host) {
         host.addresses.push((address.parse().unwrap(), index));
     }
     for (n, name) in names.iter().enumerate() {
-        let (n8, n32) = (n as u8, n as u32);
+        let n32 = n as u32;
+        let [high, low] = (n as u16 + 2).to_be_bytes();
         let endpoint = Endpoint {
             network: "net".into(),
             id: format!("endpoint of {name}"),
-            mac: Some([2, 0, 0, 0, 0, n8]),
-            ipv4: Some([172, 17, 0, n8 + 2].into()),
+            mac: Some([2, 0, 0, 0, (n >> 8) as u8, n as u8]),
+            ipv4: Some([172, 17, high, low].into()),
             ipv6: None,
         };
         network.endpoints.insert((*name).into(), endpoint.clone());
@@ -92,6 +93,11 @@ fn world(names: &[&str]) -> (Snapshot, Host) {
     }
     snapshot.networks.insert("net".into(), network);
     (snapshot, host)
+}
+
+/// A plan without one before it.
+fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options) -> Plan {
+    super::plan(snapshot, host, live, options, &mut Cache::default())
 }
 
 fn v4(text: &str) -> Addr {
@@ -188,18 +194,18 @@ fn live_changes_take_precedence() {
     let live = Live {
         publications: vec![LivePublication {
             container: "web".into(),
-            publication: publication("192.0.2.1", 8080, "80/tcp"),
+            publication: publication("192.0.2.1", 8080, "80/tcp").into(),
             filter: Default::default(),
             created: 7,
         }],
-        unpublished: vec![("db".into(), publication("0.0.0.0", 9000, "53/udp"))],
+        unpublished: vec![("db".into(), publication("0.0.0.0", 9000, "53/udp").into())],
         links: vec![LiveLink { recipient: "db".into(), link: link_to("web", "front"), all_ports: true, created: 8 }],
         unlinked: vec![("web".into(), link_to("db", "webdb"))],
     };
     let p = plan(&snapshot, &host, &live, &Options::default());
     let published: Vec<_> = p
         .desired
-        .publications
+        .publications()
         .iter()
         .map(|(k, v)| (k.addr, u16::from_be(k.port), v.flags, v.addr, u16::from_be(v.port)))
         .collect();
@@ -217,7 +223,7 @@ fn generations_outlive_the_daemon_and_end_with_the_endpoint() {
     snapshot.containers.get_mut("web").unwrap().publications = vec![publication("0.0.0.0", 80, "80/tcp")];
     let of = |snapshot: &Snapshot| {
         let p = plan(snapshot, &host, &Live::default(), &Options::default());
-        (p.desired.endpoints[&101].generation, p.desired.publications.values().next().unwrap().generation)
+        (p.desired.endpoints[&101].generation, p.desired.publications()[0].1.generation)
     };
     let before = of(&snapshot);
     assert_eq!(before, of(&snapshot));
@@ -235,7 +241,7 @@ fn a_port_without_an_address_of_that_family_is_left_to_the_host() {
     snapshot.containers.get_mut("web").unwrap().publications =
         vec![publication("0.0.0.0", 80, "80/tcp"), publication("::", 80, "80/tcp")];
     let p = plan(&snapshot, &host, &Live::default(), &Options::default());
-    let keys: Vec<Addr> = p.desired.publications.keys().map(|k| k.addr).collect();
+    let keys: Vec<Addr> = p.desired.publications().iter().map(|(k, _)| k.addr).collect();
     assert_eq!(keys, [v4("0.0.0.0")]);
 }
 
@@ -245,7 +251,7 @@ fn loopback_sources_are_served_where_the_bridge_routes_them() {
     snapshot.containers.get_mut("web").unwrap().publications = vec![publication("0.0.0.0", 80, "80/tcp")];
     let flag = |host: &Host| {
         let p = plan(&snapshot, host, &Live::default(), &Options::default());
-        p.desired.publications.values().next().unwrap().flags & PUBLICATION_FROM_LOOPBACK
+        p.desired.publications()[0].1.flags & PUBLICATION_FROM_LOOPBACK
     };
     assert_eq!(flag(&host), 0);
     host.localnet.insert(BRIDGE);
@@ -258,6 +264,84 @@ fn sctp_is_served_where_the_port_stays_and_named_where_it_does_not() {
     snapshot.containers.get_mut("web").unwrap().publications =
         vec![publication("0.0.0.0", 80, "80/sctp"), publication("0.0.0.0", 81, "80/sctp")];
     let p = plan(&snapshot, &host, &Live::default(), &Options::default());
-    assert_eq!(p.desired.publications.len(), 1);
+    assert_eq!(p.desired.publications().len(), 1);
     assert!(p.problems[0].contains("0.0.0.0:81 -> 80/sctp"), "{:?}", p.problems);
+}
+
+#[test]
+fn a_port_that_one_container_gave_up_is_served_for_the_next() {
+    let (mut snapshot, host) = world(&["db", "web"]);
+    snapshot.containers.get_mut("db").unwrap().publications = vec![publication("0.0.0.0", 9000, "53/udp")];
+    let mut live =
+        Live { unpublished: vec![("db".into(), publication("0.0.0.0", 9000, "53/udp").into())], ..Live::default() };
+    let flags = |live: &Live| plan(&snapshot, &host, live, &Options::default()).desired.publications()[0].1.flags;
+    assert_eq!(flags(&live), PUBLICATION_CLOSED);
+    live.publications.push(LivePublication {
+        container: "web".into(),
+        publication: publication("0.0.0.0", 9000, "53/udp").into(),
+        filter: Default::default(),
+        created: 7,
+    });
+    assert_eq!(flags(&live), 0);
+}
+
+#[test]
+fn what_is_planned_again_is_what_would_be_planned_anew() {
+    let (mut snapshot, mut host) = world(&["db", "web"]);
+    let mut live = Live::default();
+    let mut cache = Cache::default();
+    let mut before = Vec::new();
+    let mut step = |what: &str, same: bool, snapshot: &Snapshot, host: &Host, live: &Live| {
+        let options = Options::default();
+        let again = super::plan(snapshot, host, live, &options, &mut cache);
+        assert_eq!(again.desired, plan(snapshot, host, live, &options).desired, "{what}");
+        let web = again.desired.published.last().cloned();
+        let is_same = |(a, b): (&_, &_)| std::sync::Arc::ptr_eq(a, b);
+        assert_eq!(web.iter().zip(before.last()).any(is_same), same, "{what}");
+        before.extend(web);
+    };
+    snapshot.containers.get_mut("web").unwrap().publications = vec![publication("0.0.0.0", 80, "80/tcp")];
+    step("at first", false, &snapshot, &host, &live);
+    step("again", true, &snapshot, &host, &live);
+    live.links.push(LiveLink { recipient: "db".into(), link: link_to("web", "front"), all_ports: true, created: 8 });
+    step("a link", true, &snapshot, &host, &live);
+    host.localnet.insert(BRIDGE);
+    step("loopback addresses", false, &snapshot, &host, &live);
+    live.unpublished.push(("web".into(), publication("0.0.0.0", 80, "80/tcp").into()));
+    step("taken away", false, &snapshot, &host, &live);
+    live.unpublished.clear();
+    step("given back", false, &snapshot, &host, &live);
+    snapshot.containers.get_mut("web").unwrap().labels.insert("runtime.max-rate".into(), "5".into());
+    step("a limit", false, &snapshot, &host, &live);
+    snapshot.networks.get_mut("net").unwrap().endpoints.get_mut("web").unwrap().id = "another endpoint".into();
+    step("a restart", false, &snapshot, &host, &live);
+    step("nothing", true, &snapshot, &host, &live);
+}
+
+/// As many containers as asked for, each with ten published ports and a link to the one before.
+fn crowd(containers: usize) -> (Snapshot, Host) {
+    let names: Vec<String> = (0..containers).map(|n| format!("container{n:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (mut snapshot, host) = world(&names);
+    for (n, name) in names.iter().enumerate() {
+        let container = snapshot.containers.get_mut(*name).unwrap();
+        let port = |i: usize| publication("0.0.0.0", (1000 + n * 10 % 60_000 + i) as u16, &format!("{}/tcp", 80 + i));
+        container.publications = (0..10).map(port).collect();
+        container.links = names.get(n.wrapping_sub(1)).map(|before| link_to(before, "before")).into_iter().collect();
+    }
+    (snapshot, host)
+}
+
+#[test]
+#[ignore = "measures"]
+fn how_long_a_plan_takes() {
+    for containers in [500, 1000, 2000, 4000] {
+        let (snapshot, host) = crowd(containers);
+        let mut cache = Cache::default();
+        for what in ["anew", "again"] {
+            let began = std::time::Instant::now();
+            let p = super::plan(&snapshot, &host, &Live::default(), &Options::default(), &mut cache);
+            println!("{containers} containers, {what}: {:?}, {} endpoints", began.elapsed(), p.endpoints.len());
+        }
+    }
 }

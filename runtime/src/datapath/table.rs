@@ -1,0 +1,190 @@
+//! A map with what it holds, changed by differences: many entries at once where the kernel takes them so.
+
+use std::collections::BTreeMap;
+use std::io::Error;
+use std::os::fd::AsFd;
+
+use aya::Pod;
+use aya::maps::{Array, HashMap, IterableMap, MapData, MapError};
+
+use super::state::Operations;
+use super::{DatapathError, map_error, sys};
+
+/// From how many entries on one call for all is worth it.
+const MANY: usize = 8;
+
+/// A map of the kernel's.
+pub(super) struct Table<K, V> {
+    name: &'static str,
+    size: usize,
+    map: HashMap<MapData, K, V>,
+    /// Its entries, without their slots.
+    pub holds: BTreeMap<K, V>,
+}
+
+/// What a map is to be changed by.
+pub(super) struct Differences<K, V> {
+    /// Keys that go.
+    pub gone: Vec<K>,
+    /// Entries that go or change, as they were.
+    pub old: Vec<(K, V)>,
+    /// Entries that come or change, as they are to be.
+    pub new: Vec<(K, V)>,
+}
+
+impl<K, V> Default for Differences<K, V> {
+    fn default() -> Self {
+        Differences { gone: Vec::new(), old: Vec::new(), new: Vec::new() }
+    }
+}
+
+impl<K: Pod + Ord, V: Pod + PartialEq> Differences<K, V> {
+    /// Of two lists in the order of their keys.
+    fn of<'a>(
+        current: impl IntoIterator<Item = (&'a K, &'a V)>,
+        desired: impl IntoIterator<Item = (&'a K, &'a V)>,
+    ) -> Self {
+        let mut found = Differences::default();
+        let mut current = current.into_iter().peekable();
+        for (key, value) in desired {
+            while let Some((k, v)) = current.next_if(|(k, _)| *k < key) {
+                found.gone.push(*k);
+                found.old.push((*k, *v));
+            }
+            match current.next_if(|(k, _)| *k == key) {
+                Some((_, v)) if v == value => continue,
+                Some((k, v)) => found.old.push((*k, *v)),
+                None => {}
+            }
+            found.new.push((*key, *value));
+        }
+        for (k, v) in current {
+            found.gone.push(*k);
+            found.old.push((*k, *v));
+        }
+        found
+    }
+}
+
+impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
+    /// Takes over what a predecessor left.
+    pub fn adopt(name: &'static str, size: usize, map: HashMap<MapData, K, V>) -> Result<Self, DatapathError> {
+        let holds = map.iter().collect::<Result<_, MapError>>().map_err(|e| map_error(name, &e))?;
+        Ok(Table { name, size, map, holds })
+    }
+
+    /// What is to be done so that it says this.
+    pub fn differences<'a>(&'a self, desired: impl IntoIterator<Item = (&'a K, &'a V)>) -> Differences<K, V> {
+        Differences::of(&self.holds, desired)
+    }
+
+    /// Removes what goes.
+    pub fn remove(&mut self, d: &Differences<K, V>, ops: &mut Operations) -> Result<(), DatapathError> {
+        let mut rest = &d.gone[..];
+        while let Some((first, others)) = rest.split_first() {
+            let done = match rest.len() < MANY {
+                true => 0,
+                false => match sys::delete_batch(self.map.map().fd().as_fd(), rest) {
+                    Ok(()) => rest.len(),
+                    // The one it stopped at is tried alone.
+                    Err((done, _)) => done,
+                },
+            };
+            for key in &rest[..done] {
+                self.holds.remove(key);
+            }
+            ops.removed += done;
+            if done > 0 {
+                rest = &rest[done..];
+                continue;
+            }
+            match self.map.remove(first) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(e) => return Err(map_error(self.name, &e)),
+            }
+            self.holds.remove(first);
+            ops.removed += 1;
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// Writes what comes or changes, each with its slot.
+    pub fn write(
+        &mut self,
+        d: Differences<K, V>,
+        ops: &mut Operations,
+        with_rule: impl Fn(&V) -> V,
+    ) -> Result<(), DatapathError> {
+        let mut rest = &d.new[..];
+        if rest.len() >= MANY {
+            let entries: Vec<(K, V)> = rest.iter().map(|(k, v)| (*k, with_rule(v))).collect();
+            let result = sys::update_batch(self.map.map().fd().as_fd(), &entries);
+            let done = result.as_ref().map_or_else(|(done, _)| *done, |()| rest.len());
+            self.holds.extend(rest[..done].iter().copied());
+            ops.written += done;
+            rest = &rest[done..];
+            if let Err((_, e)) = result
+                && !sys::is_unsupported(&e)
+            {
+                return Err(self.explain(e));
+            }
+        }
+        for (key, value) in rest {
+            self.map.insert(key, with_rule(value), 0).map_err(|e| map_error(self.name, &e))?;
+            self.holds.insert(*key, *value);
+            ops.written += 1;
+        }
+        Ok(())
+    }
+
+    fn explain(&self, e: Error) -> DatapathError {
+        match e.raw_os_error() {
+            Some(nix::libc::E2BIG) => DatapathError::Full { map: self.name, size: self.size },
+            _ => map_error(self.name, &e),
+        }
+    }
+}
+
+/// All entries of a map that the kernel side changes meanwhile.
+pub(super) fn read_entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<(K, V)> {
+    // One by one, an entry may go while the table is being read.
+    sys::read_all(map.map().fd().as_fd()).unwrap_or_else(|_| map.iter().flatten().collect())
+}
+
+/// Writes slots of `RULES`.
+pub(super) fn write_slots(rules: &mut Array<MapData, u64>, slots: &[(u32, u64)]) -> Result<(), DatapathError> {
+    let mut rest = slots;
+    if slots.len() >= MANY {
+        match sys::update_batch(rules.map().fd().as_fd(), slots) {
+            Ok(()) => return Ok(()),
+            Err((done, e)) if sys::is_unsupported(&e) => rest = &slots[done..],
+            Err((_, e)) => return Err(map_error("RULES", &e)),
+        }
+    }
+    for (slot, generation) in rest {
+        rules.set(*slot, *generation, 0).map_err(|e| map_error("RULES", &e))?;
+    }
+    Ok(())
+}
+
+pub(super) fn check_size(map: &'static str, wanted: usize, size: usize) -> Result<(), DatapathError> {
+    if wanted > size { Err(DatapathError::Full { map, size }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_of_two_lists() {
+        let current = BTreeMap::from([(1u32, 10u32), (2, 20), (3, 30), (5, 50), (6, 60)]);
+        let desired = BTreeMap::from([(0, 1), (2, 20), (3, 31), (4, 40), (5, 50)]);
+        let d = Differences::of(&current, &desired);
+        assert_eq!(d.gone, [1, 6]);
+        assert_eq!(d.old, [(1, 10), (3, 30), (6, 60)]);
+        assert_eq!(d.new, [(0, 1), (3, 31), (4, 40)]);
+        let same = Differences::of(&current, &current);
+        assert!(same.gone.is_empty() && same.old.is_empty() && same.new.is_empty());
+    }
+}

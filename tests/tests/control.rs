@@ -1,0 +1,95 @@
+//! How long changes take. Measured, not asserted: `cargo test --release -p tests --test control -- --ignored --nocapture`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use tests::{Image, Lab};
+
+/// Asks the daemon without a process of its own; how long the answer takes.
+fn ask(lab: &Lab, json: &str) -> Duration {
+    let began = Instant::now();
+    let mut stream = UnixStream::connect(lab.dir().join("run/runtime.sock")).expect("the daemon's socket");
+    stream.write_all(format!("{json}\n").as_bytes()).expect("a request");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("an answer");
+    assert!(line.starts_with("{\"ok\""), "{line}");
+    began.elapsed()
+}
+
+fn publish(lab: &Lab, container: &str, spec: &str) -> Duration {
+    ask(lab, &format!(r#"{{"command":"publish","container":"{container}","spec":"{spec}"}}"#))
+}
+
+fn unpublish(lab: &Lab, container: &str, spec: &str) -> Duration {
+    ask(lab, &format!(r#"{{"command":"unpublish","container":"{container}","spec":"{spec}"}}"#))
+}
+
+fn print(what: &str, mut all: Vec<Duration>) {
+    all.sort();
+    let at = |percent: usize| all[(all.len() * percent / 100).min(all.len() - 1)];
+    println!("{what}: p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100));
+}
+
+fn rounds(lab: &Lab, what: &str) {
+    const ROUNDS: u16 = 200;
+    let (mut made, mut gone) = (Vec::new(), Vec::new());
+    for i in 0..ROUNDS {
+        let spec = format!("{}:7", 8100 + i);
+        made.push(publish(lab, "other", &spec));
+        gone.push(unpublish(lab, "other", &spec));
+    }
+    print(&format!("{what}: publish"), made);
+    print(&format!("{what}: unpublish"), gone);
+    let (mut made, mut gone) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        made.push(ask(
+            lab,
+            r#"{"command":"link","recipient":"other","source":"source","alias":"alias","all_ports":false}"#,
+        ));
+        gone.push(ask(lab, r#"{"command":"unlink","recipient":"other","target":"alias"}"#));
+    }
+    print(&format!("{what}: link"), made);
+    print(&format!("{what}: unlink"), gone);
+}
+
+fn memory(pid: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    status.lines().find(|l| l.starts_with("VmRSS")).unwrap_or_default().to_owned()
+}
+
+#[test]
+#[ignore = "measures"]
+fn how_long_changes_take() {
+    let lab = Lab::builder("measuring").without_iptables().images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    for name in ["other", "source", "web"] {
+        lab.run(name, &["echo"]);
+    }
+    rounds(&lab, "nothing in place");
+    println!("memory: {}", memory(up.pid()));
+    for _ in 0..3 {
+        println!("publish of 10,000 ports: {:?}", publish(&lab, "web", "20000-29999:20000-29999"));
+        println!("unpublish of 10,000 ports: {:?}", unpublish(&lab, "web", "20000-29999:20000-29999"));
+    }
+    let began = Instant::now();
+    lab.runtime(["publish", "web", "20000-29999:20000-29999"]).ok();
+    println!("publish of 10,000 ports by the command: {:?}", began.elapsed());
+    println!("status: {:?}", ask(&lab, r#"{"command":"status"}"#));
+    println!("memory: {}", memory(up.pid()));
+    let file = std::fs::metadata(lab.dir().join("state/live.json")).map(|m| m.len());
+    println!("live.json: {file:?}");
+    rounds(&lab, "10,000 live ports in place");
+    unpublish(&lab, "web", "20000-29999:20000-29999");
+    let began = Instant::now();
+    lab.run("many", &["-p", "40000-49999:40000-49999", "echo"]);
+    println!("runtime run with 10,000 ports: {:?}", began.elapsed());
+    rounds(&lab, "10,000 engine ports in place");
+    println!("memory: {}", memory(up.pid()));
+    println!("{}", up.output());
+    let began = Instant::now();
+    up.kill();
+    let up = lab.up(&[]);
+    println!("restart: {:?}", began.elapsed());
+    println!("{}", up.output());
+}
