@@ -9,11 +9,12 @@ use runtime_common::Addr;
 use runtime_common::decide::{Opening, Scratch, Tables};
 use runtime_common::maps::{
     Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+    port_bit,
 };
 
 use runtime_common::packet::Headers;
 
-use crate::maps::{ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PUBLICATIONS, RULES, SCRATCH};
+use crate::maps::{ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PUBLICATIONS, RULES, SCRATCH};
 use crate::newcomers::{settle_masqueraded, settle_published};
 use crate::outside;
 
@@ -94,6 +95,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn generation(&self, slot: u32) -> u64 {
         RULES.get(slot).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn may_publish(&self, port: u16) -> bool {
+        let (element, bit) = port_bit(u16::from_be(port));
+        PORTS.get(element).is_some_and(|bits| bits & bit != 0)
     }
 
     #[inline(always)]

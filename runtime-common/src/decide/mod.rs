@@ -44,6 +44,11 @@ pub trait Tables {
     fn scratch(&self) -> Option<NonNull<Opening>>;
     /// The generation in `RULES[slot]`; 0 where there is no rule.
     fn generation(&self, slot: u32) -> u64;
+    /// Whether there may be an entry of `PUBLICATIONS` with this port (network byte order): a cheap question that spares
+    /// what is for nobody of ours two dear ones.
+    fn may_publish(&self, _port: u16) -> bool {
+        true
+    }
     /// An entry of `PUBLICATIONS`.
     fn publication(&self, key: &PublicationKey) -> Option<&Publication>;
     /// The value that the longest matching prefix of `FILTERS` has; 0 where none matches.

@@ -56,6 +56,9 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if !matches!(h.key.protocol, TCP | UDP | SCTP) {
         return Decision::Pass(Verdict::Host);
     }
+    if !t.may_publish(h.key.tuple.dport) {
+        return Decision::Pass(Verdict::Host);
+    }
     let Some(p) = lookup(t, &h.key) else {
         return Decision::Pass(Verdict::Host);
     };

@@ -91,6 +91,11 @@ impl Kernel {
         HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
     }
 
+    /// An element of an array.
+    pub fn element(&self, name: &str, index: u32) -> u64 {
+        Array::<_, u64>::try_from(self.ebpf.map(name).unwrap()).unwrap().get(&index, 0).unwrap()
+    }
+
     /// Sets an element of an array.
     pub fn set<V: Pod>(&mut self, name: &str, index: u32, value: V) {
         Array::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().set(index, value, 0).unwrap();
