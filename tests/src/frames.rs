@@ -1,7 +1,7 @@
 //! Raw Ethernet frames: what no ordinary socket would send.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,20 @@ use crate::Netns;
 /// Everybody on the LAN.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 
-/// The sender and the receiver of a frame.
+/// The sender and the receiver of a frame; `A` is the kind of their addresses.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
+pub struct Way<A = Ipv4Addr> {
     /// The sender's MAC address.
     pub from_mac: [u8; 6],
     /// The receiver's MAC address.
     pub to_mac: [u8; 6],
     /// The sender's IP address.
-    pub from: Ipv4Addr,
+    pub from: A,
     /// The receiver's IP address.
-    pub to: Ipv4Addr,
+    pub to: A,
 }
 
-impl Way {
+impl<A: Into<IpAddr> + Copy> Way<A> {
     /// A UDP datagram this way.
     pub fn udp(&self, from_port: u16, to_port: u16, words: &[u8]) -> Vec<u8> {
         let builder = self.ip().udp(from_port, to_port);
@@ -43,7 +43,7 @@ impl Way {
         frame
     }
 
-    /// An echo request this way.
+    /// An echo request this way, of IPv4.
     pub fn ping(&self, id: u16, words: &[u8]) -> Vec<u8> {
         let builder = self.ip().icmpv4_echo_request(id, 1);
         let mut frame = Vec::with_capacity(builder.size(words.len()));
@@ -60,7 +60,12 @@ impl Way {
     }
 
     fn ip(&self) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
-        PacketBuilder::ethernet2(self.from_mac, self.to_mac).ipv4(self.from.octets(), self.to.octets(), 64)
+        let builder = PacketBuilder::ethernet2(self.from_mac, self.to_mac);
+        match (self.from.into(), self.to.into()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => builder.ipv4(from.octets(), to.octets(), 64),
+            (IpAddr::V6(from), IpAddr::V6(to)) => builder.ipv6(from.octets(), to.octets(), 64),
+            (from, to) => panic!("no frame goes from {from} to {to}"),
+        }
     }
 }
 
