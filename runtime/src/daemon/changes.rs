@@ -112,11 +112,11 @@ impl World {
             )));
         }
         // Taken away live, the engine itself still holds it; and what this daemon holds is its own.
-        if taken.engine.contains(wanted) || self.held_ports.holds(wanted) {
+        if taken.engine.contains(wanted) || self.held_ports.holds(wanted) || self.relays.holds(wanted) {
             return Ok(());
         }
         let port = wanted.container_port;
-        ports::reserve(port.protocol, wanted.host_addr, wanted.host_port).map(drop).map_err(Refusal::failed)
+        ports::is_free(port.protocol, wanted.host_addr, wanted.host_port).map_err(Refusal::failed)
     }
 
     pub(super) fn unpublish(&mut self, container: &str, spec: &str) -> Answer {

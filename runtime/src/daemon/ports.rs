@@ -19,18 +19,22 @@ pub struct HeldPorts {
 }
 
 impl HeldPorts {
-    /// Holds exactly these publications' ports; those that cannot be had are returned.
-    pub fn hold<'p>(&mut self, publications: impl Iterator<Item = &'p Publication>) -> Vec<(Publication, String)> {
+    /// Holds exactly these publications' ports; those that cannot be had are returned. `others`: descriptors that are needed
+    /// elsewhere.
+    pub fn hold<'p>(
+        &mut self,
+        publications: impl Iterator<Item = &'p Publication>,
+        others: usize,
+    ) -> Vec<(Publication, String)> {
         let wanted: BTreeMap<_, _> = publications.map(|p| (key(p), p)).collect();
         self.sockets.retain(|k, _| wanted.contains_key(k));
         let mut failed = Vec::new();
-        let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
+        let room = descriptors().saturating_sub(others);
         for (key, publication) in wanted {
             if self.sockets.contains_key(&key) {
                 continue;
             }
-            // The daemon itself must still be able to open files and to answer.
-            if self.sockets.len() + OWN_DESCRIPTORS > room {
+            if self.sockets.len() >= room {
                 failed.push((publication.clone(), format!("no descriptor is left for port {}", publication.host_port)));
                 continue;
             }
@@ -45,17 +49,37 @@ impl HeldPorts {
         failed
     }
 
+    /// Descriptors that it has.
+    pub fn descriptors(&self) -> usize {
+        self.sockets.len()
+    }
+
     /// Whether this port is held here already.
     pub fn holds(&self, publication: &Publication) -> bool {
         self.sockets.contains_key(&key(publication))
     }
 }
 
-/// Descriptors that are left for everything else.
+/// Descriptors that are left for everything else: the daemon itself must still be able to open files and to answer.
 const OWN_DESCRIPTORS: usize = 256;
+
+/// How many descriptors ports may have.
+pub fn descriptors() -> usize {
+    let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
+    room.saturating_sub(OWN_DESCRIPTORS)
+}
 
 fn key(p: &Publication) -> (Protocol, IpAddr, u16) {
     (p.container_port.protocol, p.host_addr, p.host_port)
+}
+
+/// Whether a port can be had.
+///
+/// # Errors
+/// One line that names who has it.
+pub fn is_free(protocol: Protocol, address: IpAddr, port: u16) -> Result<(), String> {
+    // Connections of a relay that are over may linger there, and hinder no other.
+    take(protocol, address, port, address.is_ipv6()).map(drop)
 }
 
 /// Binds a port (0: a random one of the kernel's ephemeral range). `None` for what the host has no sockets for.
@@ -63,6 +87,10 @@ fn key(p: &Publication) -> (Protocol, IpAddr, u16) {
 /// # Errors
 /// One line that names who has it.
 pub fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<(OwnedFd, u16)>, String> {
+    take(protocol, address, port, false)
+}
+
+fn take(protocol: Protocol, address: IpAddr, port: u16, reuse: bool) -> Result<Option<(OwnedFd, u16)>, String> {
     let kind = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
@@ -83,6 +111,9 @@ pub fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<
         Err(nix::Error::EAFNOSUPPORT) => return Ok(None),
         Err(e) => return Err(explain(e)),
     };
+    if reuse {
+        let _ = setsockopt(&fd, sockopt::ReuseAddr, &true);
+    }
     if !address.is_ipv4() {
         let _ = setsockopt(&fd, sockopt::Ipv6V6Only, &true);
     }

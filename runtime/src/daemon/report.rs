@@ -6,6 +6,7 @@ use super::api::{Answer, CounterRow, EndpointRow, LinkRow, PublicationRow, Refus
 use super::world::World;
 use crate::datapath::kernel_release;
 use crate::model::environment::link_environment;
+use crate::model::{Port, Publication};
 use crate::reconcile::open_ports;
 
 impl World {
@@ -14,6 +15,7 @@ impl World {
         let hooks = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
         problems.extend(self.datapath.problem().map(str::to_owned));
+        problems.extend(self.relays.problems());
         problems.extend(self.errors.iter().cloned());
         problems.extend(self.firewall.iter().cloned());
         if self.cannot_tell {
@@ -43,7 +45,7 @@ impl World {
                 .map(|(v, packets)| CounterRow {
                     verdict: v.name().to_owned(),
                     kind: v.kind().name().to_owned(),
-                    packets,
+                    packets: packets + self.relays.refused(v),
                     text: v.text().to_owned(),
                 })
                 .collect(),
@@ -57,7 +59,8 @@ impl World {
         serde_json::to_value(self.link_rows()).map_err(Refusal::failed)
     }
 
-    /// Made ones as [`crate::model::live::LivePublication`], taken ones alike with `closed`.
+    /// What the engine does not tell: made and relayed ones as [`crate::model::live::LivePublication`], taken ones alike with
+    /// `closed`.
     pub(super) fn live_publications(&self) -> Value {
         let live = self.live.get();
         let made = live.publications.iter().map(|p| json!({"container": p.container, "publication": p.publication}));
@@ -65,7 +68,12 @@ impl World {
             let closed = live.publications_of(c).into_iter().filter(|p| p.closed);
             closed.map(|p| json!({"container": c.id, "publication": p.publication, "closed": true}))
         });
-        made.chain(gone).collect()
+        let relayed = self.plan.relays.iter().map(|(key, relay)| {
+            let container_port = Port::new(relay.to.port(), key.protocol);
+            let publication = Publication { host_addr: key.address.into(), host_port: key.port, container_port };
+            json!({"container": relay.container, "publication": publication})
+        });
+        made.chain(relayed).chain(gone).collect()
     }
 
     fn name(&self, container: &str) -> String {
@@ -94,6 +102,7 @@ impl World {
                 let state = match p.closed || p.filter.is_err() {
                     true => "closed",
                     false if self.plan.endpoints_of(&container.id).any(family) => "served",
+                    false if self.relays.holds(&p.publication) => "relayed",
                     false => "not served",
                 };
                 rows.push(PublicationRow {

@@ -9,14 +9,15 @@ use tracing::{info, warn};
 use super::api::{Answer, Refusal, Request};
 use super::live_file::LiveFile;
 use super::ports::HeldPorts;
+use super::relay::Relays;
 use super::renamed::keep_links;
 use super::{Input, Refresh, hosts_files, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
-use crate::model::{Container, Network, Snapshot};
-use crate::reconcile::{self, Netfilter, Plan, plan};
+use crate::model::{Container, Network, Publication, Snapshot};
+use crate::reconcile::{self, Netfilter, Plan, RelayKey, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -35,6 +36,7 @@ pub struct World {
     pub(super) engine_version: String,
     pub(super) engine_connected: bool,
     pub(super) held_ports: HeldPorts,
+    pub(super) relays: Relays,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
     /// Rules of the host's firewall that redirected packets pass by, a line each.
@@ -89,6 +91,7 @@ impl World {
             engine_version,
             engine_connected: true,
             held_ports: HeldPorts::default(),
+            relays: Relays::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
             firewall: Vec::new(),
@@ -123,6 +126,7 @@ impl World {
         self.let_poll();
         self.write_hosts();
         self.hold_ports();
+        self.relays.start(&self.plan.relays, self.held_ports.descriptors());
         Ok(())
     }
 
@@ -350,7 +354,9 @@ impl World {
         self.before = None;
         self.let_poll();
         self.write_hosts();
+        self.relays.end_others(&self.plan.relays).await;
         self.hold_ports();
+        self.relays.start(&self.plan.relays, self.held_ports.descriptors());
         self.answer_waiting();
     }
 
@@ -443,8 +449,11 @@ impl World {
     fn hold_ports(&mut self) {
         let running = |id: &str| self.snapshot.containers.get(id).is_some_and(|c| c.running);
         let live: Live = self.live.get().clone();
+        // A relay holds its port itself.
+        let relayed = |p: &Publication| RelayKey::of(p).is_some_and(|key| self.plan.relays.contains_key(&key));
         let publications = live.publications.iter().filter(|p| running(&p.container)).map(|p| &p.publication);
-        let failed = self.held_ports.hold(publications);
+        let publications = publications.filter(|p| !relayed(p));
+        let failed = self.held_ports.hold(publications, self.relays.descriptors());
         if let Some((_, reason)) = failed.first() {
             let others = match failed.len() - 1 {
                 0 => String::new(),

@@ -3,9 +3,11 @@
 mod generation;
 mod masquerade;
 mod plan;
+mod relay;
 
 #[cfg(test)]
 mod tests;
 
 pub use masquerade::{Masquerade, MasqueradedBy};
 pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, open_ports, plan};
+pub use relay::{Relay, RelayKey};

@@ -1,7 +1,7 @@
 //! The plan: which interfaces are what, what the maps are to say, and what /etc/hosts of recipients is to say.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use runtime_common::maps::{
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::generation::generation;
 use super::masquerade::{Masquerade, MasqueradedBy};
+use super::relay::{self, Relay, RelayKey, Relays};
 use crate::datapath::{Desired, Role};
 use crate::host::Host;
 use crate::model::filter::Filter;
@@ -119,6 +120,8 @@ pub struct Plan {
     pub roles: BTreeMap<u32, Role>,
     /// What the maps are to say.
     pub desired: Desired,
+    /// Publications that the daemon itself passes on.
+    pub relays: Relays,
     /// Recipients' hosts files.
     pub hosts: Vec<HostsPlan>,
     /// Endpoints that are served.
@@ -326,7 +329,8 @@ fn add_publications(
             p.desired.publications.entry(key).or_insert(entry);
             continue;
         }
-        let target = endpoints.iter().find_map(|e| Some((e, e.address_like(&publication.host_addr)?)));
+        let target = endpoints.iter().find_map(|e| Some((*e, e.address_like(&publication.host_addr)?)));
+        let target = target.or_else(|| relay::target(&endpoints, &publication));
         let Some((endpoint, address)) = target else { continue };
         if port.protocol == Protocol::Sctp && port.number != publication.host_port {
             problems.push(format!(
@@ -349,6 +353,13 @@ fn add_publications(
         let with_endpoint = endpoint.generation.to_string();
         let conditions = filter.to_string();
         let generation = generation(&[&identity[..], &[&with_endpoint, &conditions]].concat());
+        if let (IpAddr::V4(address), Some(key)) = (address, RelayKey::of(&publication)) {
+            let patient = created == 0 && !container.unserved.contains(&publication);
+            let to = SocketAddrV4::new(address, port.number);
+            let relay = Relay { container: container.id.clone(), to, filter, generation, patient };
+            p.relays.entry(key).or_insert(relay);
+            continue;
+        }
         let entry = Publication {
             generation,
             addr: address.into(),
