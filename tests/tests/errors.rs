@@ -188,7 +188,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
 }
 
 #[test]
-fn path_mtu_discovery_works_through_a_publication() {
+fn cilium_12968_and_33844_path_mtu_discovery_works_through_a_publication() {
     let lab = builder("a narrow way").second_uplink().build();
     let _up = lab.up(&[]);
     let server = lab.run("server", SERVER);
@@ -235,7 +235,7 @@ fn an_uplink_narrower_than_the_containers_network_works() {
 }
 
 #[test]
-fn fragments_of_both_families_arrive() {
+fn cilium_25709_and_calico_8821_fragments_of_both_families_arrive() {
     let lab = builder("fragments").build();
     let _up = lab.up(&[]);
     let server = lab.run("server", SERVER);

@@ -186,7 +186,7 @@ fn datagrams_follow_a_container_to_another_address() {
 }
 
 #[test]
-fn connected_sockets_are_told_when_their_container_goes() {
+fn cilium_48096_connected_sockets_are_told_when_their_container_goes() {
     let lab = alone("connected sockets").build();
     let _up = lab.up(&[]);
     let server = start_server(&lab);

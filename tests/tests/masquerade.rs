@@ -153,14 +153,14 @@ fn datagrams_from_a_published_port(lab: &Lab) {
 }
 
 #[test]
-fn outbound_udp_from_a_published_port_is_not_taken_for_inbound() {
+fn cilium_44348_outbound_udp_from_a_published_port_is_not_taken_for_inbound() {
     let lab = Lab::builder("cilium#44348").without_iptables().images(&[Image::Echo]).build();
     let _up = lab.up(&[]);
     datagrams_from_a_published_port(&lab);
 }
 
 #[test]
-fn outbound_udp_from_a_published_port_is_not_taken_for_inbound_under_dockers_rules() {
+fn cilium_44348_outbound_udp_from_a_published_port_is_not_taken_for_inbound_under_dockers_rules() {
     let lab = Lab::builder("cilium#44348, Docker's rules").images(&[Image::Echo]).build();
     let _up = lab.up(&[]);
     datagrams_from_a_published_port(&lab);
@@ -199,7 +199,7 @@ fn one_client_port_reaches_two_host_ports_of_one_container() {
 }
 
 #[test]
-fn a_flood_of_half_open_connections_pushes_no_established_one_out() {
+fn cilium_3232_a_flood_of_half_open_connections_pushes_no_established_one_out() {
     /// Three times as many as the table of unanswered conversations holds.
     const FLOOD: u32 = 200_000;
     let lab = Lab::builder("SYN flood").client2().images(&[Image::Echo]).build();
