@@ -13,6 +13,7 @@
 mod container;
 pub mod dial;
 mod engine;
+pub mod far;
 pub mod frames;
 mod images;
 mod lab;

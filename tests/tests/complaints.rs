@@ -1,7 +1,7 @@
 //! What users complain about elsewhere, each by the number of the complaint.
 //!
 //! Others are tested where their subject is: `addresses` (moby#39559), `errors` (cilium#25709, calico#8821, cilium#12968,
-//! cilium#33844), `masquerade` (cilium#3232, cilium#44348), `host_local` (cilium#48096).
+//! cilium#33844), `flood` (cilium#3232), `masquerade` (cilium#44348), `host_local` (cilium#48096).
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
