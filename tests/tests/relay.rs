@@ -1,7 +1,7 @@
 //! IPv6 clients of containers that have IPv4 alone, where docker-proxy does not run: the daemon relays what they say.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use tests::dial::{How, dial};
@@ -52,6 +52,15 @@ fn clients_of_ipv6_reach_a_container_that_has_ipv4_alone() {
 
     let listed = lab.runtime(["port", "server", "7/udp"]).ok();
     assert_eq!(listed.lines().collect::<Vec<_>>(), ["0.0.0.0:8000", "[::]:8000", "[::1]:8002"]);
+
+    // Listed once, whoever told of it.
+    lab.runtime(["publish", "server", "8000:7"]).ok();
+    lab.runtime(["publish", "server", "8005:7"]).ok();
+    let listed = lab.runtime(["ps", "--format", "{{.Ports}}"]).ok();
+    for port in [8000, 8001, 8005] {
+        assert_eq!(listed.matches(&format!(":{port}->7/tcp")).count(), if port == 8001 { 1 } else { 2 }, "{listed}");
+    }
+    Talk::when_up(lab.client(), (HOST6, 8000));
 
     let clients: [(&str, &Netns, &[SocketAddr]); 3] = [
         ("outside", lab.client(), &[at(HOST6, 8000)]),
@@ -160,6 +169,31 @@ fn what_is_published_live_is_relayed_until_it_is_unpublished() {
     wait_until("nobody is there", SOON, || {
         Talk::open(lab.client(), (HOST6, 9000)).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
     });
+}
+
+#[test]
+fn only_so_many_clients_are_relayed_at_once_and_that_is_told() {
+    let lab = lab("bounded relays");
+    let _up = lab.up(&[]);
+    lab.run("server", &["-p", "8000:7", "-p", "8000:7/udp", "echo"]);
+    ask_when_up(lab.client(), (HOST6, 8000), b"up");
+    let problems = || lab.status()["problems"].to_string();
+    assert_eq!(problems(), "[]");
+    let first = lab.client().udp((HOST6, 8000)).expect("a socket");
+    let seen = ask(&first, b"the first").expect("an answer");
+    let open = |_| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("a socket");
+    let crowd: Vec<UdpSocket> = lab.client().within(|| (0..1200).map(open).collect());
+    wait_until("it is told", SOON, || {
+        // So many at once may be more than waits to be read.
+        for socket in &crowd {
+            socket.send_to(b"one more", (HOST6, 8000)).expect("sent");
+        }
+        problems().contains("1024 at once are relayed")
+    });
+    assert_eq!(ask(&first, b"still here").expect("an answer"), seen);
+    // Connections have room of their own.
+    Talk::open(lab.client(), (HOST6, 8000)).expect("a talk").say(b"hello").expect("an echo");
+    drop(crowd);
 }
 
 #[test]

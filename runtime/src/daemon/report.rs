@@ -68,10 +68,12 @@ impl World {
             let closed = live.publications_of(c).into_iter().filter(|p| p.closed);
             closed.map(|p| json!({"container": c.id, "publication": p.publication, "closed": true}))
         });
-        let relayed = self.plan.relays.iter().map(|(key, relay)| {
+        let relayed = self.plan.relays.iter().filter_map(|(key, relay)| {
             let container_port = Port::new(relay.to.port(), key.protocol);
             let publication = Publication { host_addr: key.address.into(), host_port: key.port, container_port };
-            json!({"container": relay.container, "publication": publication})
+            let container = self.snapshot.containers.get(&relay.container)?;
+            let told = !container.unserved.contains(&publication) || relay.live;
+            (!told).then(|| json!({"container": relay.container, "publication": publication}))
         });
         made.chain(relayed).chain(gone).collect()
     }

@@ -354,9 +354,10 @@ fn add_publications(
         let conditions = filter.to_string();
         let generation = generation(&[&identity[..], &[&with_endpoint, &conditions]].concat());
         if let (IpAddr::V4(address), Some(key)) = (address, RelayKey::of(&publication)) {
-            let patient = created == 0 && !container.unserved.contains(&publication);
+            let live = created != 0;
+            let patient = !live && !container.unserved.contains(&publication);
             let to = SocketAddrV4::new(address, port.number);
-            let relay = Relay { container: container.id.clone(), to, filter, generation, patient };
+            let relay = Relay { container: container.id.clone(), to, filter, generation, live, patient };
             p.relays.entry(key).or_insert(relay);
             continue;
         }

@@ -45,6 +45,8 @@ pub struct Relay {
     pub filter: Filter,
     /// Changes with the publication, the filter and the container's endpoint: conversations of an older one are over.
     pub generation: u64,
+    /// It was made on the running container.
+    pub live: bool,
     /// The engine serves it as long as it is well: a port that is free for a moment may be one that it is about to take.
     pub patient: bool,
 }

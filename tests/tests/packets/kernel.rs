@@ -112,7 +112,7 @@ impl Kernel {
     fn run(&mut self, name: &str, packet: &[u8], context: Option<&[u8]>, repeat: u32) -> Outcome {
         // The counters of every CPU take longer to read than many runs take.
         let silent = repeat > 1;
-        let before = if silent { vec![0; VERDICT_SLOTS as usize] } else { self.counters() };
+        let before = if silent { vec![0; VERDICT_SLOTS] } else { self.counters() };
         let mut out = vec![0; packet.len() + 256];
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
