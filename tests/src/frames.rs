@@ -1,11 +1,12 @@
 //! Raw Ethernet frames: what no ordinary socket would send.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
+use nix::libc::{ENOBUFS, iovec, mmsghdr, sendmmsg};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::Netns;
@@ -13,20 +14,20 @@ use crate::Netns;
 /// Everybody on the LAN.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 
-/// The sender and the receiver of a frame.
+/// The sender and the receiver of a frame; `A` is the kind of their addresses.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
+pub struct Way<A = Ipv4Addr> {
     /// The sender's MAC address.
     pub from_mac: [u8; 6],
     /// The receiver's MAC address.
     pub to_mac: [u8; 6],
     /// The sender's IP address.
-    pub from: Ipv4Addr,
+    pub from: A,
     /// The receiver's IP address.
-    pub to: Ipv4Addr,
+    pub to: A,
 }
 
-impl Way {
+impl<A: Into<IpAddr> + Copy> Way<A> {
     /// A UDP datagram this way.
     pub fn udp(&self, from_port: u16, to_port: u16, words: &[u8]) -> Vec<u8> {
         let builder = self.ip().udp(from_port, to_port);
@@ -43,7 +44,7 @@ impl Way {
         frame
     }
 
-    /// An echo request this way.
+    /// An echo request this way, of IPv4.
     pub fn ping(&self, id: u16, words: &[u8]) -> Vec<u8> {
         let builder = self.ip().icmpv4_echo_request(id, 1);
         let mut frame = Vec::with_capacity(builder.size(words.len()));
@@ -60,7 +61,12 @@ impl Way {
     }
 
     fn ip(&self) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
-        PacketBuilder::ethernet2(self.from_mac, self.to_mac).ipv4(self.from.octets(), self.to.octets(), 64)
+        let builder = PacketBuilder::ethernet2(self.from_mac, self.to_mac);
+        match (self.from.into(), self.to.into()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => builder.ipv4(from.octets(), to.octets(), 64),
+            (IpAddr::V6(from), IpAddr::V6(to)) => builder.ipv6(from.octets(), to.octets(), 64),
+            (from, to) => panic!("no frame goes from {from} to {to}"),
+        }
     }
 }
 
@@ -118,6 +124,47 @@ impl Wire {
         }
     }
 
+    /// Sends a frame many times, each time as `change` has made it of the one before; several with each call of the kernel.
+    #[track_caller]
+    pub fn flood(&self, frame: &[u8], count: usize, mut change: impl FnMut(&mut [u8])) {
+        const TOGETHER: usize = 64;
+        let mut next = frame.to_vec();
+        let mut frames: Vec<Vec<u8>> = vec![frame.to_vec(); TOGETHER];
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(TOGETHER);
+            for place in &mut frames[..now] {
+                change(&mut next);
+                place.copy_from_slice(&next);
+            }
+            let mut parts: Vec<iovec> =
+                frames[..now].iter_mut().map(|f| iovec { iov_base: f.as_mut_ptr().cast(), iov_len: f.len() }).collect();
+            let mut messages: Vec<mmsghdr> = parts
+                .iter_mut()
+                .map(|part| {
+                    // SAFETY: plain integers and pointers, for which zero is a value: no address, no control data.
+                    let mut message: mmsghdr = unsafe { std::mem::zeroed() };
+                    message.msg_hdr.msg_iov = part;
+                    message.msg_hdr.msg_iovlen = 1;
+                    message
+                })
+                .collect();
+            let mut sent = 0;
+            while sent < now {
+                let rest = &mut messages[sent..];
+                // SAFETY: the messages and what they point to outlive the call, and are as many as said.
+                let n = unsafe { sendmmsg(self.socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, 0) };
+                match usize::try_from(n) {
+                    Ok(n) => sent += n,
+                    // The device's queue is full for the moment.
+                    Err(_) if io::Error::last_os_error().raw_os_error() == Some(ENOBUFS) => std::thread::yield_now(),
+                    Err(_) => panic!("cannot send frames: {}", io::Error::last_os_error()),
+                }
+            }
+            left -= now;
+        }
+    }
+
     /// The first frame that `wanted` takes, sent or received on the device from now on; `None` after `limit`.
     pub fn find(&self, limit: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let end = Instant::now() + limit;
@@ -137,7 +184,49 @@ impl Wire {
     }
 }
 
+/// Gives a TCP frame of IPv4 without options another sender, checksums included.
+pub fn change_sender(frame: &mut [u8], from: Ipv4Addr, port: u16) {
+    /// Where the sender's address and port are, and the sums over them.
+    const ADDRESS: usize = 26;
+    const PORT: usize = 34;
+    const IP_SUM: usize = 24;
+    const TCP_SUM: usize = 50;
+    let [a, b, c, d] = from.octets();
+    for (at, new, sums) in [
+        (ADDRESS, [a, b], &[IP_SUM, TCP_SUM][..]),
+        (ADDRESS + 2, [c, d], &[IP_SUM, TCP_SUM]),
+        (PORT, port.to_be_bytes(), &[TCP_SUM]),
+    ] {
+        let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let old = word(frame, at);
+        for sum in sums {
+            // RFC 1624, equation 3.
+            let changed = u32::from(!word(frame, *sum)) + u32::from(!old) + u32::from(u16::from_be_bytes(new));
+            let folded = (changed & 0xffff) + (changed >> 16);
+            let folded = !((folded & 0xffff) + (folded >> 16)) as u16;
+            frame[*sum..sum + 2].copy_from_slice(&folded.to_be_bytes());
+        }
+        frame[at..at + 2].copy_from_slice(&new);
+    }
+}
+
 /// Whether a frame holds these words anywhere.
 pub fn holds(frame: &[u8], words: &[u8]) -> bool {
     frame.windows(words.len()).any(|w| w == words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_sender_is_written_as_if_the_frame_were_its_own() {
+        let way =
+            Way { from_mac: [1; 6], to_mac: [2; 6], from: Ipv4Addr::new(192, 0, 2, 1), to: Ipv4Addr::new(10, 0, 0, 1) };
+        let mut frame = way.syn(1, 80);
+        for (from, port) in [([10, 1, 2, 3], 65_535), ([255; 4], 0), ([0, 0, 0, 1], 40_000)] {
+            change_sender(&mut frame, from.into(), port);
+            assert_eq!(frame, Way { from: Ipv4Addr::from(from), ..way }.syn(port, 80));
+        }
+    }
 }

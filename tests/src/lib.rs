@@ -11,7 +11,9 @@
 //! machine (root, a program, a feature of the kernel) fails the test with the remedy: nothing is skipped.
 
 mod container;
+pub mod dial;
 mod engine;
+pub mod far;
 pub mod frames;
 mod images;
 mod lab;

@@ -1,4 +1,4 @@
-//! Addresses and uplinks of the host that come late, move and go (moby#39559), and names that change.
+//! Addresses and uplinks of the host that come late, move and go, and names that change.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn uplinks(lab: &Lab) -> Vec<String> {
 }
 
 #[test]
-fn a_publication_follows_an_address_that_comes_late_and_moves() {
+fn moby_39559_a_publication_follows_an_address_that_comes_late_and_moves() {
     let lab = Lab::builder("late addresses").second_uplink().images(&[Image::Echo]).build();
     let _up = lab.up(&[]);
     lab.run("server", &["-p", "8000:7", "echo"]);

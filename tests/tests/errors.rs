@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use tests::far::{FAR, FAR6 as FAR_V6, far};
 use tests::sockets::{Talk, ask, ask_when_up};
 use tests::{CLIENT, HOST, HOST2, Image, Lab, Netns, wait_for};
 
@@ -12,9 +13,6 @@ const SOON: Duration = Duration::from_secs(10);
 const HOST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const HOST2_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
 const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-/// Behind a router beyond the host's second uplink.
-const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
-const FAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 3, 0, 0, 0, 0, 2);
 
 /// A server for both families on port 7, TCP and UDP, and a published UDP port 9 on which nobody listens.
 const SERVER: &[&str] = &["-p", "7:7", "-p", "7:7/udp", "-p", "9:9/udp", "echo", "peer", "tcp:[::]:7", "udp:[::]:7"];
@@ -99,51 +97,6 @@ fn port_unreachable_reaches_the_socket_of_the_client() {
     }
 }
 
-/// A client two hops from the host: neither end sees that the way between takes 1280 bytes at most.
-fn far(lab: &Lab) -> Netns {
-    let name = format!("{}-far", lab.name());
-    lab.host().run(["ip", "netns", "add", &name]).ok();
-    let far = Netns::at(format!("/run/netns/{name}"));
-    let router = lab.client2();
-    let run = |ns: &Netns, lines: &str| {
-        for line in lines.lines().map(str::trim).filter(|l| !l.is_empty()) {
-            ns.run(line.split_whitespace()).ok();
-        }
-    };
-    run(
-        router,
-        &format!(
-            "sysctl -qw net.ipv4.ip_forward=1
-             sysctl -qw net.ipv6.conf.all.forwarding=1
-             ip link add far type veth peer name eth0 netns {name}
-             ip address add 203.0.113.1/24 dev far
-             ip address add 2001:db8:3::1/64 dev far nodad
-             ip link set far up"
-        ),
-    );
-    run(
-        &far,
-        "ip address add 203.0.113.2/24 dev eth0
-         ip address add 2001:db8:3::2/64 dev eth0 nodad
-         ip link set eth0 up
-         ip route add default via 203.0.113.1
-         ip -6 route add default via 2001:db8:3::1",
-    );
-    run(
-        router,
-        "ip route add 203.0.113.2/32 dev far mtu lock 1280
-         ip -6 route add 2001:db8:3::2/128 dev far mtu lock 1280
-         ip route add 198.51.100.1/32 dev eth0 mtu lock 1280
-         ip -6 route add 2001:db8:2::1/128 dev eth0 mtu lock 1280",
-    );
-    run(
-        lab.host(),
-        "ip route add 203.0.113.0/24 via 198.51.100.2
-         ip -6 route add 2001:db8:3::/64 via 2001:db8:2::2",
-    );
-    far
-}
-
 /// What must work over a way that takes less than either end can see: streams both ways, datagrams that are told and then cut.
 #[track_caller]
 fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
@@ -188,7 +141,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
 }
 
 #[test]
-fn path_mtu_discovery_works_through_a_publication() {
+fn cilium_12968_and_33844_path_mtu_discovery_works_through_a_publication() {
     let lab = builder("a narrow way").second_uplink().build();
     let _up = lab.up(&[]);
     let server = lab.run("server", SERVER);
@@ -235,7 +188,7 @@ fn an_uplink_narrower_than_the_containers_network_works() {
 }
 
 #[test]
-fn fragments_of_both_families_arrive() {
+fn cilium_25709_and_calico_8821_fragments_of_both_families_arrive() {
     let lab = builder("fragments").build();
     let _up = lab.up(&[]);
     let server = lab.run("server", SERVER);

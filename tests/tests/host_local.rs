@@ -4,8 +4,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use tests::dial::{How, dial, exchange, unconnected, wildcard};
 use tests::sockets::{Talk, ask, ask_when_up};
-use tests::{Builder, HOST, Image, Lab, Netns, wait_until};
+use tests::{Builder, HOST, Image, Lab, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 /// The host's address on the LAN, and on Docker's network: what a server sees of a client on the host.
@@ -24,81 +25,6 @@ fn alone(title: &str) -> Builder {
         .engine_arg("--ip6tables=false")
         .engine_arg("--ipv6")
         .engine_arg("--fixed-cidr-v6=2001:db8:d::/64")
-}
-
-/// How a client asks.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum How {
-    Tcp,
-    Connected,
-    Unconnected,
-}
-
-/// What an exchange showed.
-#[derive(Debug, PartialEq)]
-struct Shown {
-    /// Whom the server saw, without regard to how its socket writes IPv4.
-    client: SocketAddr,
-    /// The port of the client's own socket.
-    ours: u16,
-    /// Whom the client's socket names as its peer or as the sender of the answer.
-    peer: SocketAddr,
-}
-
-fn wildcard(like: &SocketAddr) -> SocketAddr {
-    if like.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
-}
-
-/// Sends from an unconnected socket, and gives what came back and from where.
-fn exchange(socket: &UdpSocket, to: SocketAddr, words: &[u8]) -> io::Result<(SocketAddr, SocketAddr)> {
-    socket.send_to(words, to)?;
-    let mut buffer = [0; 2048];
-    let (n, from) = socket.recv_from(&mut buffer)?;
-    let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
-    let seen = text.strip_prefix("peer ").and_then(|t| t.lines().next()).and_then(|a| a.parse().ok());
-    Ok((seen.ok_or_else(|| io::Error::other(format!("no echo server: it says {text:?}")))?, from))
-}
-
-fn unconnected(ns: &Netns, from: SocketAddr) -> io::Result<UdpSocket> {
-    ns.within(|| {
-        let socket = UdpSocket::bind(from)?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        Ok(socket)
-    })
-}
-
-fn dial(ns: &Netns, how: How, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<Shown> {
-    let bound = from.unwrap_or_else(|| wildcard(&to));
-    let (client, ours, peer) = match how {
-        How::Tcp => {
-            let stream = match from {
-                Some(from) => ns.tcp_from(from, to)?,
-                None => ns.tcp(to)?,
-            };
-            let peer = stream.peer_addr()?;
-            let mut talk = Talk::over(stream)?;
-            talk.say(b"words")?;
-            (talk.seen(), talk.ours().port(), peer)
-        }
-        How::Connected => {
-            let socket = ns.udp_from(bound, to)?;
-            let client = ask(&socket, b"words")?;
-            let (_, from) = {
-                socket.send(b"again")?;
-                socket.recv_from(&mut [0; 2048])?
-            };
-            let peer = socket.peer_addr()?;
-            assert_eq!(from, peer, "an answer comes from another than the peer");
-            (client, socket.local_addr()?.port(), peer)
-        }
-        How::Unconnected => {
-            let socket = unconnected(ns, bound)?;
-            let (client, peer) = exchange(&socket, to, b"words")?;
-            (client, socket.local_addr()?.port(), peer)
-        }
-    };
-    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-    Ok(Shown { client, ours, peer })
 }
 
 fn at(ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
@@ -260,7 +186,7 @@ fn datagrams_follow_a_container_to_another_address() {
 }
 
 #[test]
-fn connected_sockets_are_told_when_their_container_goes() {
+fn cilium_48096_connected_sockets_are_told_when_their_container_goes() {
     let lab = alone("connected sockets").build();
     let _up = lab.up(&[]);
     let server = start_server(&lab);

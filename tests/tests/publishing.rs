@@ -184,17 +184,3 @@ fn datagrams_in_fragments_arrive_and_are_answered() {
         assert_eq!(seen, (CLIENT, port).into());
     }
 }
-
-#[test]
-fn a_range_of_ten_thousand_ports_is_published_and_taken_away() {
-    let lab = Lab::builder("ten thousand ports").images(&[Image::Echo]).build();
-    let _up = lab.up(&[]);
-    let server = lab.run("server", &["echo", "peer", "tcp:0.0.0.0:10000", "tcp:0.0.0.0:19999"]);
-    Talk::when_up(lab.host(), server.at(10000));
-    lab.runtime(["publish", "server", "10000-19999:10000-19999"]).ok();
-    for port in [10000, 19999] {
-        Talk::open(lab.client(), (HOST, port)).expect("an end of the range");
-    }
-    lab.runtime(["unpublish", "server", "10000-19999:10000-19999"]).ok();
-    assert!(Talk::open(lab.client(), (HOST, 19999)).is_err());
-}

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::api::{Answer, Refusal};
 use super::ports::{self, HeldPorts};
+use super::relay::Relays;
 use super::world::World;
 use crate::model::filter::Filter;
 use crate::model::live::{Live, LiveLink, LivePublication};
@@ -52,7 +53,7 @@ impl World {
         let taken = Taken::of(&requests, &self.snapshot, &live);
         let mut made: Vec<Publication> = Vec::new();
         for request in &requests {
-            match choose(&mut self.held_ports, &taken, request, &id) {
+            match choose(&mut self.held_ports, &self.relays, &taken, request, &id) {
                 Ok(chosen) => made.extend(chosen),
                 Err(refusal) => {
                     self.held_ports.give_back();
@@ -191,6 +192,7 @@ impl World {
 /// Takes the port of a request on all its addresses, for the container with this id.
 fn choose(
     held: &mut HeldPorts,
+    relays: &Relays,
     taken: &Taken,
     request: &PublishRequest,
     id: &str,
@@ -210,8 +212,9 @@ fn choose(
                 request.container_port.protocol
             )));
         }
-        // Taken away live, the engine itself still holds it.
-        let missing: Vec<_> = publications.iter().filter(|p| !taken.engine.contains(p)).cloned().collect();
+        // Taken away live, the engine itself still holds it; and what a relay holds is the daemon's own.
+        let missing = publications.iter().filter(|p| !taken.engine.contains(p) && !relays.holds(p));
+        let missing: Vec<_> = missing.cloned().collect();
         held.take(&missing).map_err(Refusal::failed)?;
         Ok(publications)
     };

@@ -7,6 +7,7 @@ mod live_file;
 mod lock;
 mod peers;
 mod ports;
+mod relay;
 mod renamed;
 mod report;
 mod takeover;

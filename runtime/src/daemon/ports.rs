@@ -23,6 +23,8 @@ pub struct HeldPorts {
     wanted: Vec<PublicationRange>,
     /// Taken since: what is not wanted by the next [`HeldPorts::hold`] is let go.
     taken: Vec<Publication>,
+    /// Descriptors that are needed elsewhere.
+    others: usize,
     /// Why not all of it is held.
     trouble: Option<String>,
 }
@@ -68,9 +70,7 @@ impl HeldPorts {
         if new.is_empty() {
             return Ok(true);
         }
-        let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
-        // The daemon itself must still be able to open files and to answer.
-        if self.count + new.len() + OWN_DESCRIPTORS > room {
+        if self.count + new.len() + self.others > descriptors() {
             return Ok(false);
         }
         self.count += new.len();
@@ -80,13 +80,16 @@ impl HeldPorts {
     }
 
     /// Holds exactly the ports of these publications; returns the sockets that are no longer needed (to be closed where
-    /// there is time), and what cannot be held. `engine_has` tells of ports that the engine itself holds.
+    /// there is time), and what cannot be held. `others`: descriptors that are needed elsewhere. `engine_has` tells of ports that
+    /// the engine itself holds.
     pub fn hold(
         &mut self,
         wanted: Vec<PublicationRange>,
+        others: usize,
         engine_has: impl Fn(&Publication) -> bool,
     ) -> (Vec<OwnedFd>, Option<String>) {
         let mut released = Vec::new();
+        self.others = others;
         if wanted == self.wanted && self.taken.is_empty() {
             return (released, self.trouble.clone());
         }
@@ -160,10 +163,21 @@ impl HeldPorts {
             held.extend(rest);
         }
     }
+
+    /// Descriptors that it has.
+    pub fn descriptors(&self) -> usize {
+        self.count
+    }
 }
 
-/// Descriptors that are left for everything else.
+/// Descriptors that are left for everything else: the daemon itself must still be able to open files and to answer.
 const OWN_DESCRIPTORS: usize = 256;
+
+/// How many descriptors ports may have.
+pub fn descriptors() -> usize {
+    let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
+    room.saturating_sub(OWN_DESCRIPTORS)
+}
 
 const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 
@@ -216,6 +230,8 @@ fn reserve_all(protocol: Protocol, addresses: &[IpAddr], port: u16) -> Result<Ve
 fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<OwnedFd>, String> {
     match bind_socket(protocol, address, port, true) {
         Ok(socket) => Ok(socket),
+        // Connections of a relay that are over may linger there. They hinder nobody, but the port cannot be held with them.
+        Err(nix::Error::EADDRINUSE) if address.is_ipv6() && lingers_only(protocol, address, port) => Ok(None),
         Err(nix::Error::EADDRINUSE) => Err(format!(
             "port {port}/{protocol} on {address} is already in use by {}",
             holder(protocol, port).unwrap_or_else(|| "a process of the host".to_owned())
@@ -228,7 +244,21 @@ fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<Owne
     }
 }
 
+/// Whether nothing but connections that are over has a port.
+fn lingers_only(protocol: Protocol, address: IpAddr, port: u16) -> bool {
+    let Ok(Some(fd)) = new_socket(protocol, address, true) else { return false };
+    protocol == Protocol::Tcp
+        && setsockopt(&fd, sockopt::ReuseAddr, &true).is_ok()
+        && bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, port))).is_ok()
+}
+
 fn bind_socket(protocol: Protocol, address: IpAddr, port: u16, alone: bool) -> nix::Result<Option<OwnedFd>> {
+    let Some(fd) = new_socket(protocol, address, alone)? else { return Ok(None) };
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, port)))?;
+    Ok(Some(fd))
+}
+
+fn new_socket(protocol: Protocol, address: IpAddr, alone: bool) -> nix::Result<Option<OwnedFd>> {
     let kind = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
@@ -243,7 +273,6 @@ fn bind_socket(protocol: Protocol, address: IpAddr, port: u16, alone: bool) -> n
         // Nobody reads from it.
         let _ = setsockopt(&fd, sockopt::RcvBuf, &0);
     }
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, port)))?;
     Ok(Some(fd))
 }
 
@@ -329,16 +358,16 @@ mod tests {
         let port = free_pair();
         let mut held = HeldPorts::default();
         let both = [range("0.0.0.0", port, 2), range("::", port, 2)].concat();
-        assert_eq!(held.hold(both.clone(), |_| false).1, None);
+        assert_eq!(held.hold(both.clone(), 0, |_| false).1, None);
         assert!(!is_free("0.0.0.0", port) && !is_free("127.0.0.1", port + 1) && !is_free("::1", port));
         // Of one port both families go, of the other one.
         let less = [range("0.0.0.0", port, 2)[0].without(&range("0.0.0.0", port, 1)[0])].concat();
-        held.hold(less, |_| false);
+        held.hold(less, 0, |_| false);
         assert!(is_free("0.0.0.0", port) && is_free("::1", port) && is_free("::1", port + 1));
         assert!(!is_free("127.0.0.1", port + 1));
-        held.hold(both, |_| false);
+        held.hold(both, 0, |_| false);
         assert!(!is_free("::1", port + 1) && !is_free("127.0.0.1", port));
-        held.hold(Vec::new(), |_| false);
+        held.hold(Vec::new(), 0, |_| false);
         assert!(is_free("0.0.0.0", port) && is_free("::1", port + 1));
     }
 
@@ -352,7 +381,7 @@ mod tests {
         held.give_back();
         assert!(is_free("127.0.0.1", port));
         held.take(&publications).unwrap();
-        held.hold(Vec::new(), |_| false);
+        held.hold(Vec::new(), 0, |_| false);
         assert!(is_free("127.0.0.1", port));
     }
 
@@ -366,7 +395,7 @@ mod tests {
         assert!(reason.contains(&format!("{port}/tcp on 127.0.0.1")), "{reason}");
         assert!(reason.contains(&format!("process {}", std::process::id())), "{reason}");
         let ranges = vec![PublicationRange::from(taken)];
-        assert_eq!(HeldPorts::default().hold(ranges.clone(), |_| true).1, None);
-        assert_eq!(HeldPorts::default().hold(ranges, |_| false).1, Some(reason));
+        assert_eq!(HeldPorts::default().hold(ranges.clone(), 0, |_| true).1, None);
+        assert_eq!(HeldPorts::default().hold(ranges, 0, |_| false).1, Some(reason));
     }
 }

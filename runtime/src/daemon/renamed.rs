@@ -50,6 +50,7 @@ mod tests {
             links: links.iter().map(link).collect(),
             endpoints: vec![Endpoint { network: network.into(), id: "e".into(), mac: None, ipv4: None, ipv6: None }],
             sandbox: None,
+            unserved: Default::default(),
             hosts_path: None,
         }
     }

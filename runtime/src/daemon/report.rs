@@ -5,6 +5,7 @@ use super::world::World;
 use crate::cli::datapath_client::LivePublication;
 use crate::datapath::kernel_release;
 use crate::model::environment::link_environment;
+use crate::model::{Port, Publication};
 use crate::reconcile::open_ports;
 
 impl World {
@@ -13,6 +14,7 @@ impl World {
         let hooks = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
         problems.extend(self.datapath.problem().map(str::to_owned));
+        problems.extend(self.relays.problems());
         problems.extend(self.errors.iter().cloned());
         problems.extend(self.firewall.iter().cloned());
         if self.cannot_tell {
@@ -42,7 +44,7 @@ impl World {
                 .map(|(v, packets)| CounterRow {
                     verdict: v.name().to_owned(),
                     kind: v.kind().name().to_owned(),
-                    packets,
+                    packets: packets + self.relays.refused(v),
                     text: v.text().to_owned(),
                 })
                 .collect(),
@@ -51,7 +53,7 @@ impl World {
         })
     }
 
-    /// What was published live, and what was taken away.
+    /// What the engine does not tell: what was published live or is relayed, and what was taken away.
     pub(super) fn live_publications(&self) -> Vec<LivePublication> {
         let live = self.live.get();
         let row = |container: &str, publication, closed| LivePublication {
@@ -64,7 +66,14 @@ impl World {
             let closed = live.publications_of(c).into_iter().filter(|p| p.closed);
             closed.map(|p| row(&c.id, p.publication, true))
         });
-        made.chain(gone).collect()
+        let relayed = self.plan.relays.iter().filter_map(|(key, relay)| {
+            let container_port = Port::new(relay.to.port(), key.protocol);
+            let publication = Publication { host_addr: key.address.into(), host_port: key.port, container_port };
+            let container = self.snapshot.containers.get(&relay.container)?;
+            let told = !container.unserved.contains(&publication) || relay.live;
+            (!told).then(|| row(&relay.container, publication, false))
+        });
+        made.chain(relayed).chain(gone).collect()
     }
 
     fn name(&self, container: &str) -> String {
@@ -93,6 +102,7 @@ impl World {
                 let state = match p.closed || p.filter.is_err() {
                     true => "closed",
                     false if self.plan.endpoints_of(&container.id).any(family) => "served",
+                    false if self.relays.holds(&p.publication) => "relayed",
                     false => "not served",
                 };
                 rows.push(PublicationRow {

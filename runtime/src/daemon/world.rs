@@ -15,14 +15,16 @@ use super::hosts_files::HostsFiles;
 use super::live_file::LiveFile;
 use super::peers::Closing;
 use super::ports::HeldPorts;
+use super::relay::Relays;
 use super::renamed::keep_links;
 use super::{Input, Refresh, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
+use crate::model::range::PublicationRange;
 use crate::model::{Container, Network, Publication, Snapshot};
-use crate::reconcile::{self, Cache, Netfilter, Plan, plan};
+use crate::reconcile::{self, Cache, Netfilter, Plan, RelayKey, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -45,6 +47,7 @@ pub struct World {
     pub(super) engine_version: String,
     pub(super) engine_connected: bool,
     pub(super) held_ports: HeldPorts,
+    pub(super) relays: Relays,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
     /// Rules of the host's firewall that redirected packets pass by, a line each.
@@ -115,6 +118,7 @@ impl World {
             engine_version,
             engine_connected: true,
             held_ports: HeldPorts::default(),
+            relays: Relays::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
             firewall: Vec::new(),
@@ -154,6 +158,7 @@ impl World {
         self.let_poll();
         self.write_hosts();
         self.hold_ports();
+        self.relays.start(&self.plan.relays, self.held_ports.descriptors());
         Ok(())
     }
 
@@ -401,7 +406,9 @@ impl World {
         self.let_poll();
         self.write_hosts();
         let hosts = began.elapsed();
+        self.relays.end_others(&self.plan.relays).await;
         self.hold_ports();
+        self.relays.start(&self.plan.relays, self.held_ports.descriptors());
         debug!(?hosts, held = ?began.elapsed(), "the rest");
         self.answer_waiting();
     }
@@ -502,10 +509,15 @@ impl World {
     fn hold_ports(&mut self) {
         let containers = &self.snapshot.containers;
         let running = |id: &str| containers.get(id).is_some_and(|c| c.running);
-        let live = &self.live.get().publications;
-        let wanted = live.iter().filter(|p| running(&p.container)).map(|p| p.publication.clone()).collect();
+        // A relay holds its port itself: those of a range have the same container, and are all relayed or none.
+        let relayed = |r: &PublicationRange| {
+            let first = r.iter().next().and_then(|p| RelayKey::of(&p));
+            first.is_some_and(|key| self.plan.relays.contains_key(&key))
+        };
+        let live = self.live.get().publications.iter().filter(|p| running(&p.container)).map(|p| &p.publication);
+        let wanted = live.filter(|r| !relayed(r)).cloned().collect();
         let engine_has = |p: &Publication| containers.values().any(|c| c.publications.contains(p));
-        let (released, trouble) = self.held_ports.hold(wanted, engine_has);
+        let (released, trouble) = self.held_ports.hold(wanted, self.relays.descriptors(), engine_has);
         self.closing.held_ports.extend(released);
         if let Some(reason) = trouble {
             self.note(format!("{reason}: served all the same, but not held against programs of the host"));

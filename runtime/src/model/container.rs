@@ -118,6 +118,9 @@ pub struct Container {
     pub exposed: Vec<Port>,
     /// What the engine publishes for it now; empty while it does not run.
     pub publications: Vec<Publication>,
+    /// Those of `publications` that the engine was asked for and does nothing about: on IPv6 addresses, where the container
+    /// has none and there is no docker-proxy.
+    pub unserved: std::collections::BTreeSet<Publication>,
     /// Links that it declares as a recipient, on whatever network.
     pub links: Vec<Link>,
     /// Its endpoints.

@@ -83,6 +83,17 @@ impl Filter {
         *self == Filter::default()
     }
 
+    /// Whether a source may begin a conversation, as far as it is its address that decides.
+    pub fn permits(&self, source: IpAddr) -> bool {
+        let longest = |nets: &[IpNet]| nets.iter().filter(|n| n.contains(&source)).map(IpNet::prefix_len).max();
+        match (longest(&self.allow), longest(&self.deny)) {
+            (Some(allowed), Some(denied)) => allowed > denied,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => self.allow.is_empty(),
+        }
+    }
+
     /// Whether any source is named.
     pub fn names_sources(&self) -> bool {
         !(self.allow.is_empty() && self.deny.is_empty())
@@ -132,6 +143,17 @@ mod tests {
         assert_eq!(allow, ["192.0.2.0/24", "2001:db8::1/128", "10.0.0.0/8"]);
         let labels: BTreeMap<String, String> = f.to_labels().map(|(k, v)| (k.to_owned(), v)).collect();
         assert_eq!(Filter::of_labels(&labels).unwrap(), f);
+    }
+
+    #[test]
+    fn the_longest_prefix_decides_and_what_is_not_named_is_not_listed() {
+        let f = Filter::new(&words("2001:db8::/32"), &words("2001:db8:1::/48 2001:db8::/32"), None).unwrap();
+        assert!(!f.permits("2001:db8:2::1".parse().unwrap()), "of equals, the denial");
+        let f = Filter::new(&words("2001:db8::/32 2001:db8:1::1"), &words("2001:db8:1::/48"), None).unwrap();
+        let permitted = ["2001:db8::1", "2001:db8:1::1", "2001:db8:1::2", "2001:db9::1", "192.0.2.1"];
+        assert_eq!(permitted.map(|a| f.permits(a.parse().unwrap())), [true, true, false, false, false]);
+        let f = Filter::new(&[], &words("2001:db8::/32"), None).unwrap();
+        assert!(f.permits("2001:db9::1".parse().unwrap()) && !f.permits("2001:db8::1".parse().unwrap()));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) fn container(name: &str, hostname: &str) -> Container {
         links: Vec::new(),
         endpoints: Vec::new(),
         sandbox: None,
+        unserved: Default::default(),
         hosts_path: None,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::plan::{EndpointPlan, Netfilter, Options, Plan};
+use super::relay::{Relay, RelayKey};
 use crate::datapath::Published;
 use crate::host::{Host, NatRules};
 use crate::model::live::{EffectivePublication, Live};
@@ -12,18 +13,28 @@ use crate::model::{Container, Snapshot};
 /// Published ports of the plan before, by container.
 #[derive(Default)]
 pub struct Cache {
-    published: HashMap<String, (Basis, Arc<Published>, Arc<[String]>)>,
+    published: HashMap<String, (Basis, Made)>,
+}
+
+/// What is made of a container's published ports.
+#[derive(Clone)]
+pub(super) struct Made {
+    /// What the maps are to say.
+    pub published: Arc<Published>,
+    /// What the daemon itself passes on.
+    pub relays: Arc<[(RelayKey, Relay)]>,
+    /// What is wrong.
+    pub problems: Arc<[String]>,
 }
 
 impl Cache {
-    /// What was planned on the very same basis, and what was wrong with it.
-    pub(super) fn take(&mut self, container: &str, basis: &Basis) -> Option<(Arc<Published>, Arc<[String]>)> {
-        let (_, published, problems) = self.published.remove(container).filter(|(before, ..)| before == basis)?;
-        Some((published, problems))
+    /// What was planned on the very same basis.
+    pub(super) fn take(&mut self, container: &str, basis: &Basis) -> Option<Made> {
+        self.published.remove(container).filter(|(before, _)| before == basis).map(|(_, made)| made)
     }
 
-    pub(super) fn keep(&mut self, id: &str, basis: Basis, published: Arc<Published>, problems: Arc<[String]>) {
-        self.published.insert(id.to_owned(), (basis, published, problems));
+    pub(super) fn keep(&mut self, id: &str, basis: Basis, made: Made) {
+        self.published.insert(id.to_owned(), (basis, made));
     }
 }
 
@@ -69,6 +80,7 @@ impl Basis {
                 name: container.name.clone(),
                 labels: container.labels.clone(),
                 publications: container.publications.clone(),
+                unserved: container.unserved.clone(),
                 ..Container::default()
             },
             live: Live {

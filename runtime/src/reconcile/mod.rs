@@ -4,6 +4,7 @@ mod cache;
 mod generation;
 mod masquerade;
 mod plan;
+mod relay;
 
 #[cfg(test)]
 mod tests;
@@ -11,3 +12,4 @@ mod tests;
 pub use cache::Cache;
 pub use masquerade::{Masquerade, MasqueradedBy};
 pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, open_ports, plan};
+pub use relay::{Relay, RelayKey};

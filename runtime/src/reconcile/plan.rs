@@ -1,7 +1,7 @@
 //! The plan: which interfaces are what, what the maps are to say, and what /etc/hosts of recipients is to say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,9 +14,10 @@ use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::cache::{Basis, Cache, OwnEndpoint};
+use super::cache::{Basis, Cache, Made, OwnEndpoint};
 use super::generation::{Identity, generation};
 use super::masquerade::{Masquerade, MasqueradedBy};
+use super::relay::{self, Relay, RelayKey, Relays};
 use crate::datapath::{Desired, Published, Role};
 use crate::host::{Host, Interface};
 use crate::model::filter::Filter;
@@ -121,6 +122,8 @@ pub struct Plan {
     pub roles: BTreeMap<u32, Role>,
     /// What the maps are to say.
     pub desired: Desired,
+    /// Publications that the daemon itself passes on.
+    pub relays: Relays,
     /// Recipients' hosts files.
     pub hosts: Vec<HostsPlan>,
     /// Endpoints that are served, in the order of their containers' ids.
@@ -176,10 +179,13 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
     for container in snapshot.containers.values() {
         if !container.publications.is_empty() || changed.contains(container.id.as_str()) {
             let basis = Basis::of(&p, snapshot, host, live, options, container);
-            let (published, problems) = cache.take(&container.id, &basis).unwrap_or_else(|| publish(&basis));
-            p.problems.extend(problems.iter().cloned());
-            p.desired.published.push(published.clone());
-            used.keep(&container.id, basis, published, problems);
+            let made = cache.take(&container.id, &basis).unwrap_or_else(|| publish(&basis));
+            p.problems.extend(made.problems.iter().cloned());
+            p.desired.published.push(made.published.clone());
+            for (key, relay) in made.relays.iter() {
+                p.relays.entry(*key).or_insert_with(|| relay.clone());
+            }
+            used.keep(&container.id, basis, made);
         }
         add_links(&mut p, snapshot, live, container);
     }
@@ -310,8 +316,9 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
 }
 
 /// What a container publishes, and what is wrong with it.
-fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
+fn publish(basis: &Basis) -> Made {
     let mut made = Published::default();
+    let mut relays = Vec::new();
     let mut problems = Vec::new();
     let (container, endpoints) = (&basis.container, &basis.endpoints);
     let begun = Identity::default().with("publication").with(&container.id);
@@ -335,6 +342,7 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
             continue;
         }
         let target = endpoints.iter().find_map(|e| Some((e, e.plan.address_like(&publication.host_addr)?)));
+        let target = target.or_else(|| relay::target(endpoints, &publication));
         let Some((endpoint, address)) = target else { continue };
         if port.protocol == Protocol::Sctp && port.number != publication.host_port {
             problems.push(format!(
@@ -353,6 +361,13 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
             }
         };
         let generation = identity(begun).with(endpoint.plan.generation).with(&filter).generation();
+        if let (IpAddr::V4(address), Some(key)) = (address, RelayKey::of(&publication)) {
+            let live = created != 0;
+            let patient = !live && !container.unserved.contains(&publication);
+            let to = SocketAddrV4::new(address, port.number);
+            relays.push((key, Relay { container: container.id.clone(), to, filter, generation, live, patient }));
+            continue;
+        }
         let entry = Publication {
             generation,
             addr: address.into(),
@@ -370,7 +385,7 @@ fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
     }
     // A filter that cannot be understood is the same for all of them.
     problems.dedup();
-    (Arc::new(made), problems.into())
+    Made { published: Arc::new(made), relays: relays.into(), problems: problems.into() }
 }
 
 /// The flags of a publication whose conversations the host's firewall has to let through.

@@ -76,6 +76,7 @@ fn world(names: &[&str]) -> (Snapshot, Host) {
             env: vec![],
             exposed: vec![],
             publications: vec![],
+            unserved: Default::default(),
             links: vec![],
             endpoints: vec![endpoint],
             sandbox: None,
@@ -236,13 +237,53 @@ fn generations_outlive_the_daemon_and_end_with_the_endpoint() {
 }
 
 #[test]
-fn a_port_without_an_address_of_that_family_is_left_to_the_host() {
+fn a_port_without_an_address_of_that_family_is_not_in_the_maps() {
     let (mut snapshot, host) = world(&["web"]);
     snapshot.containers.get_mut("web").unwrap().publications =
         vec![publication("0.0.0.0", 80, "80/tcp"), publication("::", 80, "80/tcp")];
     let p = plan(&snapshot, &host, &Live::default(), &Options::default());
     let keys: Vec<Addr> = p.desired.publications().iter().map(|(k, _)| k.addr).collect();
     assert_eq!(keys, [v4("0.0.0.0")]);
+}
+
+#[test]
+fn ipv6_publications_of_a_container_that_has_ipv4_alone_are_relayed() {
+    let (mut snapshot, host) = world(&["web"]);
+    let web = snapshot.containers.get_mut("web").unwrap();
+    web.publications = vec![
+        publication("::", 80, "8080/tcp"),
+        publication("::1", 53, "53/udp"),
+        publication("::", 9, "9/sctp"),
+        publication("::", 81, "81/tcp"),
+    ];
+    web.unserved.insert(publication("::1", 53, "53/udp"));
+    let live = Live { unpublished: vec![("web".into(), publication("::", 81, "81/tcp").into())], ..Live::default() };
+    let p = plan(&snapshot, &host, &live, &Options::default());
+    let relays: Vec<_> = p
+        .relays
+        .iter()
+        .map(|(k, r)| (k.protocol.name(), k.address.to_string(), k.port, r.to.to_string(), r.patient))
+        .collect();
+    let expected = [
+        ("tcp", "::".to_owned(), 80, "172.17.0.2:8080".to_owned(), true),
+        ("udp", "::1".to_owned(), 53, "172.17.0.2:53".to_owned(), false),
+    ];
+    assert_eq!(relays, expected);
+    // What was taken away is closed; nothing else is in the maps.
+    let keys: Vec<u16> = p.desired.publications().iter().map(|(k, _)| u16::from_be(k.port)).collect();
+    assert_eq!((keys, p.problems), (vec![81], vec![]));
+    // Labels that cannot be understood close the port, relayed or not.
+    snapshot.containers.get_mut("web").unwrap().labels.insert("runtime.max-rate".into(), "often".into());
+    let p = plan(&snapshot, &host, &live, &Options::default());
+    assert!(p.relays.is_empty() && p.desired.publications().len() == 3, "{:?}", p.desired.publications());
+
+    // With an address of IPv6 it is the datapath's affair.
+    let (mut snapshot, host) = world(&["web"]);
+    snapshot.containers.get_mut("web").unwrap().publications = vec![publication("::", 80, "8080/tcp")];
+    snapshot.networks.get_mut("net").unwrap().endpoints.get_mut("web").unwrap().ipv6 =
+        Some("2001:db8::2".parse().unwrap());
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    assert!(p.relays.is_empty() && p.desired.publications().len() == 1);
 }
 
 #[test]

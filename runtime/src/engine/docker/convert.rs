@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, EventMessage,
-    EventMessageTypeEnum, Network as NetworkSummary, NetworkInspect, PortMap,
+    EventMessageTypeEnum, HostConfig, Network as NetworkSummary, NetworkInspect, PortBinding, PortMap,
 };
 
 use super::names::Names;
@@ -35,6 +35,11 @@ pub fn container(inspect: ContainerInspectResponse, names: &Names) -> Option<Con
     for endpoint in networks.values() {
         links.extend(endpoint.links.iter().flatten().filter_map(|l| custom_network_link(l, names)));
     }
+    let endpoints = endpoints(&networks, names);
+    let mut publications = if running { publications(&published) } else { Vec::new() };
+    let unserved = if running { unserved(&host, &publications, &endpoints) } else { BTreeSet::new() };
+    publications.extend(unserved.iter().cloned());
+    publications.sort();
     let mode = host.network_mode.unwrap_or_default();
     let own_sandbox = mode != "host" && !mode.starts_with("container:");
     Some(Container {
@@ -47,9 +52,10 @@ pub fn container(inspect: ContainerInspectResponse, names: &Names) -> Option<Con
         labels: config.labels.unwrap_or_default().into_iter().collect(),
         env: config.env.unwrap_or_default(),
         exposed: exposed.into_iter().collect(),
-        publications: if running { publications(&published) } else { Vec::new() },
+        publications,
+        unserved,
         links: links.into_iter().collect(),
-        endpoints: endpoints(&networks, names),
+        endpoints,
         sandbox: settings.sandbox_key.filter(|k| running && own_sandbox && !k.is_empty()).map(Into::into),
         // Another container's file is no business of this one.
         hosts_path: inspect.hosts_path.filter(|p| !p.is_empty() && !mode.starts_with("container:")).map(Into::into),
@@ -92,6 +98,7 @@ pub fn container_from_summary(summary: &ContainerSummary, names: &Names) -> Opti
         env: Vec::new(),
         exposed: exposed.into_iter().collect(),
         publications: publications.into_iter().collect(),
+        unserved: BTreeSet::new(),
         links: links.into_iter().collect(),
         endpoints: endpoints(&networks, names),
         sandbox: None,
@@ -131,6 +138,49 @@ pub fn publications(ports: &PortMap) -> Vec<Publication> {
         }
     }
     all.into_iter().collect()
+}
+
+/// What was asked for on IPv6 addresses and is not among the `listed` publications: without docker-proxy, the Engine forgets
+/// about it where the container has no address of IPv6. Where it chose the port, that of IPv4 is the one.
+fn unserved(host: &HostConfig, listed: &[Publication], endpoints: &[Endpoint]) -> BTreeSet<Publication> {
+    if endpoints.iter().any(|e| e.ipv6.is_some()) {
+        return BTreeSet::new();
+    }
+    let bindings = host.port_bindings.iter().flatten();
+    let bindings = bindings.filter_map(|(port, list)| Some((port.parse().ok()?, list.as_deref().unwrap_or_default())));
+    let bindings: HashMap<Port, &[PortBinding]> = bindings.collect();
+    let mut asked = BTreeSet::new();
+    for p in listed.iter().filter(|p| p.host_addr == IpAddr::from(Ipv4Addr::UNSPECIFIED)) {
+        let everywhere = match bindings.get(&p.container_port) {
+            None | Some([]) => host.publish_all_ports == Some(true),
+            Some(list) => list.iter().any(|b| {
+                b.host_ip.as_deref().unwrap_or_default().is_empty()
+                    && covers(b.host_port.as_deref().unwrap_or_default(), p.host_port)
+            }),
+        };
+        if everywhere {
+            asked.insert(Publication { host_addr: Ipv6Addr::UNSPECIFIED.into(), ..p.clone() });
+        }
+    }
+    for (container_port, binding) in bindings.iter().flat_map(|(port, list)| list.iter().map(move |b| (*port, b))) {
+        let host_port = binding.host_port.as_deref().and_then(|p| p.parse().ok()).filter(|p| *p != 0);
+        if let (Some(host_addr @ IpAddr::V6(_)), Some(host_port)) = (host_addr(binding.host_ip.as_deref()), host_port) {
+            asked.insert(Publication { host_addr, host_port, container_port });
+        }
+    }
+    for p in listed {
+        asked.remove(p);
+    }
+    asked
+}
+
+/// Whether a binding's port is this one, or left to the Engine (altogether, or within a range).
+fn covers(asked: &str, port: u16) -> bool {
+    if asked.is_empty() || asked == "0" {
+        return true;
+    }
+    let (start, end) = asked.split_once('-').unwrap_or((asked, asked));
+    start.parse().is_ok_and(|s: u16| s <= port) && end.parse().is_ok_and(|e: u16| port <= e)
 }
 
 /// No address is every IPv4 address.

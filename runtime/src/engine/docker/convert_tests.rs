@@ -79,6 +79,45 @@ fn a_container_on_a_network_of_the_users_own() {
 }
 
 #[test]
+fn what_is_published_without_docker_proxy_on_ipv6_is_not_forgotten() {
+    let mut inspect: ContainerInspectResponse =
+        serde_json::from_str(include_str!("../fixtures/container_web.json")).unwrap();
+    let host = inspect.host_config.as_mut().unwrap();
+    host.publish_all_ports = Some(true);
+    let binding = |ip: &str, port: &str| PortBinding { host_ip: Some(ip.into()), host_port: Some(port.into()) };
+    let some = |list: &[(&str, &str)]| Some(list.iter().map(|(ip, port)| binding(ip, port)).collect::<Vec<_>>());
+    host.port_bindings = Some(HashMap::from([
+        ("80/tcp".to_owned(), some(&[("0.0.0.0", "80"), ("", "8080-8089")])),
+        ("53/udp".to_owned(), some(&[("::1", "53"), ("2001:db8::1", ""), ("127.0.0.1", "54")])),
+        ("7/tcp".to_owned(), some(&[("::", "7")])),
+        ("8/tcp".to_owned(), some(&[("", "")])),
+    ]));
+    // As the Engine has it without docker-proxy.
+    inspect.network_settings.as_mut().unwrap().ports = Some(PortMap::from([
+        ("80/tcp".to_owned(), some(&[("0.0.0.0", "80"), ("0.0.0.0", "8085")])),
+        ("53/udp".to_owned(), some(&[("127.0.0.1", "54")])),
+        ("8/tcp".to_owned(), some(&[("0.0.0.0", "32768")])),
+        ("9/tcp".to_owned(), some(&[("0.0.0.0", "32769")])),
+    ]));
+    let web = container(inspect.clone(), &names()).unwrap();
+    let expected = [
+        publication("::", 7, "7/tcp"),
+        publication("::", 8085, "80/tcp"),
+        publication("::", 32768, "8/tcp"),
+        publication("::", 32769, "9/tcp"),
+        publication("::1", 53, "53/udp"),
+    ];
+    assert_eq!(web.unserved.iter().cloned().collect::<Vec<_>>(), expected);
+    assert!(expected.iter().all(|p| web.publications.contains(p)) && web.publications.len() == 10);
+    // With an address of IPv6, what is not listed is not wanted.
+    let networks = inspect.network_settings.as_mut().unwrap().networks.as_mut().unwrap();
+    networks.get_mut("bridge").unwrap().global_ipv6_address = Some("2001:db8::9".into());
+    assert_eq!(container(inspect, &names()).unwrap().unserved, BTreeSet::new());
+    // And docker-proxy serves what is listed.
+    assert_eq!(inspected(include_str!("../fixtures/container_web.json")).unserved, BTreeSet::new());
+}
+
+#[test]
 fn a_container_that_never_ran() {
     let stopped = inspected(include_str!("../fixtures/container_stopped.json"));
     assert!(!stopped.running);

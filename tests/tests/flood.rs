@@ -1,0 +1,82 @@
+//! SYNs of senders who never complete their connections.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tests::frames::{Way, Wire, change_sender};
+use tests::sockets::{Talk, ask};
+use tests::{CLIENT2, HOST, Image, Lab, wait_until};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// What `bpftool` shows of a map, by its pin.
+fn shown(lab: &Lab, what: &str, map: &str) -> serde_json::Value {
+    let pin = lab.pins().join("maps").join(map).display().to_string();
+    let text = lab.host().run(["bpftool", "-j", "map", what, "pinned", &pin]).ok();
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Sends SYNs to port 7 of the host, each of another sender: the `first`th of all, and so many.
+fn flood(lab: &Lab, first: u32, count: usize) {
+    /// Ports that each address sends from.
+    const PORTS: u32 = 60_000;
+    let (from_mac, to_mac) = (lab.client2().mac("eth0"), lab.host().mac("eth0"));
+    let syn = Way { from_mac, to_mac, from: CLIENT2, to: HOST }.syn(1, 7);
+    let mut n = first;
+    Wire::open(lab.client2(), "eth0").flood(&syn, count, |frame| {
+        change_sender(frame, Ipv4Addr::from(0x0a40_0000 + n / PORTS), 1025 + (n % PORTS) as u16);
+        n += 1;
+    });
+}
+
+#[test]
+fn cilium_3232_a_million_half_open_connections_push_no_established_one_out() {
+    const FLOOD: u32 = 1_000_000;
+    const AT_ONCE: u32 = 100_000;
+    /// What the README states of both flow tables together, in bytes.
+    const STATED: u64 = (57 + 14) * 1_000_000;
+    let lab = Lab::builder("SYN flood").client2().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    lab.run("server", &["-p", "7:7", "-p", "7:7/udp", "echo"]);
+    Talk::when_up(lab.client(), (HOST, 7));
+    let mut talks: Vec<Talk> = (0..100).map(|_| Talk::open(lab.client(), (HOST, 7)).expect("a talk")).collect();
+    let sockets: Vec<_> = (0..20).map(|_| lab.client().udp((HOST, 7)).expect("a socket")).collect();
+    let seen: Vec<_> = sockets.iter().map(|s| ask(s, b"before").expect("an answer")).collect();
+    let memory = || ["FLOWS", "PENDING"].map(|map| shown(&lab, "show", map)["bytes_memlock"].as_u64().expect("bytes"));
+    let (before, memory_before) = (lab.counters(), memory());
+
+    for first in (0..FLOOD).step_by(AT_ONCE as usize) {
+        flood(&lab, first, AT_ONCE as usize);
+        for talk in talks.iter_mut().step_by(10) {
+            talk.say(b"still here").expect("an echo during the flood");
+        }
+    }
+    for talk in &mut talks {
+        talk.say(b"still here").expect("an echo after the flood");
+    }
+    talks[0].transfer(1_000_000, |_| ()).expect("a transfer after the flood");
+    for (socket, seen) in sockets.iter().zip(seen) {
+        assert_eq!(ask(socket, b"after").expect("an answer"), seen);
+    }
+    let added = lab.counters().since(&before);
+    assert!(added.packets("published") >= u64::from(FLOOD), "{added}");
+    assert_eq!(added.packets("flow_table_full"), 0, "{added}");
+    wait_until("a new connection", SOON, || Talk::open(lab.client(), (HOST, 7)).is_ok());
+    assert_eq!(memory(), memory_before, "the tables have grown");
+    assert!(memory_before.iter().sum::<u64>() <= STATED, "{memory_before:?}");
+}
+
+#[test]
+#[ignore = "an answered SYN makes the conversation an answered one, before its sender has proved anything"]
+fn half_open_connections_are_no_answered_ones() {
+    let lab = Lab::builder("half open").client2().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    lab.run("server", &["-p", "7:7", "echo"]);
+    let mut talk = Talk::when_up(lab.client(), (HOST, 7));
+    let before = lab.counters();
+    flood(&lab, 0, 1_000);
+    wait_until("they are answered", SOON, || lab.counters().since(&before).packets("published_reply") >= 1_000);
+    talk.say(b"established").expect("an echo");
+    let answered = shown(&lab, "dump", "FLOWS").as_array().expect("a list").len();
+    assert!(answered < 100, "{answered} entries");
+}
