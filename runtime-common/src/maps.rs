@@ -101,6 +101,9 @@ pub const FLOW_RST: u8 = 4;
 /// This is the direction of the answers.
 pub const FLOW_REPLY: u8 = 8;
 
+/// TCP: the answer to the SYN was seen, which says nothing about who has sent that.
+pub const FLOW_SYN: u8 = 16;
+
 /// Value of `FLOWS` (answered conversations) and `PENDING` (unanswered ones): one entry a direction.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +120,8 @@ pub struct Flow {
     pub to: Tuple,
     /// Slot in `RULES` of the publication, link or endpoint that allows the flow.
     pub rule: u32,
+    /// TCP, of the answers: the sequence number of the SYN (network byte order), with [`FLOW_SYN`].
+    pub isn: u32,
     /// Host-side interface of the container that packets of this direction go to; 0 for the outside.
     pub ifindex: u32,
     /// What the translation does to checksums.
@@ -138,7 +143,7 @@ pub struct Flow {
     /// [`Zone`] of the other direction's key.
     pub pair_zone: u8,
     /// Always zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 7],
 }
 
 /// What a translation does to the checksums of a packet: one's complement differences, see [`crate::checksum`].
@@ -538,7 +543,7 @@ plain_data! {
     Tuple = 36: Addr, Addr, u16, u16;
     FlowKey = 40: Tuple, u8, u8, u16;
     Sums = 8: u32, u32;
-    Flow = 112: u64, u64, u64, u64, Tuple, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, [u8; 3];
+    Flow = 120: u64, u64, u64, u64, Tuple, u32, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, [u8; 7];
     PublicationKey = 20: Addr, u16, u8, u8;
     Publication = 48: u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
     FilterKey = 24: u64, Addr;

@@ -205,6 +205,10 @@ pub struct Headers {
     pub bytes: u32,
     /// Offset of the transport header from the start of the packet, in bytes.
     pub l4: u32,
+    /// TCP: sequence number (network byte order).
+    pub seq: u32,
+    /// TCP: acknowledgement number (network byte order).
+    pub ack: u32,
     /// Kind of message.
     pub message: Message,
     /// Time to live or hop limit.
@@ -379,6 +383,8 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
         TCP => {
             let w = p.window::<20>(l4).filter(|_| h.has(20)).ok_or(Verdict::Malformed)?;
             let (data_offset, flags) = (w.u8(12) >> 4, w.u8(13));
+            h.seq = w.u32(4);
+            h.ack = w.u32(8);
             h.syn = flags & TCP_SYN != 0;
             h.fin = flags & TCP_FIN != 0;
             h.rst = flags & TCP_RST != 0;

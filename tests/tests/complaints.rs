@@ -217,7 +217,6 @@ fn cilium_29305_half_a_pair_of_entries_heals() {
 
 /// The same, where an answer that found no entry has made one that is in the way.
 #[test]
-#[ignore = "the entry that the stray answer makes is taken for the lost one"]
 fn cilium_29305_half_a_pair_of_entries_heals_after_a_stray_answer() {
     let (lab, _up, server) = half_pairs("half a pair, a stray answer");
     assert_heals(&lab, &server, Zone::Endpoint, true);

@@ -4,8 +4,8 @@ use core::ptr::NonNull;
 
 use super::Tables;
 use crate::maps::{
-    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple,
-    Zone,
+    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts,
+    Sums, Tuple, Zone,
 };
 use crate::packet::{Headers, Message, Packet, TCP, quoted};
 
@@ -57,7 +57,8 @@ fn fragment_ports<T: Tables>(t: &T, h: &mut Headers) -> bool {
 
 /// Finds the flow of a packet and counts the packet in it.
 ///
-/// The first answer moves a flow from `PENDING` to `FLOWS`, where new conversations cannot push it out.
+/// The first answer moves a flow from `PENDING` to `FLOWS`, where new conversations cannot push it out. Of TCP, that is the
+/// end of its handshake: whoever has sent a SYN is somebody only when he has acknowledged the answer to it.
 #[inline(always)]
 pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     let key = &h.key;
@@ -89,7 +90,7 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
         return Found::None;
     }
     touch(t, flow, h);
-    if flow.state & FLOW_REPLY != 0 && answer(t, key, flow) {
+    if is_answered(t, key, flow, h) && answer(t, key, flow) {
         return t.answered(key).map_or(Found::Live(found), Found::Live);
     }
     Found::Live(found)
@@ -139,13 +140,56 @@ fn lacks_pair<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
     // SAFETY: the scratch room belongs to this run of the program alone.
     let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
     *pair_key = flow.pair(key.protocol);
-    t.pending(pair_key).is_none() && t.answered(pair_key).is_none()
+    let Some(pair) = t.pending(pair_key).or_else(|| t.answered(pair_key)) else {
+        return true;
+    };
+    // What its answers made meanwhile, as if they were the container's own words, is no pair of it.
+    // SAFETY: entries stay valid while the program runs.
+    unsafe { pair.as_ref() }.pair(key.protocol) != *key
 }
 
 /// Whether a packet would open a connection from where this one's answers come: it is no part of it.
 #[inline(always)]
 fn opens_back(flow: &Flow, h: &Headers) -> bool {
     matches!(h.message, Message::TcpOpen) && flow.state & FLOW_REPLY != 0
+}
+
+/// Whether a packet shows that both sides of an unanswered conversation speak to each other.
+#[inline(always)]
+fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow, h: &Headers) -> bool {
+    if key.protocol != TCP {
+        return flow.state & FLOW_REPLY != 0;
+    }
+    // A port that answers every SYN, or refuses it, has said nothing about its sender yet.
+    if h.rst {
+        return false;
+    }
+    if flow.state & FLOW_REPLY == 0 {
+        return !h.syn && acknowledges(t, flow, h);
+    }
+    if h.syn {
+        flow.isn = h.seq;
+        flow.state |= FLOW_SYN;
+    }
+    !h.syn
+}
+
+/// Whether a segment acknowledges the SYN of the other side.
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+fn acknowledges<T: Tables>(t: &T, flow: &Flow, h: &Headers) -> bool {
+    let Some(scratch) = t.scratch() else {
+        return false;
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    *pair_key = flow.pair(h.key.protocol);
+    let Some(pair) = t.pending(pair_key).or_else(|| t.answered(pair_key)) else {
+        return false;
+    };
+    // SAFETY: entries stay valid while the program runs.
+    let pair = unsafe { pair.as_ref() };
+    pair.state & FLOW_SYN != 0 && u32::from_be(h.ack) == u32::from_be(pair.isn).wrapping_add(1)
 }
 
 /// Moves both directions to `FLOWS`. False where there is no room, or the forward direction is gone.
@@ -158,7 +202,7 @@ fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     // SAFETY: the scratch room belongs to this run of the program alone.
     let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
     *pair_key = flow.pair(key.protocol);
-    // The answer's own entry goes last: while it is pending, the next answer tries again.
+    // The packet's own entry goes last: while it is pending, the next one tries again.
     match t.pending(pair_key) {
         Some(pair) => {
             // SAFETY: as in `follow`.

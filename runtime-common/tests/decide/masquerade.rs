@@ -48,6 +48,7 @@ fn a_container_speaks_to_the_outside_under_the_hosts_address() {
     let w = world();
     assert_eq!(leaves(&w, 0, &tcp(WEB.0, 4000, CLIENT, 443, SYN)), (HOST.into(), 4000));
     assert_eq!(comes_back(&w, &tcp(CLIENT, 443, HOST, 4000, SYN | ACK)), (2, WEB.0.into(), 4000));
+    assert_eq!(leaves(&w, 0, &tcp(WEB.0, 4000, CLIENT, 443, ACK)), (HOST.into(), 4000));
     assert_eq!(w.tables.flows.borrow().len(), 2);
     assert_eq!(leaves(&w, 1, &udp(DB.0, 53, CLIENT, 53)), (HOST.into(), 53));
     assert_eq!(comes_back(&w, &udp(CLIENT, 53, HOST, 53)), (3, DB.0.into(), 53));

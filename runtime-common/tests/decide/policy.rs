@@ -2,7 +2,7 @@
 
 use runtime_common::Verdict;
 use runtime_common::decide::{Decision, arp};
-use runtime_common::maps::{FLOW_ANSWERED, Flow, FlowAction, FlowKey, Link, LinkKey, Zone};
+use runtime_common::maps::{FLOW_ANSWERED, FLOW_RST, Flow, FlowAction, FlowKey, Link, LinkKey, Zone};
 use runtime_common::packet::{TCP, UDP};
 
 use super::frame::Frame;
@@ -36,9 +36,34 @@ fn a_conversation_through_a_publication() {
     assert_eq!((verdict, reply.action), (Verdict::PublishedReply, FlowAction::ReplyOut as u8));
     assert_eq!(reply.to, key(&tcp(HOST, 8080, CLIENT, 4000, 0), Zone::Uplink).tuple);
     assert_eq!((reply.packets, reply.last_seen, reply.bytes), (1, 5, 47));
+    // Anybody can send a SYN and an acknowledgement; who has seen the answer knows its number.
+    let ack = tcp(CLIENT, 4000, HOST, 8080, ACK);
+    for stranger in [ack.clone().acknowledges(1), ack.clone().acknowledges(0), tcp(CLIENT, 4000, HOST, 8080, RST)] {
+        assert_eq!(w.uplink(&stranger).verdict(), Verdict::Published);
+        assert!(w.tables.flows.borrow().is_empty(), "{stranger:?}");
+    }
+    w.tables.now.set(6);
+    assert_eq!(w.uplink(&ack).verdict(), Verdict::Published);
     assert!(w.tables.pending.borrow().is_empty());
     let forward = Memory::flow(&w.tables.flows, &key(&syn, Zone::Uplink)).unwrap();
-    assert_eq!((forward.state, forward.last_seen), (FLOW_ANSWERED, 1));
+    assert_eq!((forward.state, forward.last_seen), (FLOW_ANSWERED | FLOW_RST, 6));
+}
+
+#[test]
+fn a_port_that_answers_every_syn_makes_no_answered_conversation() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, TCP, 80, 9, 900);
+    for (port, flags) in [(4000, SYN | ACK), (4001, RST | ACK)] {
+        w.uplink(&tcp(CLIENT, port, HOST, 8080, SYN));
+        for _ in 0..2 {
+            assert_eq!(w.endpoint(0, &tcp(WEB.0, 80, CLIENT, port, flags)).verdict(), Verdict::PublishedReply);
+        }
+        assert!(w.tables.flows.borrow().is_empty());
+        // What the container says after the handshake, it says to somebody.
+        w.endpoint(0, &tcp(WEB.0, 80, CLIENT, port, ACK));
+        assert_eq!(w.tables.flows.borrow().len(), 2);
+        w.tables.flows.borrow_mut().clear();
+    }
 }
 
 #[test]

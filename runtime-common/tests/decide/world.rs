@@ -31,6 +31,8 @@ pub const EMPTY: Headers = Headers {
     id: 0,
     bytes: 0,
     l4: 0,
+    seq: 0,
+    ack: 0,
     message: Message::Other,
     ttl: 0,
     v4: false,

@@ -55,6 +55,8 @@ pub struct Forge {
     pub fragment: Option<(usize, usize)>,
     /// A VLAN tag in the frame.
     pub vlan: Option<u16>,
+    /// TCP's acknowledgement number; the sequence number is always 1.
+    pub acknowledges: u32,
 }
 
 pub fn ip(s: &str) -> IpAddr {
@@ -74,6 +76,7 @@ fn new(src: &str, dst: &str, l4: L4) -> Forge {
         payload: b"payload".to_vec(),
         fragment: None,
         vlan: None,
+        acknowledges: 2,
     }
 }
 
@@ -156,6 +159,11 @@ impl Forge {
         self
     }
 
+    pub fn acknowledges(mut self, number: u32) -> Self {
+        self.acknowledges = number;
+        self
+    }
+
     /// The same packet with other addresses.
     pub fn between(mut self, src: &str, dst: &str) -> Self {
         (self.src, self.dst) = (ip(src), ip(dst));
@@ -191,7 +199,9 @@ impl Forge {
             L4::Tcp { sport, dport, flags } => {
                 b.extend(sport.to_be_bytes());
                 b.extend(dport.to_be_bytes());
-                b.extend([0, 0, 0, 1, 0, 0, 0, 2, 5 << 4, flags, 0x10, 0, 0, 0, 0, 0]);
+                b.extend([0, 0, 0, 1]);
+                b.extend(self.acknowledges.to_be_bytes());
+                b.extend([5 << 4, flags, 0x10, 0, 0, 0, 0, 0]);
             }
             L4::Udp { sport, dport, .. } => {
                 b.extend(sport.to_be_bytes());

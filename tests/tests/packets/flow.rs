@@ -1,7 +1,7 @@
 //! The life of flows.
 
 use runtime_common::Verdict;
-use runtime_common::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow};
+use runtime_common::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow};
 use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
@@ -26,7 +26,7 @@ fn pair(w: &mut World, map: &str) -> (Flow, Flow) {
 }
 
 #[test]
-fn the_first_answer_makes_a_flow_answered() {
+fn the_end_of_the_handshake_makes_a_flow_answered() {
     let mut w = World::new();
     w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
     assert_eq!(w.run(Uplink, &inbound(tcp(CLIENT, 40000, HOST, 8080, SYN)).build(), 1).code, 7);
@@ -34,15 +34,20 @@ fn the_first_answer_makes_a_flow_answered() {
     let (forward, reply) = pair(&mut w, "PENDING");
     assert_eq!((forward.state, reply.state), (0, FLOW_REPLY));
     answer(&mut w, SYN | ACK);
+    assert_eq!(w.flows("FLOWS"), []);
+    let ack = inbound(tcp(CLIENT, 40000, HOST, 8080, ACK));
+    assert_eq!(w.run(Uplink, &ack.clone().acknowledges(3).build(), 1).code, 7);
+    assert_eq!(w.flows("FLOWS"), []);
+    assert_eq!(w.run(Uplink, &ack.build(), 1).code, 7);
     assert_eq!(w.flows("PENDING"), []);
     let (forward, reply) = pair(&mut w, "FLOWS");
-    assert_eq!((forward.state, reply.state), (FLOW_ANSWERED, FLOW_ANSWERED | FLOW_REPLY));
-    assert_eq!((forward.packets, reply.packets), (1, 1));
-    assert_eq!((forward.bytes, reply.bytes), (47, 47));
-    assert!(forward.last_seen > 0 && reply.last_seen >= forward.last_seen);
+    assert_eq!((forward.state, reply.state), (FLOW_ANSWERED, FLOW_ANSWERED | FLOW_REPLY | FLOW_SYN));
+    assert_eq!((forward.packets, reply.packets), (3, 1));
+    assert_eq!((forward.bytes, reply.bytes), (141, 47));
+    assert!(reply.last_seen > 0 && forward.last_seen >= reply.last_seen);
     converse(&mut w, ACK, ACK);
     let (forward, reply) = pair(&mut w, "FLOWS");
-    assert_eq!((forward.packets, reply.packets, forward.bytes, reply.bytes), (2, 2, 94, 94));
+    assert_eq!((forward.packets, reply.packets, forward.bytes, reply.bytes), (4, 2, 188, 94));
 }
 
 #[test]
@@ -51,6 +56,7 @@ fn tcp_marks_its_end_by_direction() {
     w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
     let steps = [
         ((SYN, SYN | ACK), (0, 0)),
+        ((ACK, ACK), (0, 0)),
         ((FIN | ACK, ACK), (FLOW_FIN, 0)),
         ((ACK, FIN | ACK), (FLOW_FIN, FLOW_FIN)),
         // The same ports again.
@@ -60,8 +66,9 @@ fn tcp_marks_its_end_by_direction() {
     ];
     for ((flags, answer), (state, answer_state)) in steps {
         converse(&mut w, flags, answer);
-        let (forward, reply) = pair(&mut w, "FLOWS");
-        let states = (forward.state & !FLOW_ANSWERED, reply.state & !FLOW_ANSWERED & !FLOW_REPLY);
+        let map = if w.flows("FLOWS").is_empty() { "PENDING" } else { "FLOWS" };
+        let (forward, reply) = pair(&mut w, map);
+        let states = (forward.state & !FLOW_ANSWERED, reply.state & !FLOW_ANSWERED & !FLOW_REPLY & !FLOW_SYN);
         assert_eq!(states, (state, answer_state), "after {flags:#x} and {answer:#x}");
     }
 }
@@ -77,6 +84,7 @@ fn a_flow_ends_with_its_rule() {
         w.forwards("open", Uplink, &syn, Verdict::Published, &published(&syn, Uplink, &WEB, 80));
         if answered {
             answer(&mut w, SYN | ACK);
+            converse(&mut w, ACK, ACK);
         }
         w.end(rule);
         w.expect("segment", Uplink, &ack.build(), Verdict::FlowEnded);
@@ -153,6 +161,7 @@ fn where_the_table_is_full_what_stands_goes_on() {
     let mut w = World::with_flows(2);
     w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
     converse(&mut w, SYN, SYN | ACK);
+    converse(&mut w, ACK, ACK);
     assert_eq!(w.flows("FLOWS").len(), 2);
     let request = inbound(tcp(CLIENT, 50000, HOST, 8080, SYN));
     let reply = sent(tcp(WEB.v4, 80, CLIENT, 50000, SYN | ACK), &WEB);
