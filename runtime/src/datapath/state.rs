@@ -75,6 +75,9 @@ pub(super) struct Maps {
     pub links: HashMap<MapData, LinkKey, Link>,
 }
 
+/// Sources by prefix and its length.
+type Filters = BTreeMap<(FilterKey, u32), u32>;
+
 /// The maps with what they hold: this daemon is their only writer.
 pub(super) struct State {
     rules: Array<MapData, u64>,
@@ -83,7 +86,7 @@ pub(super) struct State {
     uplinks: Table<u32, Uplink>,
     publications: Table<PublicationKey, Publication>,
     links: Table<LinkKey, Link>,
-    filters: (LpmTrie<MapData, FilterKey, u32>, BTreeMap<(FilterKey, u32), u32>),
+    filters: (LpmTrie<MapData, FilterKey, u32>, Filters),
     limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
     slots: Slots,
     /// What publications, filters and limits were last made to say in full; none where that failed.

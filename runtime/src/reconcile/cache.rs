@@ -9,21 +9,23 @@ use crate::host::{Host, NatRules};
 use crate::model::live::{EffectivePublication, Live};
 use crate::model::{Container, Snapshot};
 
+/// What was planned, and what was wrong with it.
+pub(super) type Outcome = (Arc<Published>, Arc<[String]>);
+
 /// Published ports of the plan before, by container.
 #[derive(Default)]
 pub struct Cache {
-    published: HashMap<String, (Basis, Arc<Published>, Arc<[String]>)>,
+    published: HashMap<String, (Basis, Outcome)>,
 }
 
 impl Cache {
-    /// What was planned on the very same basis, and what was wrong with it.
-    pub(super) fn take(&mut self, container: &str, basis: &Basis) -> Option<(Arc<Published>, Arc<[String]>)> {
-        let (_, published, problems) = self.published.remove(container).filter(|(before, ..)| before == basis)?;
-        Some((published, problems))
+    /// What came of the very same basis.
+    pub(super) fn take(&mut self, container: &str, basis: &Basis) -> Option<Outcome> {
+        self.published.remove(container).filter(|(before, _)| before == basis).map(|(_, outcome)| outcome)
     }
 
-    pub(super) fn keep(&mut self, id: &str, basis: Basis, published: Arc<Published>, problems: Arc<[String]>) {
-        self.published.insert(id.to_owned(), (basis, published, problems));
+    pub(super) fn keep(&mut self, id: &str, basis: Basis, outcome: Outcome) {
+        self.published.insert(id.to_owned(), (basis, outcome));
     }
 }
 

@@ -14,7 +14,7 @@ use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::cache::{Basis, Cache, OwnEndpoint};
+use super::cache::{Basis, Cache, Outcome, OwnEndpoint};
 use super::generation::{Identity, generation};
 use super::masquerade::{Masquerade, MasqueradedBy};
 use crate::datapath::{Desired, Published, Role};
@@ -179,7 +179,7 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
             let (published, problems) = cache.take(&container.id, &basis).unwrap_or_else(|| publish(&basis));
             p.problems.extend(problems.iter().cloned());
             p.desired.published.push(published.clone());
-            used.keep(&container.id, basis, published, problems);
+            used.keep(&container.id, basis, (published, problems));
         }
         add_links(&mut p, snapshot, live, container);
     }
@@ -310,7 +310,7 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
 }
 
 /// What a container publishes, and what is wrong with it.
-fn publish(basis: &Basis) -> (Arc<Published>, Arc<[String]>) {
+fn publish(basis: &Basis) -> Outcome {
     let mut made = Published::default();
     let mut problems = Vec::new();
     let (container, endpoints) = (&basis.container, &basis.endpoints);
