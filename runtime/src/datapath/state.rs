@@ -41,12 +41,24 @@ pub struct Published {
     pub limits: BTreeMap<u64, u32>,
 }
 
+/// By key; what serves before what is closed.
+fn order((key, value): &(PublicationKey, Publication)) -> (PublicationKey, u16) {
+    (*key, value.flags & PUBLICATION_CLOSED)
+}
+
+impl Published {
+    /// Puts the ports in the order of the map's keys, once for all the times that they are looked through.
+    pub fn sort(&mut self) {
+        self.publications.sort_by_key(order);
+    }
+}
+
 impl Desired {
     /// All published ports, in the order of their keys.
     pub fn publications(&self) -> Vec<(PublicationKey, Publication)> {
         let mut all: Vec<_> = self.published.iter().flat_map(|p| p.publications.iter().copied()).collect();
         // Stable: of equals the first one stays. What is in order already costs next to nothing.
-        all.sort_by_key(|(key, value)| (*key, value.flags & PUBLICATION_CLOSED));
+        all.sort_by_key(order);
         all.dedup_by_key(|(key, _)| *key);
         all
     }

@@ -370,6 +370,7 @@ fn publish(basis: &Basis) -> Outcome {
     }
     // A filter that cannot be understood is the same for all of them.
     problems.dedup();
+    made.sort();
     (Arc::new(made), problems.into())
 }
 
