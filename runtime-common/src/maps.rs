@@ -455,6 +455,12 @@ pub struct HostSocket {
     pub reserved: u16,
 }
 
+/// Where a port (host byte order) has its bit in `PORTS`: the element, and the bit alone.
+#[inline(always)]
+pub const fn port_bit(port: u16) -> (u32, u64) {
+    (port as u32 / 64, 1 << (port % 64))
+}
+
 /// Value of `CONFIG[0]`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -492,6 +498,8 @@ pub struct Event {
 pub const MAX_RULES: usize = 262_144;
 /// Entries of `PUBLICATIONS`.
 pub const MAX_PUBLICATIONS: usize = 131_072;
+/// Elements of `PORTS`: a bit for each port.
+pub const PORT_WORDS: usize = 65_536 / 64;
 /// Entries of `FILTERS`.
 pub const MAX_FILTERS: usize = 65_536;
 /// Entries of `LIMITS`.

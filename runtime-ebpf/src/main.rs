@@ -9,6 +9,7 @@ mod fib;
 mod from_endpoint;
 mod host_socket;
 mod maps;
+mod newcomers;
 mod outside;
 mod report;
 mod skb;

@@ -6,7 +6,7 @@ use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket, HostSocketKey,
     Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOST_SOCKETS,
-    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, Publication, PublicationKey, Uplink,
+    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PORT_WORDS, Publication, PublicationKey, Uplink,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -33,6 +33,10 @@ pub static UPLINKS: HashMap<u32, Uplink, MAX_UPLINKS> = HashMap::new();
 /// Published ports. Not preallocated: memory goes with what is published.
 #[btf_map]
 pub static PUBLICATIONS: HashMap<PublicationKey, Publication, MAX_PUBLICATIONS, NO_PREALLOC> = HashMap::new();
+
+/// A bit for each port that an entry of `PUBLICATIONS` has.
+#[btf_map]
+pub static PORTS: Array<u64, PORT_WORDS> = Array::new();
 
 /// Sources that filtered publications name.
 #[btf_map]

@@ -9,11 +9,13 @@ use runtime_common::Addr;
 use runtime_common::decide::{Opening, Scratch, Tables};
 use runtime_common::maps::{
     Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+    port_bit,
 };
 
 use runtime_common::packet::Headers;
 
-use crate::maps::{ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PUBLICATIONS, RULES, SCRATCH};
+use crate::maps::{ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PUBLICATIONS, RULES, SCRATCH};
+use crate::newcomers::{settle_masqueraded, settle_published};
 use crate::outside;
 
 /// The kernel's maps, this run's scratch room, and what it was called with.
@@ -96,6 +98,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn may_publish(&self, port: u16) -> bool {
+        let (element, bit) = port_bit(u16::from_be(port));
+        PORTS.get(element).is_some_and(|bits| bits & bit != 0)
+    }
+
+    #[inline(always)]
     fn publication(&self, key: &PublicationKey) -> Option<&Publication> {
         // SAFETY: userspace replaces entries as a whole, and a freed one stays readable while the program runs (RCU).
         unsafe { PUBLICATIONS.get(key) }
@@ -133,6 +141,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn host_socket(&self, key: &FlowKey) -> bool {
         outside::host_socket(self.1, key)
+    }
+
+    #[inline(always)]
+    fn settle<const HOSTS: bool>(&self, _key: &FlowKey, _opening: NonNull<Opening>) -> bool {
+        if HOSTS { settle_masqueraded(self.1) != 0 } else { settle_published() != 0 }
     }
 
     #[inline(always)]

@@ -4,13 +4,14 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
-use runtime_common::decide::{Decision, uplink};
+use runtime_common::decide::{Decision, uplink_known};
 use runtime_common::maps::Zone;
 use runtime_common::packet::{ETH_IPV4, ETH_IPV6, ethernet, headers};
 use runtime_common::rewrite::translate;
 use runtime_common::router::Complaint;
 
 use crate::complain::complain;
+use crate::newcomers::{decision, new_from_outside};
 use crate::report::{count, dropped, enforcing};
 use crate::skb::{DROP, NEXT, PACKET_HOST, Skb};
 use crate::tables::Maps;
@@ -34,7 +35,11 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
     if let Err(v) = headers(&skb, ethertype, Zone::Uplink, h) {
         return refuse(v, None, ifindex);
     }
-    match uplink(&skb, &maps, h) {
+    let decision = match uplink_known(&skb, &maps, h) {
+        Some(decision) => decision,
+        None => decision(new_from_outside(), &maps),
+    };
+    match decision {
         Decision::Pass(v) => {
             count(v);
             NEXT

@@ -5,11 +5,12 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use runtime_common::Verdict;
-use runtime_common::decide::{Decision, uplink};
+use runtime_common::decide::{Decision, uplink_known};
 use runtime_common::maps::Zone;
 use runtime_common::packet::{ETH_IPV4, ETH_IPV6, Headers, Mac, ethernet, headers};
 use runtime_common::rewrite::{set_macs, translate};
 
+use crate::newcomers::{decision, new_from_outside};
 use crate::report::{count, dropped, enforcing};
 use crate::tables::Maps;
 use crate::xdp::Frame;
@@ -31,7 +32,11 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
     if let Err(v) = headers(&frame, ethertype, Zone::Uplink, h) {
         return refuse(v, None, ifindex);
     }
-    match uplink(&frame, &maps, h) {
+    let decision = match uplink_known(&frame, &maps, h) {
+        Some(decision) => decision,
+        None => decision(new_from_outside(), &maps),
+    };
+    match decision {
         // Counted where the stack's own hook sees it again.
         Decision::Pass(_) => XDP_PASS,
         // The stack's own hook can answer, and ask.

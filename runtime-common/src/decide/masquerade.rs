@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use super::flow::{Target, fill, open};
-use super::ports::{is_live, settle};
+use super::ports::is_live;
 use super::publication::lookup;
 use super::{Decision, Tables};
 use crate::Verdict;
@@ -68,7 +68,7 @@ fn begin<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Option<N
     let reply = Target { action: FlowAction::MasqueradeReply, ifindex, mac: ep.mac };
     fill(o, (ep.generation, ep.rule), forward, reply);
     o.refusal = Refusal::Ports as u32;
-    if !settle::<T, true>(t, &h.key, opening, Zone::Uplink) {
+    if !t.settle::<true>(&h.key, opening) {
         return None;
     }
     o.refusal = Refusal::Full as u32;

@@ -17,7 +17,8 @@ use core::ptr::NonNull;
 pub use endpoint::{arp, endpoint};
 pub use flow::Opening;
 pub use gate::gate;
-pub use uplink::uplink;
+pub use ports::settle;
+pub use uplink::{uplink, uplink_known, uplink_new};
 
 use crate::maps::{
     Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
@@ -43,6 +44,11 @@ pub trait Tables {
     fn scratch(&self) -> Option<NonNull<Opening>>;
     /// The generation in `RULES[slot]`; 0 where there is no rule.
     fn generation(&self, slot: u32) -> u64;
+    /// Whether there may be an entry of `PUBLICATIONS` with this port (network byte order): a cheap question that spares
+    /// what is for nobody of ours two dear ones.
+    fn may_publish(&self, _port: u16) -> bool {
+        true
+    }
     /// An entry of `PUBLICATIONS`.
     fn publication(&self, key: &PublicationKey) -> Option<&Publication>;
     /// The value that the longest matching prefix of `FILTERS` has; 0 where none matches.
@@ -58,6 +64,13 @@ pub trait Tables {
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;
     /// Whether a socket of this host waits for what arrives with this key.
     fn host_socket(&self, key: &FlowKey) -> bool;
+    /// [`ports::settle`], which the kernel side has verified by itself: `key` is the packet's own.
+    fn settle<const HOSTS: bool>(&self, key: &FlowKey, opening: NonNull<Opening>) -> bool
+    where
+        Self: Sized,
+    {
+        ports::settle::<Self, HOSTS>(self, key, opening)
+    }
     /// An entry of `FRAGMENTS`.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Puts an entry into `FRAGMENTS`.

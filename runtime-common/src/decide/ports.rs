@@ -22,12 +22,9 @@ const STEP: u32 = 40_503;
 /// `HOSTS`: the port is to be one that nobody on the host listens at.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-pub(super) fn settle<T: Tables, const HOSTS: bool>(
-    t: &T,
-    key: &FlowKey,
-    opening: NonNull<Opening>,
-    reply_zone: Zone,
-) -> bool {
+pub fn settle<T: Tables, const HOSTS: bool>(t: &T, key: &FlowKey, opening: NonNull<Opening>) -> bool {
+    // Published conversations are answered by the container, masqueraded ones from outside.
+    let reply_zone = if HOSTS { Zone::Uplink } else { Zone::Endpoint };
     // SAFETY: the scratch room belongs to this run of the program alone.
     let o = unsafe { &mut *opening.as_ptr() };
     o.reply_key = FlowKey::new(o.forward.to.reversed(), key.protocol, reply_zone);

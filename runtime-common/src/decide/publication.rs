@@ -1,7 +1,6 @@
 //! Opening flows to published ports: the same for clients outside and for containers.
 
 use super::flow::{Target, expect_at_gate, is_asked, open, prepare};
-use super::ports::settle;
 use super::{Decision, Tables};
 use crate::maps::{
     Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, FlowAction, FlowKey, PUBLICATION_ASK, PUBLICATION_CLOSED,
@@ -57,6 +56,9 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if !matches!(h.key.protocol, TCP | UDP | SCTP) {
         return Decision::Pass(Verdict::Host);
     }
+    if !t.may_publish(h.key.tuple.dport) {
+        return Decision::Pass(Verdict::Host);
+    }
     let Some(p) = lookup(t, &h.key) else {
         return Decision::Pass(Verdict::Host);
     };
@@ -103,7 +105,7 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
         return Decision::Drop(Verdict::FlowTableFull);
     };
     // A client's port may lead to several host ports of one container: it has to see them apart.
-    if !settle::<T, false>(t, &h.key, opening, Zone::Endpoint) {
+    if !t.settle::<false>(&h.key, opening) {
         return Decision::Drop(Verdict::PortsExhausted);
     }
     let Some(flow) = open(t, h, opening, Zone::Endpoint) else {

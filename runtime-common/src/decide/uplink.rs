@@ -10,24 +10,30 @@ use crate::packet::{Headers, Message, Packet, is_loopback};
 /// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`].
 #[inline(always)]
 pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
+    uplink_known(p, t, h).unwrap_or_else(|| uplink_new(t, h))
+}
+
+/// The first half of [`uplink`]: what belongs to a flow, and what cannot begin one.
+#[inline(always)]
+pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Option<Decision> {
     if !complete_fragment(t, h) {
         if has_loopback(h) {
-            return Decision::Drop(Verdict::Loopback);
+            return Some(Decision::Drop(Verdict::Loopback));
         }
         // Its first fragment went to nobody of ours, or has not come: alone it makes no datagram at the host either.
-        return match t.address(&h.key.tuple.dst) {
+        return Some(match t.address(&h.key.tuple.dst) {
             Some(a) if a.kind != ADDRESS_HOST => Decision::Drop(Verdict::Fragment),
             _ => Decision::Pass(Verdict::Host),
-        };
+        });
     }
     if matches!(h.message, Message::IcmpError) {
-        return icmp_error(p, t, h);
+        return Some(icmp_error(p, t, h));
     }
     match follow(t, h) {
         Found::Live(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let action = unsafe { flow.as_ref() }.action;
-            return if action == FlowAction::Stack as u8 {
+            Some(if action == FlowAction::Stack as u8 {
                 Decision::Pass(Verdict::Carried)
             } else if action == FlowAction::AskUnchanged as u8 {
                 Decision::Pass(Verdict::Asked)
@@ -35,11 +41,16 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
                 Decision::Drop(Verdict::TtlExceeded)
             } else {
                 Decision::Forward(inward(action), flow)
-            };
+            })
         }
-        Found::Ended if !h.message.opens() => return Decision::Drop(Verdict::FlowEnded),
-        _ => {}
+        Found::Ended if !h.message.opens() => Some(Decision::Drop(Verdict::FlowEnded)),
+        _ => None,
     }
+}
+
+/// The second half: what belongs to no flow. A flow that it sends a packet by is the one in [`Tables::scratch`].
+#[inline(always)]
+pub fn uplink_new<T: Tables>(t: &T, h: &mut Headers) -> Decision {
     // No flow has such an address: what belongs to one needs no look at that.
     if has_loopback(h) {
         return Decision::Drop(Verdict::Loopback);

@@ -118,6 +118,7 @@ impl Datapath {
             addresses: hash(&mut ebpf, "ADDRESSES")?,
             uplinks: hash(&mut ebpf, "UPLINKS")?,
             publications: hash(&mut ebpf, "PUBLICATIONS")?,
+            ports: Array::try_from(take(&mut ebpf, "PORTS")?).map_err(|e| map_error("PORTS", &e))?,
             filters: LpmTrie::try_from(take(&mut ebpf, "FILTERS")?).map_err(|e| map_error("FILTERS", &e))?,
             limits: hash(&mut ebpf, "LIMITS")?,
             links: hash(&mut ebpf, "LINKS")?,

@@ -15,6 +15,7 @@ use super::{DatapathError, chain, clsact, hooks};
 pub const MAPS: &[&str] = &[
     "CONFIG",
     "RULES",
+    "PORTS",
     "ENDPOINTS",
     "ADDRESSES",
     "UPLINKS",

@@ -9,10 +9,11 @@ use runtime_common::Addr;
 use runtime_common::maps::{
     Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_LIMITS,
     MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PUBLICATION_CLOSED, Publication, PublicationKey, Uplink,
+    port_bit,
 };
 
 use super::slots::Slots;
-use super::table::{Differences, Table, check_size, write_slots};
+use super::table::{Differences, Table, check_size, write_elements};
 use super::{DatapathError, map_error};
 
 /// What the maps are to say. In all values `rule` is left 0: slots are this module's affair.
@@ -82,6 +83,7 @@ pub(super) struct Maps {
     pub addresses: HashMap<MapData, Addr, Address>,
     pub uplinks: HashMap<MapData, u32, Uplink>,
     pub publications: HashMap<MapData, PublicationKey, Publication>,
+    pub ports: Array<MapData, u64>,
     pub filters: LpmTrie<MapData, FilterKey, u32>,
     pub limits: HashMap<MapData, u64, Limit>,
     pub links: HashMap<MapData, LinkKey, Link>,
@@ -97,6 +99,8 @@ pub(super) struct State {
     addresses: Table<Addr, Address>,
     uplinks: Table<u32, Uplink>,
     publications: Table<PublicationKey, Publication>,
+    /// `PORTS`, and what it holds.
+    ports: (Array<MapData, u64>, Vec<u64>),
     links: Table<LinkKey, Link>,
     filters: (LpmTrie<MapData, FilterKey, u32>, Filters),
     limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
@@ -126,12 +130,14 @@ impl State {
             .map_err(|e| map_error("FILTERS", &e))?;
         let limits = maps.limits.iter().map(|entry| entry.map(|(g, l)| (g, l.per_second)));
         let limits = limits.collect::<Result<_, MapError>>().map_err(|e| map_error("LIMITS", &e))?;
+        let ports = maps.ports.iter().collect::<Result<_, MapError>>().map_err(|e| map_error("PORTS", &e))?;
         let mut state = State {
             rules: maps.rules,
             endpoints: Table::adopt("ENDPOINTS", MAX_ENDPOINTS, maps.endpoints)?,
             addresses: Table::adopt("ADDRESSES", MAX_ADDRESSES, maps.addresses)?,
             uplinks: Table::adopt("UPLINKS", MAX_UPLINKS, maps.uplinks)?,
             publications: Table::adopt("PUBLICATIONS", MAX_PUBLICATIONS, maps.publications)?,
+            ports: (maps.ports, ports),
             links: Table::adopt("LINKS", MAX_LINKS, maps.links)?,
             filters: (maps.filters, filters),
             limits: (maps.limits, limits),
@@ -213,6 +219,8 @@ impl State {
         self.begin(new.chain(links.new.iter().map(|(_, l)| l.generation)))?;
         if let Some(p) = &publishing {
             self.write_conditions(p, &mut ops)?;
+            // While both are there: what goes, and what comes.
+            self.write_ports(&p.all, true)?;
         }
         let slots = &self.slots;
         let rule = |generation| slots.of(generation).unwrap_or_default();
@@ -223,6 +231,7 @@ impl State {
         self.links.write(links, &mut ops, |l| Link { rule: rule(l.generation), ..*l })?;
         self.endpoints.write(endpoints, &mut ops, |e| Endpoint { rule: rule(e.generation), ..*e })?;
         if let Some(p) = &publishing {
+            self.write_ports(&p.all, false)?;
             self.remove_conditions(p, &mut ops)?;
             self.published = Some(desired.published.clone());
         }
@@ -284,7 +293,7 @@ impl State {
         let mut slots: Vec<(u32, u64)> = gone.iter().filter_map(|g| Some((self.slots.of(*g)?, *g))).collect();
         slots.sort_unstable();
         // An error in between: slots that are cleared and not released are cleared again by the next call.
-        write_slots(&mut self.rules, &slots.iter().map(|(slot, _)| (*slot, 0)).collect::<Vec<_>>())?;
+        write_elements("RULES", &mut self.rules, &slots.iter().map(|(slot, _)| (*slot, 0)).collect::<Vec<_>>())?;
         for (_, generation) in &slots {
             self.slots.release(*generation);
             self.ended.insert(*generation);
@@ -302,12 +311,29 @@ impl State {
             begun.push((self.slots.take(generation)?, generation));
             Ok(())
         });
-        let result = result.and_then(|()| write_slots(&mut self.rules, &begun));
+        let result = result.and_then(|()| write_elements("RULES", &mut self.rules, &begun));
         if result.is_err() {
             // Not known to be written: to be done again, and not taken for rules that have ended.
             begun.iter().for_each(|(_, generation)| self.slots.release(*generation));
         }
         result
+    }
+
+    /// The bits of the ports of `all`; with `more`, those that are set already stay.
+    fn write_ports(&mut self, all: &[(PublicationKey, Publication)], more: bool) -> Result<(), DatapathError> {
+        let (array, holds) = &mut self.ports;
+        let mut wanted = if more { holds.clone() } else { vec![0; holds.len()] };
+        for (key, _) in all {
+            let (element, bit) = port_bit(u16::from_be(key.port));
+            if let Some(bits) = wanted.get_mut(element as usize) {
+                *bits |= bit;
+            }
+        }
+        let changed = (0u32..).zip(&wanted).zip(holds.iter()).filter(|((_, new), old)| new != old);
+        let changed: Vec<(u32, u64)> = changed.map(|((element, new), _)| (element, *new)).collect();
+        write_elements("PORTS", array, &changed)?;
+        *holds = wanted;
+        Ok(())
     }
 
     /// Filters and limits, before the publications that they belong to.

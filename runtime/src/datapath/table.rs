@@ -152,18 +152,22 @@ pub(super) fn read_entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<
     sys::read_all(map.map().fd().as_fd()).unwrap_or_else(|_| map.iter().flatten().collect())
 }
 
-/// Writes slots of `RULES`.
-pub(super) fn write_slots(rules: &mut Array<MapData, u64>, slots: &[(u32, u64)]) -> Result<(), DatapathError> {
-    let mut rest = slots;
-    if slots.len() >= MANY {
-        match sys::update_batch(rules.map().fd().as_fd(), slots) {
+/// Writes elements of an array.
+pub(super) fn write_elements(
+    name: &'static str,
+    array: &mut Array<MapData, u64>,
+    elements: &[(u32, u64)],
+) -> Result<(), DatapathError> {
+    let mut rest = elements;
+    if elements.len() >= MANY {
+        match sys::update_batch(array.map().fd().as_fd(), elements) {
             Ok(()) => return Ok(()),
-            Err((done, e)) if sys::is_unsupported(&e) => rest = &slots[done..],
-            Err((_, e)) => return Err(map_error("RULES", &e)),
+            Err((done, e)) if sys::is_unsupported(&e) => rest = &elements[done..],
+            Err((_, e)) => return Err(map_error(name, &e)),
         }
     }
-    for (slot, generation) in rest {
-        rules.set(*slot, *generation, 0).map_err(|e| map_error("RULES", &e))?;
+    for (index, value) in rest {
+        array.set(*index, *value, 0).map_err(|e| map_error(name, &e))?;
     }
     Ok(())
 }

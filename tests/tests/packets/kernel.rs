@@ -91,6 +91,11 @@ impl Kernel {
         HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
     }
 
+    /// An element of an array.
+    pub fn element(&self, name: &str, index: u32) -> u64 {
+        Array::<_, u64>::try_from(self.ebpf.map(name).unwrap()).unwrap().get(&index, 0).unwrap()
+    }
+
     /// Sets an element of an array.
     pub fn set<V: Pod>(&mut self, name: &str, index: u32, value: V) {
         Array::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().set(index, value, 0).unwrap();
@@ -112,7 +117,7 @@ impl Kernel {
     fn run(&mut self, name: &str, packet: &[u8], context: Option<&[u8]>, repeat: u32) -> Outcome {
         // The counters of every CPU take longer to read than many runs take.
         let silent = repeat > 1;
-        let before = if silent { vec![0; VERDICT_SLOTS as usize] } else { self.counters() };
+        let before = if silent { vec![0; VERDICT_SLOTS] } else { self.counters() };
         let mut out = vec![0; packet.len() + 256];
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);

@@ -5,7 +5,7 @@ use std::process::Command;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, Flow, FlowAction,
     FlowKey, FragmentKey, FragmentPorts, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums,
-    Tuple, Zone,
+    Tuple, Zone, port_bit,
 };
 use runtime_common::{Addr, Verdict};
 
@@ -208,6 +208,9 @@ impl World {
         };
         let key = publication_key(host, port, protocol);
         self.kernel.map("PUBLICATIONS").insert(key, value, 0).unwrap();
+        let (element, bit) = port_bit(port);
+        let bits = self.kernel.element("PORTS", element) | bit;
+        self.kernel.set("PORTS", element, bits);
         rule
     }
 
