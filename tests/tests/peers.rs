@@ -118,18 +118,27 @@ fn the_daemon_answers_while_it_tells_a_crowd() {
     let lab = Lab::builder("answers meanwhile").images(&[Image::Echo]).build();
     let _up = lab.up(&[]);
     let mut crowd = crowd(&lab, 3000);
-    let mut unpublish = Request::send(&lab, UNPUBLISH);
-    // In force at once, and served on, while thousands are still to be told.
-    wait_until("the port is closed", SOON, || is_closed(&Request::send(&lab, r#"{"command":"status"}"#).answer()));
-    let publish = r#"{"command":"publish","container":"server","spec":"8002:7"}"#;
-    Request::send(&lab, publish).answer();
-    assert!(!unpublish.is_answered(), "the crowd is told before anybody else is served");
-    Talk::open(lab.client(), (HOST, 8002)).expect("a talk").say(b"meanwhile").expect("an echo");
-    unpublish.answer();
-    // Who asked hears of it when everybody is told.
-    for talk in &mut crowd {
-        assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
+    // A daemon that tells first would answer in the order of asking, every time; one that does not may be done so soon
+    // that it looks the same.
+    let mut served_meanwhile = false;
+    for attempt in 0..5 {
+        let mut unpublish = Request::send(&lab, UNPUBLISH);
+        let publish = format!(r#"{{"command":"publish","container":"server","spec":"{}:7"}}"#, 8010 + attempt);
+        Request::send(&lab, &publish).answer();
+        served_meanwhile = !unpublish.is_answered();
+        unpublish.answer();
+        // Who asked hears of it when everybody is told.
+        for talk in &mut crowd {
+            assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
+        }
+        Talk::open(lab.client(), (HOST, 8010 + attempt)).expect("a talk").say(b"meanwhile").expect("an echo");
+        if served_meanwhile {
+            break;
+        }
+        lab.runtime(["publish", "server", "8000:7"]).ok();
+        crowd = (0..3000).map(|_| Talk::open(lab.client(), (HOST, 8000)).expect("a talk")).collect();
     }
+    assert!(served_meanwhile, "the crowd is told before anybody else is served");
 }
 
 #[test]

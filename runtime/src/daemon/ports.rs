@@ -391,7 +391,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let host_addr = "127.0.0.1".parse().unwrap();
         let taken = Publication { host_addr, host_port: port, container_port: "80/tcp".parse().unwrap() };
-        let reason = HeldPorts::default().take(&[taken.clone()]).unwrap_err();
+        let reason = HeldPorts::default().take(std::slice::from_ref(&taken)).unwrap_err();
         assert!(reason.contains(&format!("{port}/tcp on 127.0.0.1")), "{reason}");
         assert!(reason.contains(&format!("process {}", std::process::id())), "{reason}");
         let ranges = vec![PublicationRange::from(taken)];

@@ -42,12 +42,24 @@ pub struct Published {
     pub limits: BTreeMap<u64, u32>,
 }
 
+/// By key; what serves before what is closed.
+fn order((key, value): &(PublicationKey, Publication)) -> (PublicationKey, u16) {
+    (*key, value.flags & PUBLICATION_CLOSED)
+}
+
+impl Published {
+    /// Puts the ports in the order of the map's keys, once for all the times that they are looked through.
+    pub fn sort(&mut self) {
+        self.publications.sort_by_key(order);
+    }
+}
+
 impl Desired {
     /// All published ports, in the order of their keys.
     pub fn publications(&self) -> Vec<(PublicationKey, Publication)> {
         let mut all: Vec<_> = self.published.iter().flat_map(|p| p.publications.iter().copied()).collect();
         // Stable: of equals the first one stays. What is in order already costs next to nothing.
-        all.sort_by_key(|(key, value)| (*key, value.flags & PUBLICATION_CLOSED));
+        all.sort_by_key(order);
         all.dedup_by_key(|(key, _)| *key);
         all
     }
@@ -77,6 +89,9 @@ pub(super) struct Maps {
     pub links: HashMap<MapData, LinkKey, Link>,
 }
 
+/// Sources by prefix and its length.
+type Filters = BTreeMap<(FilterKey, u32), u32>;
+
 /// The maps with what they hold: this daemon is their only writer.
 pub(super) struct State {
     rules: Array<MapData, u64>,
@@ -87,7 +102,7 @@ pub(super) struct State {
     /// `PORTS`, and what it holds.
     ports: (Array<MapData, u64>, Vec<u64>),
     links: Table<LinkKey, Link>,
-    filters: (LpmTrie<MapData, FilterKey, u32>, BTreeMap<(FilterKey, u32), u32>),
+    filters: (LpmTrie<MapData, FilterKey, u32>, Filters),
     limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
     slots: Slots,
     /// What publications, filters and limits were last made to say in full; none where that failed.

@@ -132,7 +132,9 @@ impl Live {
     /// The engine's publications that were not made anew, and whether they were taken away.
     fn of_engine<'a>(&'a self, container: &'a Container) -> impl Iterator<Item = (&'a Publication, bool)> {
         let taken_away = TakenAway::of(self, container);
-        let made: Vec<&PublicationRange> = self.made_on(container).map(|p| &p.publication).collect();
+        // They matter to what the engine publishes alone.
+        let of_any = self.made_on(container).filter(|_| !container.publications.is_empty());
+        let made: Vec<&PublicationRange> = of_any.map(|p| &p.publication).collect();
         let ports: Option<PortSet> =
             (!made.is_empty()).then(|| made.iter().flat_map(|r| r.iter()).map(|p| p.host_port).collect());
         let is_made = move |p: &Publication| {

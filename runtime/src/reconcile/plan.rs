@@ -385,6 +385,7 @@ fn publish(basis: &Basis) -> Made {
     }
     // A filter that cannot be understood is the same for all of them.
     problems.dedup();
+    made.sort();
     Made { published: Arc::new(made), relays: relays.into(), problems: problems.into() }
 }
 
