@@ -5,12 +5,20 @@
 mod apps;
 #[path = "../bench/cpu.rs"]
 mod cpu;
+#[allow(clippy::unwrap_used, reason = "made for tests")]
+#[path = "../../../runtime-common/tests/forge/mod.rs"]
+mod forge;
 #[path = "../bench/html.rs"]
 mod html;
+#[path = "../bench/kernel.rs"]
+mod kernel;
 #[path = "../bench/load.rs"]
 mod load;
 #[path = "../bench/options.rs"]
 mod options;
+#[allow(clippy::unwrap_used, dead_code, reason = "made for tests, which use more of it")]
+#[path = "../bench/packets.rs"]
+mod packets;
 #[path = "../bench/report.rs"]
 mod report;
 #[path = "../bench/stats.rs"]
@@ -52,6 +60,9 @@ fn run() -> Result<()> {
         let (rounds, time) = options.traffic();
         report.suites.extend(traffic::measure_all(&labs, rounds, time)?);
         labs.end();
+    }
+    if options.has(Part::Kernel) {
+        report.tables.extend(kernel::measure(options.quick)?);
     }
     write(&options.out, &report)?;
     print!("{}", report.text());
