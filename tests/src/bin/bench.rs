@@ -3,6 +3,8 @@
 
 #[path = "../bench/apps.rs"]
 mod apps;
+#[path = "../bench/control.rs"]
+mod control;
 #[path = "../bench/cpu.rs"]
 mod cpu;
 #[allow(clippy::unwrap_used, reason = "made for tests")]
@@ -63,6 +65,9 @@ fn run() -> Result<()> {
     }
     if options.has(Part::Kernel) {
         report.tables.extend(kernel::measure(options.quick)?);
+    }
+    if options.has(Part::Control) {
+        report.tables.extend(control::measure(options.quick)?);
     }
     write(&options.out, &report)?;
     print!("{}", report.text());
