@@ -58,6 +58,11 @@ impl Options {
     pub fn traffic(&self) -> (usize, Duration) {
         if self.quick { (5, Duration::from_millis(50)) } else { (21, Duration::from_millis(300)) }
     }
+
+    /// How many rounds of applications; each takes about half a minute.
+    pub fn apps(&self) -> usize {
+        if self.quick { 5 } else { 9 }
+    }
 }
 
 #[cfg(test)]

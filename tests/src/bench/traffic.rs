@@ -45,21 +45,14 @@ pub struct Host {
 
 impl Labs {
     pub fn make() -> Result<Labs> {
-        let v6 = |title: &str| {
-            Lab::builder(title)
-                .images(&[Image::Echo])
-                .engine_arg("--ipv6")
-                .engine_arg("--fixed-cidr-v6=2001:db8:d::/64")
-        };
-        let ruled = |title: &str| v6(title).engine_arg("--experimental").engine_arg("--ip6tables");
-        let unruled = |title: &str| v6(title).without_iptables().engine_arg("--ip6tables=false");
-        let ours = Host::make(ruled("this datapath"), &[])?;
+        let ours = Host::make(ruled("this datapath"));
         let up = ours.lab.up(&[]);
-        let docker = Host::make(ruled("Docker's iptables"), &[])?;
-        let proxy = Host::make(ruled("docker-proxy").engine_arg("--userland-proxy=true"), &[])?;
-        let nft = Host::make(unruled("nftables"), &[])?;
-        let bare = Host::make(unruled("no rules"), &[])?;
-        netavark(&nft)?;
+        let docker = Host::make(ruled("Docker's iptables"));
+        let proxy = Host::make(ruled("docker-proxy").engine_arg("--userland-proxy=true"));
+        let nft = Host::make(unruled("nftables"));
+        let bare = Host::make(unruled("no rules"));
+        let ports: Vec<(u16, u16)> = (ECHO..=ACCEPT).map(|port| (port, port)).collect();
+        netavark(&nft.lab, &nft.server, &ports)?;
         // Appended, so that the packets of published ports are accepted by Docker's own rules before it.
         let (v4, v6) = (docker.server.ip().to_string(), docker.server.ip6().to_string());
         for (program, address) in [("iptables", v4), ("ip6tables", v6)] {
@@ -81,18 +74,17 @@ impl Labs {
 }
 
 impl Host {
-    fn make(builder: Builder, more: &[&str]) -> Result<Host> {
-        let lab = builder.build();
+    fn make(builder: Builder) -> Host {
+        let lab = builder.images(&[Image::Echo]).build();
         let ports = format!("{ECHO}-{ACCEPT}:{ECHO}-{ACCEPT}");
         let udp = format!("{ECHO}:{ECHO}/udp");
         let servers = servers(0);
         let mut words = vec!["--cpuset-cpus", SERVER_CORE, "-p", &ports, "-p", &udp];
-        words.extend(more);
         words.extend(["echo", "peer"]);
         words.extend(servers.iter().map(String::as_str));
         let server = lab.start("server", &words);
         let sibling = lab.start("sibling", &["--link", "server:peer", "busybox", "sleep", "1000000"]).ns();
-        Ok(Host { lab, server, sibling })
+        Host { lab, server, sibling }
     }
 }
 
@@ -101,12 +93,25 @@ fn servers(shift: u16) -> Vec<String> {
     all.map(|(what, port)| format!("{what}:[::]:{}", port + shift)).into()
 }
 
-/// Publishes the server's ports as Podman's netavark does, with the destinations in maps.
-fn netavark(host: &Host) -> Result<()> {
-    let (v4, v6) = (host.server.ip(), host.server.ip6());
+/// A lab of both families whose Engine makes its rules.
+pub fn ruled(title: &str) -> Builder {
+    both_families(title).engine_arg("--experimental").engine_arg("--ip6tables")
+}
+
+/// A lab of both families whose Engine makes no rules.
+pub fn unruled(title: &str) -> Builder {
+    both_families(title).without_iptables().engine_arg("--ip6tables=false")
+}
+
+fn both_families(title: &str) -> Builder {
+    Lab::builder(title).engine_arg("--ipv6").engine_arg("--fixed-cidr-v6=2001:db8:d::/64")
+}
+
+/// Publishes ports of a container (host's and container's) as Podman's netavark does, with the destinations in maps.
+pub fn netavark(lab: &Lab, server: &Container, ports: &[(u16, u16)]) -> Result<()> {
+    let (v4, v6) = (server.ip(), server.ip6());
     let elements = |address: IpAddr| {
-        let ports = (ECHO..=ACCEPT).chain([crate::apps::NGINX]);
-        ports.map(|p| format!("{p} : {address} . {}", crate::apps::inside(p))).collect::<Vec<_>>().join(", ")
+        ports.iter().map(|(host, inside)| format!("{host} : {address} . {inside}")).collect::<Vec<_>>().join(", ")
     };
     let ruleset = format!(
         "table inet netavark {{
@@ -138,7 +143,7 @@ fn netavark(host: &Host) -> Result<()> {
         to4 = elements(v4.into()),
         to6 = elements(v6.into()),
     );
-    let mut command = host.lab.host().command("nft");
+    let mut command = lab.host().command("nft");
     let mut child =
         command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("cannot run nft: apt-get install nftables")?;
     child.stdin.take().context("nft's input")?.write_all(ruleset.as_bytes())?;

@@ -63,6 +63,9 @@ fn run() -> Result<()> {
         report.suites.extend(traffic::measure_all(&labs, rounds, time)?);
         labs.end();
     }
+    if options.has(Part::Apps) {
+        report.suites.extend(apps::measure_all(options.apps())?);
+    }
     if options.has(Part::Kernel) {
         report.tables.extend(kernel::measure(options.quick)?);
     }
