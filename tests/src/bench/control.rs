@@ -2,14 +2,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use tests::{Container, HOST, Image, Lab, Netns, Up};
+use tests::{Container, HOST, Image, Lab, Netns, Up, wait_for};
 
+use crate::crowd::Crowd;
 use crate::progress;
 use crate::report::Table;
 use crate::stats::{quantile, sorted};
@@ -20,10 +21,12 @@ const RANGE: u16 = 20_000;
 const SIZES: [u16; 3] = [1, 200, 10_000];
 /// Longer than an attempt takes when the way is open.
 const ATTEMPT: Duration = Duration::from_millis(5);
+/// How many containers a large host has here.
+const CROWD: usize = 1_000;
 /// How long a change may take before that is the result.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The same for what takes minutes elsewhere.
-const LONG: Duration = Duration::from_secs(900);
+const LONG: Duration = Duration::from_secs(600);
 
 /// Two hosts: Docker with its rules, and this datapath with a Docker that makes none.
 struct Labs {
@@ -59,7 +62,13 @@ pub fn measure(quick: bool) -> Result<Vec<Table>> {
     let labs = restarts(labs, if quick { 2 } else { 10 }, &mut all)?;
     labs.up.stop();
     labs.ours.down();
-    let weights: Vec<Weight> = idle.into_iter().chain(loaded).collect();
+    largest_range(&labs.docker, quick, &mut all)?;
+    drop((labs.docker, labs.ours));
+    let mut weights: Vec<Weight> = idle.into_iter().chain(loaded).collect();
+    // Its containers alone take half a minute to make.
+    if !quick {
+        crowd(&mut all, &mut weights)?;
+    }
     Ok(vec![times(&all), weight(&weights)])
 }
 
@@ -92,6 +101,8 @@ fn servers() -> Vec<String> {
 fn effective(mut command: Command, from: &Netns, to: SocketAddr, limit: Duration) -> Result<Option<f64>> {
     let gave_up = AtomicBool::new(false);
     let start = Instant::now();
+    let name = format!("{:?}", command.get_args().collect::<Vec<_>>());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().with_context(|| name.clone())?;
     let (status, served) = std::thread::scope(|scope| {
         let client = scope.spawn(|| {
             from.within(|| {
@@ -104,15 +115,17 @@ fn effective(mut command: Command, from: &Netns, to: SocketAddr, limit: Duration
                 None
             })
         });
-        let status = command.stdout(Stdio::null()).stderr(Stdio::piped()).output();
-        if !status.as_ref().is_ok_and(|o| o.status.success()) {
+        let status = wait_for(limit, || child.try_wait().transpose());
+        if !status.as_ref().is_some_and(|s| s.as_ref().is_ok_and(ExitStatus::success)) {
             gave_up.store(true, Ordering::Relaxed);
+            // It has ended, or takes too long.
+            let _ = child.kill();
         }
         (status, client.join())
     });
-    let output = status.with_context(|| format!("cannot run {:?}", command.get_program()))?;
-    if !output.status.success() {
-        bail!("{:?}: {}", command.get_args().collect::<Vec<_>>(), String::from_utf8_lossy(&output.stderr).trim());
+    let output = child.wait_with_output().with_context(|| name.clone())?;
+    if status.transpose()?.is_some_and(|s| !s.success()) {
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(served.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
@@ -188,41 +201,65 @@ fn publish(labs: &Labs, size: u16, limit: Duration) -> Result<Option<f64>> {
 }
 
 fn ranges(labs: &Labs, quick: bool, all: &mut Vec<Times>) -> Result<()> {
-    let servers = servers();
     for size in SIZES {
-        let last = RANGE + size - 1;
-        let range = format!("{RANGE}-{last}:{RANGE}-{last}");
-        let what = format!("range of {size} ports to effective");
-        progress(&format!("control: {what}"));
+        progress(&format!("control: a range of {size} ports"));
         let rounds = if quick || size == SIZES[2] { 1 } else { 3 };
-        let mut own = Vec::new();
+        let (mut own, mut ours, mut docker) = (Vec::new(), Vec::new(), Vec::new());
+        let last = RANGE + size - 1;
         for _ in 0..rounds {
             own.extend(publish(labs, size, LIMIT)?);
-            labs.ours.runtime(["unpublish", "server", &range]).ok();
-        }
-        let words: Vec<&str> = ["run", "-d", "--name", "many", "--stop-signal=SIGKILL", "-p", &range, "echo", "peer"]
-            .into_iter()
-            .chain(servers.iter().map(String::as_str))
-            .collect();
-        for (who, lab, note) in [
-            ("Docker", &labs.docker, "`docker run -p`, with its iptables"),
-            ("this datapath", &labs.ours, "`docker run -p`, Docker makes no rules"),
-        ] {
-            let mut seconds = Vec::new();
-            // Docker alone takes minutes for the largest.
-            let skip = quick && size == SIZES[2];
-            for _ in 0..if skip { 0 } else { rounds } {
-                seconds.extend(effective(lab.docker_command(&words), lab.client(), (HOST, last).into(), LONG)?);
-                // Taking a range away takes Docker as long as making it.
-                let removed = lab.docker_command(["rm", "-f", "many"]).stdout(Stdio::null()).status()?;
-                if !removed.success() {
-                    bail!("`docker rm -f many` failed ({removed})");
-                }
+            labs.ours.runtime(["unpublish", "server", &format!("{RANGE}-{last}:{RANGE}-{last}")]).ok();
+            // What takes Docker's rules minutes comes last of all.
+            if size != SIZES[2] {
+                docker.extend(run_range(&labs.docker, size)?);
+                remove(&labs.docker)?;
             }
-            let note = if skip { format!("{note}: left out of a quick run") } else { note.to_owned() };
-            all.push(Times::new(&what, who, seconds, &note));
+            if size != SIZES[2] || !quick {
+                ours.extend(run_range(&labs.ours, size)?);
+                remove(&labs.ours)?;
+            }
         }
+        let what = range_of(size);
         all.push(Times::new(&what, "this datapath", own, "`runtime publish`, live"));
+        all.push(Times::new(&what, "this datapath", ours, "`docker run -p`, Docker makes no rules"));
+        if size != SIZES[2] {
+            all.push(Times::new(&what, "Docker", docker, "`docker run -p`, with its iptables"));
+        }
+    }
+    Ok(())
+}
+
+fn range_of(size: u16) -> String {
+    format!("range of {size} ports to effective")
+}
+
+/// Docker's rules for the largest range, after which its lab is good for nothing else.
+fn largest_range(docker: &Lab, quick: bool, all: &mut Vec<Times>) -> Result<()> {
+    progress("control: a range of 10,000 ports by Docker's iptables, up to ten minutes");
+    let time = if quick { None } else { run_range(docker, SIZES[2])? };
+    let note = match (quick, time) {
+        (true, _) => "left out of a quick run",
+        (_, None) => "not within ten minutes",
+        (_, Some(_)) => "`docker run -p`, with its iptables",
+    };
+    all.push(Times::new(&range_of(SIZES[2]), "Docker", time.into_iter().collect(), note));
+    Ok(())
+}
+
+/// A container with a range of ports; seconds until the last is served.
+fn run_range(lab: &Lab, size: u16) -> Result<Option<f64>> {
+    let (servers, last) = (servers(), RANGE + size - 1);
+    let range = format!("{RANGE}-{last}:{RANGE}-{last}");
+    let words = ["run", "-d", "--name", "many", "--stop-signal=SIGKILL", "-p", &range, "echo", "peer"];
+    let command = lab.docker_command(words.into_iter().chain(servers.iter().map(String::as_str)));
+    effective(command, lab.client(), (HOST, last).into(), LONG)
+}
+
+/// Taking a range away takes Docker as long as making it.
+fn remove(lab: &Lab) -> Result<()> {
+    let removed = lab.docker_command(["rm", "-f", "many"]).stdout(Stdio::null()).status()?;
+    if !removed.success() {
+        bail!("`docker rm -f many` failed ({removed})");
     }
     Ok(())
 }
@@ -241,6 +278,29 @@ fn restarts(labs: Labs, rounds: usize, all: &mut Vec<Times>) -> Result<Labs> {
     let what = "`runtime up` after a kill, until it answers, with 10,000 published ports";
     all.push(Times::new(what, "this datapath", seconds, "traffic goes on meanwhile"));
     Ok(Labs { docker, ours, up, server })
+}
+
+/// The daemon's first start and its restarts where there are 1,000 containers.
+fn crowd(all: &mut Vec<Times>, weights: &mut Vec<Weight>) -> Result<()> {
+    progress("control: making 1,000 containers");
+    let crowd = Crowd::make(CROWD)?;
+    let (mut daemon, first) = crowd.up()?;
+    let mut seconds = Vec::new();
+    for round in 0..10 {
+        progress(&format!("control: restart with 1,000 containers, round {} of 10", round + 1));
+        daemon.kill();
+        let (next, time) = crowd.up()?;
+        daemon = next;
+        seconds.push(time);
+    }
+    weights.push(Weight { what: "the daemon, 1,000 containers".to_owned(), bytes: resident(daemon.pid())? });
+    daemon.kill();
+    crowd.down()?;
+    let note = "1,000 published ports, 500 links; the Engine is a stand-in that answers at once";
+    let what = "`runtime up` until all is served, 1,000 containers";
+    all.push(Times::new(&format!("{what}: first start"), "this datapath", vec![first], note));
+    all.push(Times::new(&format!("{what}: after a kill"), "this datapath", seconds, note));
+    Ok(())
 }
 
 impl Times {

@@ -7,6 +7,8 @@ mod apps;
 mod control;
 #[path = "../bench/cpu.rs"]
 mod cpu;
+#[path = "../bench/crowd.rs"]
+mod crowd;
 #[allow(clippy::unwrap_used, reason = "made for tests")]
 #[path = "../../../runtime-common/tests/forge/mod.rs"]
 mod forge;
