@@ -26,13 +26,16 @@ pub struct Report {
     pub about: String,
     pub suites: Vec<Suite>,
     pub tables: Vec<Table>,
+    /// Parts that could not be measured, and why.
+    pub broken: Vec<String>,
 }
 
 impl Report {
     pub fn json(&self) -> Value {
         let tables: Vec<Value> =
             self.tables.iter().map(|t| json!({"title": t.title, "note": t.note, "figures": t.json})).collect();
-        json!({"about": self.about, "suites": self.suites.iter().map(Suite::json).collect::<Vec<_>>(), "tables": tables})
+        json!({"about": self.about, "suites": self.suites.iter().map(Suite::json).collect::<Vec<_>>(), "tables": tables,
+            "failures": self.failures()})
     }
 
     pub fn text(&self) -> String {
@@ -80,7 +83,7 @@ impl Report {
     }
 
     pub fn failures(&self) -> Vec<String> {
-        self.suites.iter().flat_map(Suite::failures).collect()
+        self.broken.iter().cloned().chain(self.suites.iter().flat_map(Suite::failures)).collect()
     }
 
     /// Tables of this datapath's ratio to everything else.

@@ -36,6 +36,7 @@ mod units;
 
 use std::fs;
 use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -59,24 +60,45 @@ fn run() -> Result<()> {
         bail!("this machine has one core: client and server need one each");
     }
     let mut report = Report { about: about(&options)?, ..Report::default() };
+    let mut broken = Vec::new();
     if options.has(Part::Traffic) {
-        let labs = traffic::Labs::make()?;
-        let (rounds, time) = options.traffic();
-        report.suites.extend(traffic::measure_all(&labs, rounds, time)?);
-        labs.end();
+        report.suites.extend(part("traffic", &mut broken, || {
+            let labs = traffic::Labs::make()?;
+            let (rounds, time) = options.traffic();
+            let suites = traffic::measure_all(&labs, rounds, time)?;
+            labs.end();
+            Ok(suites)
+        }));
     }
     if options.has(Part::Apps) {
-        report.suites.extend(apps::measure_all(options.apps())?);
+        report.suites.extend(part("apps", &mut broken, || apps::measure_all(options.apps())));
     }
     if options.has(Part::Kernel) {
-        report.tables.extend(kernel::measure(options.quick)?);
+        report.tables.extend(part("kernel", &mut broken, || kernel::measure(options.quick)));
     }
     if options.has(Part::Control) {
-        report.tables.extend(control::measure(options.quick)?);
+        report.tables.extend(part("control", &mut broken, || control::measure(options.quick)));
     }
+    let missing = broken.len();
+    report.broken = broken;
     write(&options.out, &report)?;
     print!("{}", report.text());
+    if missing > 0 {
+        bail!("{missing} of the parts could not be measured: see above");
+    }
     Ok(())
+}
+
+/// Measures a part. Where that fails, the others' figures still count.
+fn part<T>(name: &str, broken: &mut Vec<String>, measure: impl FnOnce() -> Result<Vec<T>>) -> Vec<T> {
+    let failure = match catch_unwind(AssertUnwindSafe(measure)) {
+        Ok(Ok(measured)) => return measured,
+        Ok(Err(error)) => format!("{name}: {error:#}"),
+        Err(_) => format!("{name}: the panic above"),
+    };
+    eprintln!("bench: {failure}");
+    broken.push(failure);
+    Vec::new()
 }
 
 /// Tells what is done at the moment, on a terminal.
