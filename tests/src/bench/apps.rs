@@ -4,9 +4,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use ::tests::sockets::http_get;
+use ::tests::{Background, Builder, Container, HOST, Image, Lab, Netns, Up, wait_until};
 use anyhow::{Context, Result};
-use tests::sockets::http_get;
-use tests::{Background, Builder, Container, HOST, Image, Lab, Netns, Up, wait_until};
 
 use crate::load::{CLIENT_CORE, SERVER_CORE};
 use crate::progress;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ::tests::{Background, Lab, wait_until};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use tests::{Background, Lab, wait_until};
 
 const BRIDGE: &str = "crowd0";
 const NETWORK: &str = "c0ffee";
