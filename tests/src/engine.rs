@@ -27,7 +27,7 @@ impl Client {
         format!("unix://{}", self.socket.display())
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("docker");
         // A context or a proxy of whoever runs the tests has no say here.
         command.env("DOCKER_CONFIG", &self.config).env_remove("DOCKER_CONTEXT").env_remove("DOCKER_HOST");

@@ -215,6 +215,25 @@ impl Lab {
         loud(self.docker.run(words))
     }
 
+    /// A `docker` command against this lab's Engine, to be run in one's own way.
+    pub fn docker_command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::process::Command {
+        let mut command = self.docker.command();
+        command.args(words);
+        command
+    }
+
+    /// A `runtime` command against this lab's Engine and folders, to be run in one's own way.
+    ///
+    /// # Panics
+    /// When it has not been built.
+    #[track_caller]
+    pub fn runtime_command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::process::Command {
+        let words = self.runtime_words(words);
+        let mut command = self.host.command(&words[0]);
+        command.args(&words[1..]);
+        command
+    }
+
     /// Starts a container in the background with `docker run -d --name NAME` and these words. It stops at once when it is to:
     /// as first processes of a container, most programs would not hear a SIGTERM.
     #[track_caller]

@@ -29,7 +29,7 @@ const fn need(sign: Sign, packages: &'static [&'static str]) -> Need {
 }
 
 /// Everything but the toolchain for BPF.
-pub const NEEDS: [Need; 15] = [
+pub const NEEDS: [Need; 17] = [
     need(Sign::Program("gcc"), &["gcc"]),
     need(Sign::File("/usr/include/stdio.h"), &["libc6-dev"]),
     need(Sign::Program("pkg-config"), &["pkg-config", "pkgconf"]),
@@ -46,6 +46,9 @@ pub const NEEDS: [Need; 15] = [
     need(Sign::Program("modprobe"), &["kmod"]),
     need(Sign::Program("nginx"), &["nginx-light", "nginx"]),
     need(Sign::Below("/usr/lib/postgresql", "bin/postgres"), &["postgresql"]),
+    // For measurements alone: a rival, and what asks nginx.
+    need(Sign::Program("nft"), &["nftables"]),
+    need(Sign::Program("wrk"), &["wrk"]),
 ];
 
 /// Packages that hold a compiler with its source, in the order in which they are tried: the one that Debian keeps new

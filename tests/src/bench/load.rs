@@ -4,10 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use socket2::SockRef;
 use tests::sockets::Talk;
+
+use crate::cpu::{Busy, pin};
+use crate::stats::{quantile, sorted};
+use crate::suite::Measure;
 
 /// Where `peer` listens: echo, reader, writer, and what accepts and closes; echo over UDP.
 pub const ECHO: u16 = 7000;
@@ -15,41 +17,88 @@ pub const SINK: u16 = 7001;
 pub const SOURCE: u16 = 7002;
 pub const ACCEPT: u16 = 7003;
 
+/// The core of every client. The servers have another.
+pub const CLIENT_CORE: usize = 0;
+/// The core of every server, as a word for other programs.
+pub const SERVER_CORE: &str = "1";
+
 /// Longer than it takes until a lost SYN is sent again.
 const LIMIT: Duration = Duration::from_secs(3);
 /// Datagrams under way at once.
 const WINDOW: usize = 32;
 
-/// Name, unit, and whether more is better; [`measure`] gives the figures in this order.
-pub const MEASURES: [(&str, &str, bool); 8] = [
-    ("TCP stream to the server", "bytes/s", true),
-    ("TCP stream from the server", "bytes/s", true),
-    ("connections", "1/s", true),
-    ("connect p50", "s", false),
-    ("connect p99", "s", false),
-    ("request/response p50", "s", false),
-    ("request/response p99", "s", false),
-    ("small UDP, echoed, 32 under way", "datagrams/s", true),
+/// What [`measure`] gives, in its order.
+pub const MEASURES: &[Measure] = &[
+    Measure::more("TCP stream to the server", "bytes/s"),
+    Measure::more("TCP stream from the server", "bytes/s"),
+    Measure::less("CPU per byte to the server", "s"),
+    Measure::less("CPU per byte from the server", "s"),
+    Measure::more("connections", "/s"),
+    Measure::less("connect p50", "s"),
+    Measure::less("connect p99", "s"),
+    Measure::less("CPU per connection", "s"),
+    Measure::less("request/response p50", "s"),
+    Measure::less("request/response p99", "s"),
+    Measure::more("small UDP, echoed, 32 under way", "/s"),
+    Measure::less("CPU per datagram and echo", "s"),
 ];
 
-/// Measures everything once, with the ports moved by `shift`, from the calling thread, which stays on `core`; each load lasts `time`.
-pub fn measure(server: IpAddr, shift: u16, core: usize, time: Duration) -> io::Result<[f64; 8]> {
-    let mut cores = CpuSet::new();
-    cores.set(core)?;
-    sched_setaffinity(Pid::from_raw(0), &cores)?;
+/// Measures everything once, with the ports moved by `shift`, from the calling thread, which stays on the client's core; each load
+/// lasts `time`.
+pub fn measure(server: IpAddr, shift: u16, time: Duration) -> io::Result<Vec<f64>> {
+    pin(CLIENT_CORE)?;
     let at = |port: u16| SocketAddr::from((server, port + shift));
-    let (connections, connect) = connections(at(ACCEPT), time)?;
-    let talk = talk(at(ECHO), time)?;
-    Ok([
-        upload(at(SINK), time)?,
-        download(at(SOURCE), time)?,
-        connections,
+    let (connect, connections) = count(|| connections(at(ACCEPT), time))?;
+    let connect = sorted(connect);
+    let talk = sorted(talk(at(ECHO), time)?);
+    let (_, up) = count(|| upload(at(SINK), time))?;
+    let (_, down) = count(|| download(at(SOURCE), time))?;
+    let (_, udp) = count(|| datagrams(at(ECHO), time))?;
+    Ok(vec![
+        up.rate,
+        down.rate,
+        up.cpu,
+        down.cpu,
+        connections.rate,
         quantile(&connect, 0.5),
         quantile(&connect, 0.99),
+        connections.cpu,
         quantile(&talk, 0.5),
         quantile(&talk, 0.99),
-        datagrams(at(ECHO), time)?,
+        udp.rate,
+        udp.cpu,
     ])
+}
+
+/// Something that can be counted: bytes, connections, answers.
+trait Count {
+    fn count(&self) -> usize;
+}
+
+impl Count for usize {
+    fn count(&self) -> usize {
+        *self
+    }
+}
+
+impl Count for Vec<f64> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
+/// What a load came to: how many a second, and the busy time of all cores for each.
+struct Cost {
+    rate: f64,
+    cpu: f64,
+}
+
+fn count<T: Count>(load: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Cost)> {
+    let busy = Busy::start(CLIENT_CORE)?;
+    let start = Instant::now();
+    let result = load()?;
+    let (wall, n) = (start.elapsed().as_secs_f64(), result.count() as f64);
+    Ok((result, Cost { rate: n / wall, cpu: busy.seconds()? / n }))
 }
 
 fn dial(server: SocketAddr) -> io::Result<TcpStream> {
@@ -60,30 +109,16 @@ fn dial(server: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn rate(count: usize, start: Instant) -> f64 {
-    count as f64 / start.elapsed().as_secs_f64()
-}
-
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let at = (share * sorted.len() as f64) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
-}
-
-fn sorted(mut times: Vec<f64>) -> Vec<f64> {
-    times.sort_unstable_by(f64::total_cmp);
-    times
-}
-
-fn upload(server: SocketAddr, time: Duration) -> io::Result<f64> {
+fn upload(server: SocketAddr, time: Duration) -> io::Result<usize> {
     let mut stream = dial(server)?;
     let (start, bytes, mut sent) = (Instant::now(), [0; 65536], 0);
     while start.elapsed() < time {
         sent += stream.write(&bytes)?;
     }
-    Ok(rate(sent, start))
+    Ok(sent)
 }
 
-fn download(server: SocketAddr, time: Duration) -> io::Result<f64> {
+fn download(server: SocketAddr, time: Duration) -> io::Result<usize> {
     let mut stream = dial(server)?;
     let (start, mut bytes, mut heard) = (Instant::now(), [0; 65536], 0);
     while start.elapsed() < time {
@@ -92,11 +127,11 @@ fn download(server: SocketAddr, time: Duration) -> io::Result<f64> {
             n => heard += n,
         }
     }
-    Ok(rate(heard, start))
+    Ok(heard)
 }
 
-/// Connections per second, and how long each took to stand, in seconds.
-fn connections(server: SocketAddr, time: Duration) -> io::Result<(f64, Vec<f64>)> {
+/// How long each connection took to stand, in seconds.
+fn connections(server: SocketAddr, time: Duration) -> io::Result<Vec<f64>> {
     let (start, mut times) = (Instant::now(), Vec::new());
     while start.elapsed() < time {
         let before = Instant::now();
@@ -108,9 +143,10 @@ fn connections(server: SocketAddr, time: Duration) -> io::Result<(f64, Vec<f64>)
         // Ended by RST: no port waits in TIME_WAIT, so that a long run does not use them up.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     }
-    Ok((rate(times.len(), start), sorted(times)))
+    Ok(times)
 }
 
+/// How long each answer took, in seconds.
 fn talk(server: SocketAddr, time: Duration) -> io::Result<Vec<f64>> {
     let mut talk = Talk::over(dial(server)?)?;
     let (start, mut times) = (Instant::now(), Vec::new());
@@ -119,12 +155,12 @@ fn talk(server: SocketAddr, time: Duration) -> io::Result<Vec<f64>> {
         talk.say(b"a question")?;
         times.push(before.elapsed().as_secs_f64());
     }
-    Ok(sorted(times))
+    Ok(times)
 }
 
-/// Answers per second.
-fn datagrams(server: SocketAddr, time: Duration) -> io::Result<f64> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+/// How many answers came.
+fn datagrams(server: SocketAddr, time: Duration) -> io::Result<usize> {
+    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(Duration::from_millis(20)))?;
     let (start, mut answers, mut buffer) = (Instant::now(), 0, [0; 256]);
@@ -141,5 +177,5 @@ fn datagrams(server: SocketAddr, time: Duration) -> io::Result<f64> {
             }
         }
     }
-    Ok(rate(answers, start))
+    Ok(answers)
 }

@@ -1,117 +1,136 @@
-//! Measures published ports against Docker's iptables, a direct route and a process on the host, from an external client:
-//! `bench [--quick] [--out DIR]`. Two labs stand side by side, one with `runtime up`, one without; each round measures every
-//! variant once, the order turning, so that what slows the machine slows all.
+//! Measures published ports and links against what else there is:
+//! `bench [--quick] [--only PART,...] [--out DIR]`, the parts being traffic, kernel, control and apps.
 
+#[path = "../bench/apps.rs"]
+mod apps;
+#[path = "../bench/control.rs"]
+mod control;
+#[path = "../bench/cpu.rs"]
+mod cpu;
+#[path = "../bench/crowd.rs"]
+mod crowd;
+#[allow(clippy::unwrap_used, reason = "made for tests")]
+#[path = "../../../runtime-common/tests/forge/mod.rs"]
+mod forge;
+#[path = "../bench/html.rs"]
+mod html;
+#[path = "../bench/kernel.rs"]
+mod kernel;
 #[path = "../bench/load.rs"]
 mod load;
+#[path = "../bench/options.rs"]
+mod options;
+#[allow(clippy::unwrap_used, dead_code, reason = "made for tests, which use more of it")]
+#[path = "../bench/packets.rs"]
+mod packets;
 #[path = "../bench/report.rs"]
 mod report;
 #[path = "../bench/stats.rs"]
 mod stats;
+#[path = "../bench/suite.rs"]
+mod suite;
+#[path = "../bench/traffic.rs"]
+mod traffic;
+#[path = "../bench/units.rs"]
+mod units;
 
-use std::net::{IpAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::fs;
+use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use load::{ACCEPT, ECHO, SINK, SOURCE, measure};
-use tests::{HOST, Image, Lab, Netns, wait_until};
+use options::{Options, Part};
+use report::Report;
 
-const CLIENT_CORE: usize = 0;
-const SERVER_CORE: &str = "1";
-
-fn main() -> Result<()> {
-    let (mut quick, mut out) = (false, PathBuf::from("target/bench"));
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--quick" => quick = true,
-            "--out" => out = words.next().context("--out: expected a folder after it")?.into(),
-            _ => bail!("{word:?}: expected --quick or --out DIR"),
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
         }
     }
-    let (rounds, time) = if quick { (5, Duration::from_millis(250)) } else { (21, Duration::from_millis(500)) };
+}
+
+fn run() -> Result<()> {
+    let options = Options::parse(std::env::args().skip(1))?;
     if std::thread::available_parallelism()?.get() < 2 {
         bail!("this machine has one core: client and server need one each");
     }
-
-    let docker = Lab::builder("Docker's iptables").images(&[Image::Echo]).build();
-    let ours = Lab::builder("the datapath").images(&[Image::Echo]).build();
-    let up = ours.up(&[]);
-    let container = start(&docker);
-    start(&ours);
-    // The direct route: appended, so that the packets of published ports are accepted by Docker's own rules before it.
-    let direct = container.ip();
-    docker.host().run(["iptables", "-A", "FORWARD", "-d", &direct.to_string(), "-j", "ACCEPT"]).ok();
-    let process = Netns::at(docker.host().path());
-    let peer = std::env::current_exe()?.with_file_name("peer");
-    let shifted = words_for(100);
-    let serve = ["taskset", "-c", SERVER_CORE, peer.to_str().context("the program's path is not UTF-8")?];
-    let _server =
-        process.spawn(&docker.dir().join("peer.log"), serve.into_iter().chain(shifted.iter().map(String::as_str)));
-
-    let host = IpAddr::from(HOST);
-    let variants: [(&'static str, &Lab, IpAddr, u16); 5] = [
-        ("Docker's iptables", &docker, host, 0),
-        ("Docker's iptables again", &docker, host, 0),
-        ("this datapath", &ours, host, 0),
-        ("direct route, no NAT", &docker, direct.into(), 0),
-        ("process on the host", &docker, host, 100),
-    ];
-    for (name, lab, server, shift) in variants {
-        let opens = |port: u16| lab.client().tcp((server, port + shift)).is_ok();
-        wait_until(name, Duration::from_secs(10), || [ECHO, SINK, SOURCE, ACCEPT].into_iter().all(opens));
+    let mut report = Report { about: about(&options)?, ..Report::default() };
+    let mut broken = Vec::new();
+    if options.has(Part::Traffic) {
+        report.suites.extend(part("traffic", &mut broken, || {
+            let labs = traffic::Labs::make()?;
+            let (rounds, time) = options.traffic();
+            let suites = traffic::measure_all(&labs, rounds, time)?;
+            labs.end();
+            Ok(suites)
+        }));
     }
-    // Docker's rules are in the other lab too: figures count only where the datapath carries the packets.
-    ours.assert_carried(|| ours.client().tcp((host, ECHO)).map(|s: TcpStream| drop(s)))?;
-
-    let mut run = report::Run { variants: variants.map(|v| (v.0, Vec::new())).into(), about: about(rounds, time)? };
-    for round in 0..rounds {
-        eprintln!("round {} of {rounds}", round + 1);
-        for turn in 0..variants.len() {
-            let i = (turn + round) % variants.len();
-            let (_, lab, server, shift) = variants[i];
-            let figures = lab.client().within(|| measure(server, shift, CLIENT_CORE, time));
-            run.variants[i].1.push(figures.map_err(|e| e.to_string()));
-        }
+    if options.has(Part::Apps) {
+        report.suites.extend(part("apps", &mut broken, || apps::measure_all(options.apps())));
     }
-    write(&out, &run)?;
-    print!("{}", run.text());
-    up.stop();
-    ours.down();
+    if options.has(Part::Kernel) {
+        report.tables.extend(part("kernel", &mut broken, || kernel::measure(options.quick)));
+    }
+    if options.has(Part::Control) {
+        report.tables.extend(part("control", &mut broken, || control::measure(options.quick)));
+    }
+    let missing = broken.len();
+    report.broken = broken;
+    write(&options.out, &report)?;
+    print!("{}", report.text());
+    if missing > 0 {
+        bail!("{missing} of the parts could not be measured: see above");
+    }
     Ok(())
 }
 
-fn words_for(shift: u16) -> Vec<String> {
-    let servers = [("tcp", ECHO), ("udp", ECHO), ("sink", SINK), ("source", SOURCE), ("accept", ACCEPT)];
-    servers.map(|(what, port)| format!("{what}:0.0.0.0:{}", port + shift)).into()
+/// Measures a part. Where that fails, the others' figures still count.
+fn part<T>(name: &str, broken: &mut Vec<String>, measure: impl FnOnce() -> Result<Vec<T>>) -> Vec<T> {
+    let failure = match catch_unwind(AssertUnwindSafe(measure)) {
+        Ok(Ok(measured)) => return measured,
+        Ok(Err(error)) => format!("{name}: {error:#}"),
+        Err(_) => format!("{name}: the panic above"),
+    };
+    eprintln!("bench: {failure}");
+    broken.push(failure);
+    Vec::new()
 }
 
-fn start(lab: &Lab) -> tests::Container {
-    let ports = format!("{ECHO}-{ACCEPT}:{ECHO}-{ACCEPT}");
-    let udp = format!("{ECHO}:{ECHO}/udp");
-    let servers = words_for(0);
-    let mut words = vec!["--cpuset-cpus", SERVER_CORE, "-p", &ports, "-p", &udp, "echo", "peer"];
-    words.extend(servers.iter().map(String::as_str));
-    lab.start("server", &words)
+/// Tells what is done at the moment, on a terminal.
+fn progress(what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{what}");
+    }
 }
 
-fn about(rounds: usize, time: Duration) -> Result<String> {
-    let read = |path: &str| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+fn about(options: &Options) -> Result<String> {
+    let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+    let (rounds, time) = options.traffic();
     Ok(format!(
-        "Kernel {}, load before the start {}; {rounds} rounds, {} ms a load, client on core {CLIENT_CORE}, server on core \
-         {SERVER_CORE}, IPv4, over veth pairs and a bridge. Connection tracking stays on for the direct route.",
+        "Kernel {}, load before the start {}, {} cores. Traffic: {rounds} rounds, {} ms a load, clients on core {}, servers on core {}, \
+         veth pairs and a bridge; the order of a round is shuffled by its number. CPU is the busy time of all cores during a load, \
+         programs, system calls and softirqs together, over what was moved.",
         read("/proc/sys/kernel/osrelease")?.trim(),
         read("/proc/loadavg")?.split(' ').next().unwrap_or_default(),
-        time.as_millis()
+        std::thread::available_parallelism()?,
+        time.as_millis(),
+        load::CLIENT_CORE,
+        load::SERVER_CORE,
     ))
 }
 
-fn write(out: &Path, run: &report::Run) -> Result<()> {
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    for (name, text) in [("results.json", serde_json::to_string_pretty(&run.json())?), ("index.html", run.html())] {
+fn write(out: &Path, report: &Report) -> Result<()> {
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let json = serde_json::to_string_pretty(&report.json())?;
+    for (name, text) in [("results.json", json), ("index.html", html::page(report)), ("summary.md", report.markdown())]
+    {
         let file = out.join(name);
-        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         eprintln!("wrote {}", file.display());
     }
     Ok(())
