@@ -71,9 +71,9 @@ pub enum FlowAction {
     ReplyOut = 2,
     /// Rewrite the source, then to the container behind `ifindex` (a sibling that used the host's address).
     ReplyLocal = 3,
-    /// Unchanged, recipient to source, to the container behind `ifindex`.
+    /// Recipient to source, to the container behind `ifindex`; unchanged, but perhaps for the source port.
     Link = 4,
-    /// Unchanged, source to recipient, to the container behind `ifindex`.
+    /// Source to recipient, to the container behind `ifindex`; the same, back.
     LinkReply = 5,
     /// Unchanged, to the host's stack: a container's own conversation, or one that older rules carry.
     Stack = 6,

@@ -11,7 +11,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
 use runtime_common::decide::{Decision, arp, endpoint};
-use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Zone};
+use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Sums, Zone};
 use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Message, Packet, TCP, UDP, ethernet, headers};
 use runtime_common::rewrite::{set_macs, translate};
 use runtime_common::router::Complaint;
@@ -123,7 +123,8 @@ fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &mut Flow) -> Re
     if action == FlowAction::ReplyOut as u8 || action == FlowAction::Masquerade as u8 {
         return outward(skb, h, ep.bridge, flow);
     }
-    if action != FlowAction::Link as u8 && action != FlowAction::LinkReply as u8 {
+    // Over a link nothing changes, but for a source port that would be mistaken for another conversation's.
+    if flow.sums != Sums::default() {
         translate(skb, h, &flow.to, flow.sums).map_err(Refusal::Drop)?;
     }
     if action == FlowAction::Ask as u8 {

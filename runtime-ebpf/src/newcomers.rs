@@ -3,8 +3,9 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use runtime_common::Verdict;
-use runtime_common::decide::{Decision, Opening, Tables, settle, uplink_new};
+use runtime_common::decide::{Decision, Opening, Tables, begin_masquerade, settle, uplink_new};
 
+use crate::maps::ENDPOINTS;
 use crate::tables::Maps;
 
 const PASS: u32 = 0;
@@ -33,6 +34,20 @@ pub extern "C" fn settle_published() -> u32 {
 #[inline(never)]
 pub extern "C" fn settle_masqueraded(skb: *mut __sk_buff) -> u32 {
     found::<true>(Maps::with(skb))
+}
+
+/// Opens a conversation under the host's address, or says why not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn masquerade_begins(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the context is the caller's own.
+    let ifindex = unsafe { (*skb).ifindex };
+    // SAFETY: entries are replaced as a whole and stay readable while the program runs.
+    match (unsafe { ENDPOINTS.get(ifindex) }, Maps::with(skb)) {
+        (Some(ep), Some(maps)) => begin_masquerade(&maps, ep, ifindex, maps.headers()),
+        // Its container went a moment ago: left to the stack.
+        _ => 0,
+    }
 }
 
 #[inline(always)]

@@ -8,14 +8,14 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use runtime_common::Addr;
 use runtime_common::decide::{Opening, Scratch, Tables};
 use runtime_common::maps::{
-    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
     port_bit,
 };
 
 use runtime_common::packet::Headers;
 
 use crate::maps::{ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PUBLICATIONS, RULES, SCRATCH};
-use crate::newcomers::{settle_masqueraded, settle_published};
+use crate::newcomers::{masquerade_begins, settle_masqueraded, settle_published};
 use crate::outside;
 
 /// The kernel's maps, this run's scratch room, and what it was called with.
@@ -146,6 +146,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn settle<const HOSTS: bool>(&self, _key: &FlowKey, _opening: NonNull<Opening>) -> bool {
         if HOSTS { settle_masqueraded(self.1) != 0 } else { settle_published() != 0 }
+    }
+
+    #[inline(always)]
+    fn begin_masquerade(&self, _ep: &Endpoint, _ifindex: u32, _h: &Headers) -> u32 {
+        masquerade_begins(self.1)
     }
 
     #[inline(always)]

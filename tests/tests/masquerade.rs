@@ -195,3 +195,23 @@ fn one_client_port_reaches_two_host_ports_of_one_container() {
         assert_eq!(asked, [seen; 2]);
     }
 }
+
+/// A recipient may use one source port twice: over its link, and through the published port of the same source.
+#[test]
+fn a_link_and_a_published_port_of_one_container_are_told_apart() {
+    let lab = Lab::builder("linked and published").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let source = lab.run("source", &["-p", "8000:7", "echo"]);
+    let recipient = lab.run("recipient", &["--link", "source:alias", "echo"]);
+    Talk::when_up(&recipient.ns(), source.at(7));
+    let ways = [source.at(7), (HOST, 8000).into()];
+    for (first, port) in [(0, 40_000), (1, 41_000)] {
+        let from = SocketAddr::from((recipient.ip(), port));
+        let mut talks = [ways[first], ways[1 - first]]
+            .map(|to| Talk::over(recipient.ns().tcp_from(from, to).expect("a connection")).expect("a talk"));
+        assert_ne!(talks[0].seen(), talks[1].seen());
+        for talk in &mut talks {
+            talk.transfer(1_000_000, |_| ()).expect("a transfer");
+        }
+    }
+}

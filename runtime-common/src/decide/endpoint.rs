@@ -216,9 +216,14 @@ fn sibling<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers, to: &Addr
     };
     let forward = Target { action: FlowAction::Link, ifindex: to.ifindex, mac: to.mac };
     let reply = Target { action: FlowAction::LinkReply, ifindex, mac: ep.mac };
-    let opened = prepare(t, (link.generation, link.rule), &h.key.tuple, forward, reply)
-        .and_then(|opening| open(t, h, opening, Zone::Endpoint));
-    match opened {
+    let Some(opening) = prepare(t, (link.generation, link.rule), &h.key.tuple, forward, reply) else {
+        return Decision::Drop(Verdict::FlowTableFull);
+    };
+    // The recipient may use the same port to reach the source through a published port: it has to see them apart.
+    if !t.settle::<false>(&h.key, opening) {
+        return Decision::Drop(Verdict::PortsExhausted);
+    }
+    match open(t, h, opening, Zone::Endpoint) {
         Some(flow) => Decision::Forward(Verdict::Linked, flow),
         None => Decision::Drop(Verdict::FlowTableFull),
     }

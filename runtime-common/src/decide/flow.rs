@@ -67,7 +67,7 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
         // SAFETY: the tables' entries stay valid while the program runs; counters may race and only that.
         let flow = unsafe { &mut *found.as_ptr() };
         if t.generation(flow.rule) == flow.generation {
-            if opens_back(flow, h) {
+            if opens_back(flow, h) || matches!(h.message, Message::TcpOpen) && lacks_pair(t, flow, key) {
                 return Found::None;
             }
             touch(t, flow, h);
@@ -248,10 +248,6 @@ pub struct Opening {
     pub reply: Flow,
     /// Key of the answers.
     pub reply_key: FlowKey,
-    /// Why it was not opened.
-    pub refusal: u32,
-    /// Always zero.
-    pub reserved: u32,
 }
 
 /// Where the packets of one direction go.

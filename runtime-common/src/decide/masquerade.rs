@@ -26,53 +26,50 @@ pub(super) fn masquerade<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Head
     if ep.flags & wanted == 0 || !can {
         return None;
     }
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    let why = unsafe { &mut (*t.scratch()?.as_ptr()).refusal };
-    *why = Refusal::None as u32;
-    // In a register, and the reason beside it: the verifier does not see through more.
-    match begin(t, ep, ifindex, h) {
-        Some(flow) => Some(Decision::Forward(Verdict::Masqueraded, flow)),
-        None if *why == Refusal::None as u32 => None,
-        None if *why == Refusal::Ttl as u32 => Some(Decision::Drop(Verdict::TtlExceeded)),
-        None if *why == Refusal::Ports as u32 => Some(Decision::Drop(Verdict::PortsExhausted)),
-        None => Some(Decision::Drop(Verdict::FlowTableFull)),
+    match t.begin_masquerade(ep, ifindex, h) {
+        NOT_OURS => None,
+        OPENED => {
+            let opening = t.scratch()?;
+            // SAFETY: the scratch room belongs to this run of the program alone.
+            Some(Decision::Forward(Verdict::Masqueraded, NonNull::from(unsafe { &mut (*opening.as_ptr()).forward })))
+        }
+        TTL => Some(Decision::Drop(Verdict::TtlExceeded)),
+        NO_PORT => Some(Decision::Drop(Verdict::PortsExhausted)),
+        _ => Some(Decision::Drop(Verdict::FlowTableFull)),
     }
 }
 
-/// Why nothing was opened.
-#[repr(u32)]
-enum Refusal {
-    /// It is the stack's.
-    None,
-    Ttl,
-    Ports,
-    Full,
-}
+/// What came of [`begin_masquerade`]: plain numbers, so that the kernel can verify it by itself.
+const NOT_OURS: u32 = 0;
+const OPENED: u32 = 1;
+const TTL: u32 = 2;
+const NO_PORT: u32 = 3;
+const FULL: u32 = 4;
 
+/// Opens a conversation of the container `ep` behind `ifindex` in the scratch room, or says why not.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-fn begin<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Option<NonNull<Flow>> {
+pub fn begin_masquerade<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> u32 {
     // Written where it is to be: there is little stack left here.
-    let opening = t.scratch()?;
+    let Some(opening) = t.scratch() else {
+        return FULL;
+    };
     // SAFETY: the scratch room belongs to this run of the program alone.
     let o = unsafe { &mut *opening.as_ptr() };
     o.forward.to = h.key.tuple;
     if !t.source(h, ep.bridge, &mut o.forward.to.src) {
-        return None;
+        return NOT_OURS;
     }
     if h.ttl <= 1 {
-        o.refusal = Refusal::Ttl as u32;
-        return None;
+        return TTL;
     }
     let forward = Target { action: FlowAction::Masquerade, ifindex: 0, mac: [0; 6] };
     let reply = Target { action: FlowAction::MasqueradeReply, ifindex, mac: ep.mac };
     fill(o, (ep.generation, ep.rule), forward, reply);
-    o.refusal = Refusal::Ports as u32;
     if !t.settle::<true>(&h.key, opening) {
-        return None;
+        return NO_PORT;
     }
-    o.refusal = Refusal::Full as u32;
-    open(t, h, opening, Zone::Uplink)
+    if open(t, h, opening, Zone::Uplink).is_some() { OPENED } else { FULL }
 }
 
 /// Whether the address that a conversation goes out under is no longer the host's: no answer would find it.

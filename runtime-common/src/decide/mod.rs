@@ -17,11 +17,13 @@ use core::ptr::NonNull;
 pub use endpoint::{arp, endpoint};
 pub use flow::Opening;
 pub use gate::gate;
+pub use masquerade::begin_masquerade;
 pub use ports::settle;
 pub use uplink::{uplink, uplink_known, uplink_new};
 
 use crate::maps::{
-    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
+    PublicationKey,
 };
 use crate::packet::Headers;
 use crate::{Addr, Verdict};
@@ -70,6 +72,13 @@ pub trait Tables {
         Self: Sized,
     {
         ports::settle::<Self, HOSTS>(self, key, opening)
+    }
+    /// [`masquerade::begin_masquerade`], which the kernel side has verified by itself.
+    fn begin_masquerade(&self, ep: &Endpoint, ifindex: u32, h: &Headers) -> u32
+    where
+        Self: Sized,
+    {
+        masquerade::begin_masquerade(self, ep, ifindex, h)
     }
     /// An entry of `FRAGMENTS`.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;

@@ -195,3 +195,48 @@ fn hidden_advertisements_do_not_leave_a_container() {
     let report = raw("fe80::2", "ff02::16", 0).payload(&[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(w.endpoint(0, &report), Decision::Pass(Verdict::Multicast));
 }
+
+#[test]
+fn a_link_and_a_published_port_of_the_same_container_are_told_apart() {
+    for link_first in [true, false] {
+        let mut w = World::new();
+        w.publish("0.0.0.0", 8080, TCP, 80, 9, 900);
+        // The publication is the first container's, and here that is the link's source.
+        let turned =
+            LinkKey { recipient: addr(DB.0), source: addr(WEB.0), port: 80u16.to_be(), protocol: TCP, reserved: 0 };
+        w.tables.links.insert(turned, Link { generation: 600, rule: 11, reserved: 0 });
+        w.tables.rules.insert(11, 600);
+        let linked = |flags| tcp(DB.0, 4000, WEB.0, 80, flags);
+        let published = |flags| tcp(DB.0, 4000, HOST, 8080, flags);
+        let mut ports = vec![];
+        for is_link in [link_first, !link_first] {
+            let (verdict, forward) = flow(w.endpoint(1, &if is_link { linked(SYN) } else { published(SYN) }));
+            assert_eq!(verdict, if is_link { Verdict::Linked } else { Verdict::Published });
+            ports.push(u16::from_be(forward.to.sport));
+        }
+        assert!(ports[0] == 4000 && ports[1] != 4000, "{ports:?}");
+        for (is_link, port) in [link_first, !link_first].into_iter().zip(ports) {
+            let (verdict, reply) = flow(w.endpoint(0, &tcp(WEB.0, 80, DB.0, port, SYN | ACK)));
+            let (expected, from) =
+                if is_link { (Verdict::LinkedReply, linked(0)) } else { (Verdict::PublishedReply, published(0)) };
+            assert_eq!(verdict, expected);
+            assert_eq!(reply.to, key(&from, Zone::Endpoint).tuple.reversed());
+            let again = w.endpoint(1, &if is_link { linked(ACK) } else { published(ACK) });
+            assert_eq!(flow(again).1.to.sport, port.to_be());
+        }
+    }
+}
+
+#[test]
+fn an_answered_conversation_that_has_lost_its_answers_is_opened_anew() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 80, TCP, 80, 9, 900);
+    let answer = |flags| tcp(WEB.0, 80, CLIENT, 4000, flags);
+    w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN));
+    w.endpoint(0, &answer(SYN | ACK));
+    w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK));
+    assert_eq!(w.tables.flows.borrow().len(), 2);
+    w.tables.flows.borrow_mut().remove(&key(&answer(0), Zone::Endpoint));
+    w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN));
+    assert_eq!(w.endpoint(0, &answer(SYN | ACK)).verdict(), Verdict::PublishedReply);
+}
