@@ -28,7 +28,7 @@ pub struct Labs {
     pub nft: Host,
     /// Docker without rules, and nothing in their place: connections are not even tracked.
     pub bare: Host,
-    /// Docker with its rules, and this datapath before them.
+    /// Docker without rules, and this datapath in their place.
     pub ours: Host,
     /// The same servers outside of a container, in `bare`.
     _process: Background,
@@ -45,7 +45,7 @@ pub struct Host {
 
 impl Labs {
     pub fn make() -> Result<Labs> {
-        let ours = Host::make(ruled("this datapath"));
+        let ours = Host::make(unruled("this datapath"));
         let up = ours.lab.up(&[]);
         let docker = Host::make(ruled("Docker's iptables"));
         let proxy = Host::make(ruled("docker-proxy").engine_arg("--userland-proxy=true"));
@@ -250,6 +250,7 @@ fn local(labs: &Labs, family: Family) -> Place {
             ("this datapath again", labs.ours.lab.host(), own, 0),
             ("Docker's iptables, host's address", labs.docker.lab.host(), host, 0),
             ("nftables map, host's address", labs.nft.lab.host(), host, 0),
+            ("the container itself, beside it", labs.ours.lab.host(), family.container(&labs.ours.server), 0),
             ("the container itself, no rules", labs.bare.lab.host(), family.container(&labs.bare.server), 0),
             ("process on the host", labs.bare.lab.host(), own, SHIFT),
         ],
@@ -284,7 +285,7 @@ impl Place {
             let what = format!("{}: {}", self.suite.title, v.name);
             wait_until(&what, SOON, || [ECHO, SINK, SOURCE, ACCEPT].into_iter().all(opens));
             if v.ours {
-                // Docker's rules are in its lab too: figures count only where the datapath carries the packets.
+                // Figures count only where the datapath carries the packets.
                 labs.ours.lab.assert_carried(|| v.client.tcp((v.server, ECHO)).map(drop)).with_context(|| what)?;
             }
         }
