@@ -1,7 +1,7 @@
 //! The life of flows.
 
 use runtime_common::Verdict;
-use runtime_common::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow};
+use runtime_common::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, Zone};
 use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
@@ -172,4 +172,19 @@ fn where_the_table_is_full_what_stands_goes_on() {
         assert_eq!((w.flows("FLOWS").len(), w.flows("PENDING").len()), (2, 2));
     }
     converse(&mut w, ACK, ACK);
+}
+
+/// Translation upon translation, by differences alone: what has gone to and fro is what it was, but for its age.
+#[test]
+fn what_is_translated_again_and_again_keeps_its_checksums() {
+    const TIMES: u8 = 250;
+    let mut w = World::new();
+    for protocol in [TCP, UDP] {
+        let ends = [tuple(CLIENT, 40000, HOST, 80), tuple(CLIENT, 40000, WEB.v4, 8080)];
+        w.translate_to_and_fro(ends, protocol, Zone::Uplink, FlowAction::Publish);
+        let packet = if protocol == TCP { tcp(CLIENT, 40000, HOST, 80, ACK) } else { udp(CLIENT, 40000, HOST, 80) };
+        let packet = inbound(packet).ttl(255);
+        let outcome = w.run(Uplink, &packet.build(), TIMES.into());
+        assert_eq!(outcome.packet, packet.ttl(255 - TIMES).build());
+    }
 }

@@ -45,6 +45,7 @@ pub struct Outcome {
     /// Every verdict that was counted, and how often; nothing of repeated runs.
     pub counted: Vec<(Verdict, u64)>,
     /// Mean time of a run.
+    #[allow(dead_code, reason = "the benchmark reads it")]
     pub duration: Duration,
 }
 
