@@ -1,8 +1,8 @@
 //! tc ingress of a container's host-side interface: what the container sends.
 
 use aya_ebpf::bindings::{
-    BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
-    bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+    BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_redir_neigh,
+    bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
@@ -12,7 +12,9 @@ use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
 use runtime_common::decide::{Decision, arp, endpoint};
 use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Sums, Zone};
-use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Message, Packet, TCP, UDP, ethernet, headers};
+use runtime_common::packet::{
+    ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Message, Packet, TCP, UDP, ethernet, headers,
+};
 use runtime_common::rewrite::{set_macs, translate};
 use runtime_common::router::Complaint;
 

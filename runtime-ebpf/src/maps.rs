@@ -6,7 +6,8 @@ use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket, HostSocketKey,
     Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOST_SOCKETS,
-    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PORT_WORDS, Publication, PublicationKey, Uplink,
+    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PORT_WORDS, Publication,
+    PublicationKey, Uplink,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 

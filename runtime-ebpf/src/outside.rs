@@ -1,8 +1,6 @@
 //! What only the kernel knows of a packet's way out.
 
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
-};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use runtime_common::Addr;
 use runtime_common::maps::FlowKey;

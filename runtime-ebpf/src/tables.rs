@@ -8,8 +8,8 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use runtime_common::Addr;
 use runtime_common::decide::{Opening, Scratch, Tables};
 use runtime_common::maps::{
-    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
-    port_bit,
+    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
+    PublicationKey, port_bit,
 };
 
 use runtime_common::packet::Headers;
