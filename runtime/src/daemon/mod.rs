@@ -3,6 +3,7 @@
 mod api;
 mod changes;
 mod hosts_files;
+mod intake;
 mod live_file;
 mod lock;
 mod peers;

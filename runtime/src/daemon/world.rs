@@ -4,26 +4,23 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::api::{Answer, Refusal, Request};
+use super::api::{Answer, Refusal};
 use super::hosts_files::HostsFiles;
 use super::live_file::LiveFile;
 use super::peers::Closing;
 use super::ports::HeldPorts;
 use super::relay::Relays;
-use super::renamed::keep_links;
-use super::{Input, Refresh, takeover};
+use super::{Refresh, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
-use crate::engine::{EngineError, Event};
 use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
 use crate::model::range::PublicationRange;
-use crate::model::{Container, Network, Publication, Snapshot};
+use crate::model::{Container, Publication, Snapshot};
 use crate::reconcile::{self, Cache, Netfilter, Plan, RelayKey, plan};
 
 /// Drops that are kept for people to look at.
@@ -66,33 +63,26 @@ pub struct World {
     /// What the last reconciliation could not do.
     pub(super) errors: Vec<String>,
     /// Whether anything has happened that the kernel side may have to follow.
-    dirty: bool,
+    pub(super) dirty: bool,
     /// Whether anything may have changed on the host.
-    stale: bool,
+    pub(super) stale: bool,
     /// Why the kernel side is not as it should be; none while it is.
     refused: Option<String>,
     /// The live changes before those of this round: what to go back to where the kernel cannot take them.
-    before: Option<Live>,
+    pub(super) before: Option<Live>,
     /// Answers to be given when what they tell of is in force.
-    changes: Vec<(Value, oneshot::Sender<Answer>)>,
-    waiting: Vec<Waiting>,
+    pub(super) changes: Vec<(Value, oneshot::Sender<Answer>)>,
+    pub(super) waiting: Vec<Waiting>,
 }
 
 /// Somebody waits for a container to be served.
-struct Waiting {
-    container: String,
+pub(super) struct Waiting {
+    pub container: String,
     /// Whether the engine has answered since: before, "does not run" may be yesterday's news.
-    refreshed: bool,
-    answer: oneshot::Sender<Answer>,
+    pub refreshed: bool,
+    pub answer: oneshot::Sender<Answer>,
     /// Whether to wait until it is served, or only until it is known.
-    served: bool,
-}
-
-/// Puts into words what can be long, beside the loop.
-fn answer_beside(told: impl Serialize + Send + 'static, answer: oneshot::Sender<Answer>) {
-    tokio::task::spawn_blocking(move || {
-        let _ = answer.send(serde_json::to_value(told).map_err(Refusal::failed));
-    });
+    pub served: bool,
 }
 
 impl World {
@@ -199,187 +189,11 @@ impl World {
     }
 
     /// Takes in who masquerades.
-    fn heed_nat(&mut self, nat: NatRules) {
+    pub(super) fn heed_nat(&mut self, nat: NatRules) {
         if nat != *self.nat {
             self.nat = nat.into();
             self.dirty = true;
         }
-    }
-
-    /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
-    pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
-        // An event of the engine matters by what it has asked anew, and by what it ends.
-        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_) | Input::Nat(_));
-        self.stale |= match &input {
-            Input::Request(request, _) => !request.is_change(),
-            Input::Firewall(_) | Input::Nat(_) => false,
-            _ => true,
-        };
-        match input {
-            Input::Engine(event) => self.on_event(event, refresh),
-            Input::EngineGone => {
-                self.engine_connected = false;
-                warn!("the engine is away: what it last said stays in force");
-            }
-            Input::EngineBack(snapshot, version) => {
-                info!("the engine is back");
-                self.engine_connected = true;
-                self.engine_version = version;
-                self.set_snapshot(*snapshot);
-            }
-            Input::Container(id, result) => self.on_container(&id, result),
-            Input::Network(id, result) => match result {
-                Ok(network) => self.on_network(*network),
-                Err(EngineError::NotFound { .. }) => {
-                    self.snapshot.networks.remove(&id);
-                }
-                Err(e) => warn!("network {id}: {e}"),
-            },
-            Input::Host => {}
-            Input::Firewall(lines) => self.heed_firewall(lines),
-            Input::Nat(nat) => self.heed_nat(nat),
-            Input::Request(request, answer) => return self.on_request(request, answer, refresh),
-        }
-        None
-    }
-
-    fn set_snapshot(&mut self, mut snapshot: Snapshot) {
-        for known in self.snapshot.containers.values() {
-            if let Some(mut container) = snapshot.containers.remove(&known.id) {
-                keep_links(known, &mut container, &snapshot);
-                snapshot.containers.insert(container.id.clone(), container);
-            }
-        }
-        self.snapshot = snapshot;
-        self.forget_removed();
-    }
-
-    /// Live changes go with their containers.
-    fn forget_removed(&mut self) {
-        let mut live = self.live.get().clone();
-        if live.forget_unless(|id| self.snapshot.containers.contains_key(id))
-            && let Err(e) = self.live.set(live)
-        {
-            warn!("{e:#}");
-        }
-    }
-
-    fn on_event(&mut self, event: Event, refresh: &mut Refresh<'_>) {
-        match event {
-            Event::Container { id, action } => match action.as_str() {
-                "destroy" => {
-                    self.snapshot.containers.remove(&id);
-                    self.forget_removed();
-                    self.dirty = true;
-                }
-                // Its end must not wait for an answer of the engine.
-                "die" => {
-                    if let Some(container) = self.snapshot.containers.get_mut(&id) {
-                        container.running = false;
-                        container.publications.clear();
-                    }
-                    self.dirty = true;
-                    refresh.container(&id);
-                }
-                // They change nothing that matters here, and there can be many of them.
-                a if a.starts_with("exec_") || a.starts_with("health_status") || a == "top" || a == "resize" => {}
-                _ => refresh.container(&id),
-            },
-            Event::Endpoint { network, container, connected } => {
-                if !connected && let Some(network) = self.snapshot.networks.get_mut(&network) {
-                    network.endpoints.remove(&container);
-                    self.dirty = true;
-                }
-                self.ask_network(&network, refresh);
-                if !self.snapshot.containers.contains_key(&container) || !connected {
-                    refresh.container(&container);
-                }
-                // A running container that is connected to one more network tells of it itself.
-                if self.snapshot.containers.get(&container).is_some_and(|c| c.running) {
-                    refresh.container(&container);
-                }
-            }
-            Event::Network { id, .. } => self.ask_network(&id, refresh),
-        }
-    }
-
-    fn on_container(&mut self, id: &str, result: Result<Box<Container>, EngineError>) {
-        match result {
-            Ok(mut container) => {
-                if let Some(known) = self.snapshot.containers.get(&container.id) {
-                    keep_links(known, &mut container, &self.snapshot);
-                }
-                self.snapshot.containers.insert(container.id.clone(), *container);
-            }
-            Err(EngineError::NotFound { .. }) => {
-                self.snapshot.containers.remove(id);
-            }
-            Err(e) => warn!("container {id}: {e}"),
-        }
-        for waiting in self.waiting.iter_mut().filter(|w| w.container == id) {
-            waiting.refreshed = true;
-        }
-    }
-
-    fn ask_network(&self, id: &str, refresh: &mut Refresh<'_>) {
-        // With a network come its rules; one that is there has them.
-        refresh.network(id, !self.snapshot.networks.contains_key(id));
-    }
-
-    fn on_network(&mut self, network: Network) {
-        self.snapshot.networks.insert(network.id.clone(), network);
-    }
-
-    fn on_request(
-        &mut self,
-        request: Request,
-        answer: oneshot::Sender<Answer>,
-        refresh: &mut Refresh<'_>,
-    ) -> Option<oneshot::Sender<Answer>> {
-        let result = match request {
-            Request::Down => return Some(answer),
-            Request::Prepare { container } | Request::WaitServed { container } if container.is_empty() => {
-                Err(Refusal::usage("no container given"))
-            }
-            Request::Prepare { container } => {
-                refresh.container(&container);
-                self.waiting.push(Waiting { container, refreshed: false, answer, served: false });
-                return None;
-            }
-            Request::WaitServed { container } => {
-                refresh.container(&container);
-                self.waiting.push(Waiting { container, refreshed: false, answer, served: true });
-                return None;
-            }
-            Request::Ping => Ok(json!({"pid": std::process::id()})),
-            Request::Status => {
-                match self.status() {
-                    Ok(status) => answer_beside(status, answer),
-                    Err(refusal) => drop(answer.send(Err(refusal))),
-                }
-                return None;
-            }
-            Request::Links => {
-                answer_beside(self.link_rows(), answer);
-                return None;
-            }
-            Request::LivePublications => {
-                answer_beside(self.live_publications(), answer);
-                return None;
-            }
-            Request::Publish { container, spec, filter } => self.publish(&container, &spec, &filter),
-            Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
-            Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
-            Request::Unlink { recipient, target } => self.unlink(&recipient, &target),
-        };
-        // A change is answered when it is in force.
-        match result {
-            Ok(value) => self.changes.push((value, answer)),
-            Err(refusal) => {
-                let _ = answer.send(Err(refusal));
-            }
-        }
-        None
     }
 
     /// Makes the kernel, the hosts files and the held ports agree with what is known, and answers who waits for it.

@@ -1,0 +1,188 @@
+//! Conversations: what `FLOWS` and `PENDING` hold.
+
+use crate::Addr;
+use crate::checksum::difference;
+
+/// Where a packet was when a flow's key was made: the same tuple means different things in different places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Zone {
+    /// Came from outside, through an uplink.
+    Uplink = 0,
+    /// Came from a container.
+    Endpoint = 1,
+    /// About to enter a container from the host's stack.
+    Gate = 2,
+}
+
+/// A conversation as seen from one side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port (network byte order); the identifier of an echo request.
+    pub sport: u16,
+    /// Destination port (network byte order); the identifier of an echo reply.
+    pub dport: u16,
+}
+
+impl Tuple {
+    /// The same conversation, seen from the other side.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Tuple {
+        Tuple { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport }
+    }
+}
+
+/// Key of `FLOWS` and `PENDING`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The tuple as the packet carries it.
+    pub tuple: Tuple,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// A [`Zone`].
+    pub zone: u8,
+    /// Always zero.
+    pub reserved: u16,
+}
+
+impl FlowKey {
+    /// A key.
+    #[inline(always)]
+    pub const fn new(tuple: Tuple, protocol: u8, zone: Zone) -> Self {
+        FlowKey { tuple, protocol, zone: zone as u8, reserved: 0 }
+    }
+}
+
+/// What is done with a flow's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FlowAction {
+    /// Rewrite the destination, then to the container behind `ifindex`.
+    Publish = 1,
+    /// Rewrite the source, then to the outside by the host's routes.
+    ReplyOut = 2,
+    /// Rewrite the source, then to the container behind `ifindex` (a sibling that used the host's address).
+    ReplyLocal = 3,
+    /// Recipient to source, to the container behind `ifindex`; unchanged, but perhaps for the source port.
+    Link = 4,
+    /// Source to recipient, to the container behind `ifindex`; the same, back.
+    LinkReply = 5,
+    /// Unchanged, to the host's stack: a container's own conversation, or one that older rules carry.
+    Stack = 6,
+    /// Rewrite the source, then on into the container: the host's own, from a socket that is bound to a loopback address.
+    FromLoopback = 7,
+    /// Rewrite the destination, then to that socket.
+    ToLoopback = 8,
+    /// Rewrite the source to an address of the host's, then to the outside by the host's routes.
+    Masquerade = 9,
+    /// Rewrite the destination, then to the container behind `ifindex`, which began the conversation.
+    MasqueradeReply = 10,
+    /// Rewrite the destination, then to the host's stack: its firewall has not let the conversation through yet. What has
+    /// come through reaches the gate, where this becomes `Publish`.
+    Ask = 11,
+    /// Unchanged, to the host's stack, whose own rules rewrite the destination; otherwise as `Ask`.
+    AskUnchanged = 12,
+}
+
+/// The other side has answered.
+pub const FLOW_ANSWERED: u8 = 1;
+/// This side has sent its FIN.
+pub const FLOW_FIN: u8 = 2;
+/// This side has reset the connection.
+pub const FLOW_RST: u8 = 4;
+/// This is the direction of the answers.
+pub const FLOW_REPLY: u8 = 8;
+
+/// TCP: the answer to the SYN was seen, which says nothing about who has sent that.
+pub const FLOW_SYN: u8 = 16;
+
+/// Value of `FLOWS` (answered conversations) and `PENDING` (unanswered ones): one entry a direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Generation of `rule` when the flow was made; another one there now means that the flow has ended.
+    pub generation: u64,
+    /// Time of the last packet: nanoseconds of the kernel's coarse monotonic clock.
+    pub last_seen: u64,
+    /// Packets in this direction.
+    pub packets: u64,
+    /// Bytes in this direction, from the IP header on.
+    pub bytes: u64,
+    /// The tuple after translation; reversed, it is the key of the other direction.
+    pub to: Tuple,
+    /// Slot in `RULES` of the publication, link or endpoint that allows the flow.
+    pub rule: u32,
+    /// TCP, of the answers: the sequence number of the SYN (network byte order), with [`FLOW_SYN`].
+    pub isn: u32,
+    /// Host-side interface of the container that packets of this direction go to; 0 for the outside.
+    pub ifindex: u32,
+    /// What the translation does to checksums.
+    pub sums: Sums,
+    /// When `way` was asked for: [`Flow::tick`] of that time; 0 for never.
+    pub way_tick: u32,
+    /// Interface that leads to the outside, as the host's routes said.
+    pub way_ifindex: u32,
+    /// That interface's MAC address.
+    pub way_mac: [u8; 6],
+    /// The MTU of the way out, in bytes from the IP header on.
+    pub way_mtu: u16,
+    /// The MAC address of the container, or of the next hop on the way out.
+    pub mac: [u8; 6],
+    /// A [`FlowAction`].
+    pub action: u8,
+    /// Bits `FLOW_*`.
+    pub state: u8,
+    /// [`Zone`] of the other direction's key.
+    pub pair_zone: u8,
+    /// Always zero.
+    pub reserved: [u8; 7],
+}
+
+/// What a translation does to the checksums of a packet: one's complement differences, see [`crate::checksum`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Of both addresses; 0 where none changes.
+    pub addresses: u32,
+    /// Of both ports; 0 where none changes.
+    pub ports: u32,
+}
+
+impl Sums {
+    /// Of what makes one tuple the other.
+    #[inline(always)]
+    pub fn between(from: &Tuple, to: &Tuple) -> Self {
+        let mut sums = Sums::default();
+        for (from, to) in [(&from.src, &to.src), (&from.dst, &to.dst)] {
+            if from != to {
+                sums.addresses += difference(from.as_words(), to.as_words());
+            }
+        }
+        if from.sport != to.sport || from.dport != to.dport {
+            let ports = |t: &Tuple| [t.sport as u32, t.dport as u32];
+            sums.ports = difference(&ports(from), &ports(to));
+        }
+        sums
+    }
+}
+
+impl Flow {
+    /// Number of the period that a time in nanoseconds is in: a little more than a second long. Never 0 on a host that
+    /// has been up for one.
+    #[inline(always)]
+    pub const fn tick(time: u64) -> u32 {
+        (time >> 30) as u32
+    }
+
+    /// Key of the other direction.
+    #[inline(always)]
+    pub const fn pair(&self, protocol: u8) -> FlowKey {
+        FlowKey { tuple: self.to.reversed(), protocol, zone: self.pair_zone, reserved: 0 }
+    }
+}

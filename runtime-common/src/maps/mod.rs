@@ -1,0 +1,274 @@
+//! Keys and values of the maps: what userspace writes and the kernel side reads, byte for byte.
+//!
+//! Ports are in network byte order and addresses in [`Addr`]'s form; everything else is in host byte order.
+
+mod flow;
+mod publication;
+
+pub use flow::*;
+pub use publication::*;
+
+use crate::Addr;
+
+/// Key of `LINKS`: one per open port of each link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkKey {
+    /// The recipient's address.
+    pub recipient: Addr,
+    /// The source's address.
+    pub source: Addr,
+    /// The source's port (network byte order); 0 for echo requests and for [`ALL_PROTOCOLS`].
+    pub port: u16,
+    /// IP protocol number, or [`ALL_PROTOCOLS`].
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: u8,
+}
+
+/// `LinkKey::protocol` of a link that opens every port.
+pub const ALL_PROTOCOLS: u8 = 0;
+
+/// Value of `LINKS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its generation, also found in `RULES[rule]`.
+    pub generation: u64,
+    /// Slot in `RULES`.
+    pub rule: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// The network is isolated: only links and publications let anything into its containers.
+pub const ENDPOINT_ISOLATED: u16 = 1;
+/// What the container begins with the outside goes out under an IPv4 address of the host's.
+pub const ENDPOINT_MASQUERADE_V4: u16 = 2;
+/// The same for IPv6.
+pub const ENDPOINT_MASQUERADE_V6: u16 = 4;
+
+/// Value of `ENDPOINTS`, by host-side interface index.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its generation, also found in `RULES[rule]`.
+    pub generation: u64,
+    /// IPv4 address; all zero where it has none.
+    pub ipv4: Addr,
+    /// IPv6 address; all zero where it has none.
+    pub ipv6: Addr,
+    /// The host's IPv4 address on its network; all zero where it has none.
+    pub gateway4: Addr,
+    /// The host's IPv6 address on its network; all zero where it has none.
+    pub gateway6: Addr,
+    /// Slot in `RULES`.
+    pub rule: u32,
+    /// Its network's bridge.
+    pub bridge: u32,
+    /// The container's MAC address.
+    pub mac: [u8; 6],
+    /// Bits `ENDPOINT_*`.
+    pub flags: u16,
+}
+
+/// Key of `FRAGMENTS`: what all fragments of one datagram share (RFC 791, RFC 8200 §4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Identification, as in the packet.
+    pub id: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// A [`Zone`].
+    pub zone: u8,
+    /// Always zero.
+    pub reserved: u16,
+}
+
+/// Value of `FRAGMENTS`: the ports, which only the first fragment carries.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentPorts {
+    /// Source port (network byte order).
+    pub sport: u16,
+    /// Destination port (network byte order).
+    pub dport: u16,
+}
+
+/// An address of this host.
+pub const ADDRESS_HOST: u8 = 1;
+/// An address of a container.
+pub const ADDRESS_ENDPOINT: u8 = 2;
+
+/// Value of `ADDRESSES`: what an address on this machine belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// The container's host-side interface; 0 for the host's own.
+    pub ifindex: u32,
+    /// The container's network's bridge; 0 for the host's own.
+    pub bridge: u32,
+    /// The container's MAC address.
+    pub mac: [u8; 6],
+    /// `ADDRESS_*`.
+    pub kind: u8,
+    /// Bits `ENDPOINT_*` of the container.
+    pub flags: u8,
+}
+
+/// Value of `UPLINKS`, by interface index: addresses that masqueraded conversations have where the kernel does not say
+/// which one its route would choose (before Linux 6.7).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uplink {
+    /// IPv4 address; all zero where it has none.
+    pub ipv4: Addr,
+    /// IPv6 address; all zero where it has none.
+    pub ipv6: Addr,
+}
+
+/// Key of `HOST_SOCKETS`: a socket of the host and where its packets really go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HostSocketKey {
+    /// The kernel's cookie of the socket: never given out twice.
+    pub cookie: u64,
+    /// The container's address.
+    pub addr: Addr,
+    /// The container's port (network byte order).
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: [u8; 5],
+}
+
+impl HostSocketKey {
+    /// A key; `port` in network byte order.
+    #[inline(always)]
+    pub const fn new(cookie: u64, addr: Addr, port: u16, protocol: u8) -> Self {
+        HostSocketKey { cookie, addr, port, protocol, reserved: [0; 5] }
+    }
+}
+
+/// Value of `HOST_SOCKETS`: what the program dialled, to be shown to it again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostSocket {
+    /// Generation of the publication.
+    pub generation: u64,
+    /// The address that was dialled.
+    pub dialled: Addr,
+    /// Slot in `RULES` of the publication.
+    pub rule: u32,
+    /// The port that was dialled (network byte order).
+    pub port: u16,
+    /// Always zero.
+    pub reserved: u16,
+}
+
+/// Where a port (host byte order) has its bit in `PORTS`: the element, and the bit alone.
+#[inline(always)]
+pub const fn port_bit(port: u16) -> (u32, u64) {
+    (port as u32 / 64, 1 << (port % 64))
+}
+
+/// Value of `CONFIG[0]`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Layout of every map: a loader of another layout does not adopt them.
+    pub layout: u32,
+    /// 0 while the loader learns the conversations that it finds: decisions are made, but nothing is dropped.
+    pub enforce: u32,
+}
+
+/// The layout that this crate describes.
+pub const LAYOUT: u32 = 3;
+
+/// A drop, as the ring buffer `EVENTS` carries it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds of the kernel's coarse monotonic clock.
+    pub time: u64,
+    /// The packet's tuple, as far as it could be read.
+    pub tuple: Tuple,
+    /// The interface that it was seen on.
+    pub ifindex: u32,
+    /// Number of the [`crate::Verdict`].
+    pub verdict: u32,
+    /// IP protocol number, or 0.
+    pub protocol: u8,
+    /// A [`Zone`].
+    pub zone: u8,
+    /// Always zero.
+    pub reserved: [u8; 2],
+}
+
+/// Slots in `RULES`: the most publications, links and endpoints together.
+pub const MAX_RULES: usize = 262_144;
+/// Entries of `PUBLICATIONS`.
+pub const MAX_PUBLICATIONS: usize = 131_072;
+/// Elements of `PORTS`: a bit for each port.
+pub const PORT_WORDS: usize = 65_536 / 64;
+/// Entries of `FILTERS`.
+pub const MAX_FILTERS: usize = 65_536;
+/// Entries of `LIMITS`.
+pub const MAX_LIMITS: usize = 16_384;
+/// Entries of `LINKS`.
+pub const MAX_LINKS: usize = 131_072;
+/// Entries of `ENDPOINTS`.
+pub const MAX_ENDPOINTS: usize = 8_192;
+/// Entries of `ADDRESSES`.
+pub const MAX_ADDRESSES: usize = 16_384;
+/// Entries of `UPLINKS`.
+pub const MAX_UPLINKS: usize = 1_024;
+/// Entries of `FLOWS`: two a conversation.
+pub const MAX_FLOWS: usize = 262_144;
+/// Entries of `PENDING`: two a conversation.
+pub const MAX_PENDING: usize = 65_536;
+/// Entries of `FRAGMENTS`: datagrams of which further fragments may come.
+pub const MAX_FRAGMENTS: usize = 8_192;
+/// Entries of `HOST_SOCKETS`: peers of the host's sockets that what they dialled is known of.
+pub const MAX_HOST_SOCKETS: usize = 65_536;
+
+macro_rules! plain_data {
+    ($($t:ty = $size:literal: $($field:ty),+;)+) => {
+        $(
+            // The sum of the fields is the size: no padding, so that hashing sees no garbage and nothing leaks.
+            const _: () = assert!(size_of::<$t>() == $size && 0 $(+ size_of::<$field>())+ == $size);
+            // SAFETY: `repr(C)`, `Copy`, made of integers only, without padding as asserted above.
+            #[cfg(feature = "user")]
+            unsafe impl aya::Pod for $t {}
+        )+
+    };
+}
+
+plain_data! {
+    Addr = 16: [u8; 16];
+    Tuple = 36: Addr, Addr, u16, u16;
+    FlowKey = 40: Tuple, u8, u8, u16;
+    Sums = 8: u32, u32;
+    Flow = 120: u64, u64, u64, u64, Tuple, u32, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, [u8; 7];
+    PublicationKey = 20: Addr, u16, u8, u8;
+    Publication = 48: u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
+    FilterKey = 24: u64, Addr;
+    Limit = 24: u64, u64, u32, u32;
+    LinkKey = 36: Addr, Addr, u16, u8, u8;
+    Link = 16: u64, u32, u32;
+    Endpoint = 88: u64, Addr, Addr, Addr, Addr, u32, u32, [u8; 6], u16;
+    FragmentKey = 40: Addr, Addr, u32, u8, u8, u16;
+    FragmentPorts = 4: u16, u16;
+    Address = 16: u32, u32, [u8; 6], u8, u8;
+    HostSocketKey = 32: u64, Addr, u16, u8, [u8; 5];
+    HostSocket = 32: u64, Addr, u32, u16, u16;
+    Uplink = 32: Addr, Addr;
+    Config = 8: u32, u32;
+    Event = 56: u64, Tuple, u32, u32, u8, u8, [u8; 2];
+}
