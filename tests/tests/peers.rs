@@ -115,30 +115,34 @@ fn is_closed(status: &serde_json::Value) -> bool {
 
 #[test]
 fn the_daemon_answers_while_it_tells_a_crowd() {
+    const ENOUGH: usize = 3;
     let lab = Lab::builder("answers meanwhile").images(&[Image::Echo]).build();
     let _up = lab.up(&[]);
     let mut crowd = crowd(&lab, 3000);
-    // A daemon that tells first would answer in the order of asking, every time; one that does not may be done so soon
-    // that it looks the same.
-    let mut served_meanwhile = false;
-    for attempt in 0..5 {
+    // One question may be heard together with the change, and answered before that is made; one that is asked after the
+    // answer to another is not. A daemon that tells the crowd first is silent until all of it is told.
+    let mut answered = 0;
+    for _ in 0..5 {
         let mut unpublish = Request::send(&lab, UNPUBLISH);
-        let publish = format!(r#"{{"command":"publish","container":"server","spec":"{}:7"}}"#, 8010 + attempt);
-        Request::send(&lab, &publish).answer();
-        served_meanwhile = !unpublish.is_answered();
+        while !unpublish.is_answered() {
+            Request::send(&lab, r#"{"command":"ping"}"#).answer();
+            answered += 1;
+        }
         unpublish.answer();
         // Who asked hears of it when everybody is told.
         for talk in &mut crowd {
             assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
         }
-        Talk::open(lab.client(), (HOST, 8010 + attempt)).expect("a talk").say(b"meanwhile").expect("an echo");
-        if served_meanwhile {
+        if answered > ENOUGH {
             break;
         }
+        answered = 0;
         lab.runtime(["publish", "server", "8000:7"]).ok();
         crowd = (0..3000).map(|_| Talk::open(lab.client(), (HOST, 8000)).expect("a talk")).collect();
     }
-    assert!(served_meanwhile, "the crowd is told before anybody else is served");
+    assert!(answered > ENOUGH, "the crowd is told before anybody else is served");
+    lab.runtime(["publish", "server", "8010:7"]).ok();
+    Talk::open(lab.client(), (HOST, 8010)).expect("a talk").say(b"afterwards").expect("an echo");
 }
 
 #[test]
