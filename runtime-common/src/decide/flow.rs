@@ -128,19 +128,23 @@ fn is_half<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
     flow.state & FLOW_REPLY == 0 && t.now().wrapping_sub(flow.last_seen) > RETRY && lacks_pair(t, flow, key)
 }
 
+/// The entry of a flow's other direction, wherever it is.
+#[inline(always)]
+fn pair_of<T: Tables>(t: &T, flow: &Flow, protocol: u8) -> Option<NonNull<Flow>> {
+    let scratch = t.scratch()?;
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    *key = flow.pair(protocol);
+    t.pending(key).or_else(|| t.answered(key))
+}
+
 /// The first retransmissions of everything that matters come after a second or more.
 const RETRY: u64 = 500_000_000;
 
 // Rare: with a stack frame of its own.
 #[inline(never)]
 fn lacks_pair<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
-    let Some(scratch) = t.scratch() else {
-        return false;
-    };
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    *pair_key = flow.pair(key.protocol);
-    let Some(pair) = t.pending(pair_key).or_else(|| t.answered(pair_key)) else {
+    let Some(pair) = pair_of(t, flow, key.protocol) else {
         return true;
     };
     // What its answers made meanwhile, as if they were the container's own words, is no pair of it.
@@ -178,13 +182,7 @@ fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow, h: &Headers) ->
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
 fn acknowledges<T: Tables>(t: &T, flow: &Flow, h: &Headers) -> bool {
-    let Some(scratch) = t.scratch() else {
-        return false;
-    };
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    *pair_key = flow.pair(h.key.protocol);
-    let Some(pair) = t.pending(pair_key).or_else(|| t.answered(pair_key)) else {
+    let Some(pair) = pair_of(t, flow, h.key.protocol) else {
         return false;
     };
     // SAFETY: entries stay valid while the program runs.
@@ -314,13 +312,7 @@ pub(super) fn expect_at_gate<T: Tables>(t: &T, h: &Headers, opening: NonNull<Ope
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
 pub(super) fn let_through<T: Tables>(t: &T, h: &Headers, flow: &Flow) {
-    let Some(scratch) = t.scratch() else {
-        return;
-    };
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    *key = flow.pair(h.key.protocol);
-    if let Some(forward) = t.answered(key).or_else(|| t.pending(key)) {
+    if let Some(forward) = pair_of(t, flow, h.key.protocol) {
         // SAFETY: entries stay valid while the program runs.
         let forward = unsafe { &mut *forward.as_ptr() };
         if is_asked(forward.action) {
