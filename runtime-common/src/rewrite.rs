@@ -22,18 +22,12 @@ pub trait PacketMut: Packet {
     #[inline(always)]
     fn header_changed(&mut self, _difference: u32) {}
 
-    /// Corrects the transport checksum at `offset` after addresses of the pseudo-header changed.
+    /// Corrects the transport checksum at `offset` after addresses of the pseudo-header, and ports or an identifier, changed.
     ///
     /// The default is for packets whose checksum is complete in the packet itself.
     #[inline(always)]
-    fn addresses_changed(&mut self, offset: usize, difference: u32, udp: bool) -> Option<()> {
-        patch(self, offset, difference, udp)
-    }
-
-    /// Corrects the transport checksum at `offset` after ports, or an identifier, changed.
-    #[inline(always)]
-    fn ports_changed(&mut self, offset: usize, difference: u32, udp: bool) -> Option<()> {
-        patch(self, offset, difference, udp)
+    fn sums_changed(&mut self, offset: usize, sums: Sums, udp: bool) -> Option<()> {
+        patch(self, offset, sums.addresses + sums.ports, udp)
     }
 }
 
@@ -93,8 +87,9 @@ pub fn set_macs<P: PacketMut>(p: &mut P, dst: Mac, src: Mac) -> Option<()> {
     Some(())
 }
 
+/// Corrects the checksum at `offset`, complete in the packet itself.
 #[inline(always)]
-fn patch<P: PacketMut + ?Sized>(p: &mut P, offset: usize, difference: u32, udp: bool) -> Option<()> {
+pub fn patch<P: PacketMut + ?Sized>(p: &mut P, offset: usize, difference: u32, udp: bool) -> Option<()> {
     let at = p.at_mut(offset, 2)?;
     let w = WindowMut::<2>(at);
     // SAFETY: two bytes are there.
@@ -150,13 +145,7 @@ fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums)
         SCTP => return Some(()),
         _ => return None,
     };
-    if sums.addresses != 0 {
-        p.addresses_changed(offset, sums.addresses, udp)?;
-    }
-    if sums.ports != 0 {
-        p.ports_changed(offset, sums.ports, udp)?;
-    }
-    Some(())
+    p.sums_changed(offset, sums, udp)
 }
 
 /// The identifier of an echo request or reply. Of its two ports one is always zero.
@@ -167,13 +156,9 @@ fn echo<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, addresses: u32) -> Opt
     let (old, new) = (from.sport | from.dport, to.sport | to.dport);
     p.window_mut::<2>(l4 + 4)?.set_u16(0, new);
     // ICMP's checksum covers no addresses, that of ICMPv6 does (RFC 4443 §2.3).
-    if !h.v4 && addresses != 0 {
-        p.addresses_changed(l4 + 2, addresses, false)?;
-    }
-    if old != new {
-        p.ports_changed(l4 + 2, checksum::difference(&[u32::from(old)], &[u32::from(new)]), false)?;
-    }
-    Some(())
+    let addresses = if h.v4 { 0 } else { addresses };
+    let ports = if old == new { 0 } else { checksum::difference(&[u32::from(old)], &[u32::from(new)]) };
+    p.sums_changed(l4 + 2, Sums { addresses, ports }, false)
 }
 
 /// Addresses and hop limit.

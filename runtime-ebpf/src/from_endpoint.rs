@@ -1,8 +1,8 @@
 //! tc ingress of a container's host-side interface: what the container sends.
 
 use aya_ebpf::bindings::{
-    BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_redir_neigh,
-    bpf_redir_neigh__bindgen_ty_1,
+    BPF_F_INGRESS, BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
+    BPF_FIB_LKUP_RET_SUCCESS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
@@ -11,7 +11,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
 use runtime_common::decide::{Decision, arp, endpoint};
-use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Sums, Zone};
+use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Sums, Way, Zone};
 use runtime_common::packet::{
     ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Message, Packet, TCP, UDP, ethernet, headers,
 };
@@ -20,10 +20,10 @@ use runtime_common::router::Complaint;
 
 use crate::complain::complain;
 use crate::fib::{AF_INET, AF_INET6, FibParams, FibRoom};
-use crate::maps::ENDPOINTS;
+use crate::maps::{ENDPOINTS, WAYS};
 use crate::report::{count, dropped, enforcing};
 use crate::skb::{DROP, NEXT, PACKET_HOST, Readable, Skb};
-use crate::tables::Maps;
+use crate::tables::{Maps, now};
 
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
@@ -181,12 +181,17 @@ fn to_loopback(skb: &mut Skb<'_>, v4: bool) -> Result<i32, Verdict> {
     Ok(unsafe { bpf_redirect(LOOPBACK_IFINDEX, u64::from(BPF_F_INGRESS)) } as i32)
 }
 
-/// What the host's routes say: a result of `bpf_fib_lookup` above what the program is to return, or above the MTU where the
-/// packet is larger than that; in one register.
+/// What came of asking for the way: a result of `bpf_fib_lookup` above what the program is to return, or above the MTU where
+/// the packet is larger than that; in one register.
 #[derive(Clone, Copy)]
-struct Way(u64);
+struct Told(u64);
 
-impl Way {
+impl Told {
+    #[inline(always)]
+    fn new(result: u32, detail: u32) -> Self {
+        Told(u64::from(result) << 32 | u64::from(detail))
+    }
+
     #[inline(always)]
     fn result(self) -> u32 {
         (self.0 >> 32) as u32
@@ -198,16 +203,33 @@ impl Way {
     }
 }
 
-/// Out by the host's routes, which are asked with each flow once in a while. The packet that asks is given its MAC addresses
-/// by the kernel's own neighbour code, which sees to it that they stay true; those after it are given what was found.
+/// Out by the host's routes, which are asked once in a while for each pair of addresses. The packet that asks is given its
+/// MAC addresses by the kernel's own neighbour code, which sees to it that they stay true; those after it are given what was
+/// found.
 // With a stack frame of its own: the helpers' parameters are large.
 #[inline(never)]
-fn way_out(skb: &mut Skb<'_>, h: &Headers, (bridge, size): (u32, u16), flow: &mut Flow) -> Way {
+fn way_out(skb: &mut Skb<'_>, h: &Headers, (bridge, size): (u32, u16), flow: &mut Flow) -> Told {
+    // Not the flow's own time: an error does not touch it.
+    let tick = Flow::tick(now());
+    let to = &flow.to;
+    let Some(way) = WAYS.get_ptr_mut(Way::slot(to)) else {
+        return Told::new(BPF_FIB_LKUP_RET_BLACKHOLE, 0);
+    };
+    // SAFETY: this CPU's element, and programs of one hook do not interrupt one another on a CPU.
+    let way = unsafe { &mut *way };
+    // CPUs that race for the flow know the same way, but for the moment in which a route changes.
+    flow.way_tick = 0;
+    if size != 0 && size <= way.mtu && way.is_of(to, bridge, h.key.protocol, tick) {
+        learn(flow, way);
+        // Its Ethernet header has been read, so that it can be written.
+        let _ = set_macs(skb, Mac::read(&way.mac), Mac::read(&way.own_mac));
+        // SAFETY: it only records the target; an interface that is gone drops the packet.
+        return Told::new(BPF_FIB_LKUP_RET_SUCCESS, unsafe { bpf_redirect(way.ifindex, 0) } as u32);
+    }
     let mut room = FibRoom::zeroed();
     let fib = room.params();
     fib.ifindex = bridge;
     fib.l4_protocol = h.key.protocol;
-    let to = &flow.to;
     if h.v4 {
         fib.family = AF_INET;
         fib.__bindgen_anon_3.ipv4_src = to.src.v4_as_word();
@@ -225,22 +247,34 @@ fn way_out(skb: &mut Skb<'_>, h: &Headers, (bridge, size): (u32, u16), flow: &mu
     let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
     let detail = match result {
         BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {
-            // CPUs that race here know the same way, but for the moment in which a route changes.
-            flow.way_tick = 0;
             if result == BPF_FIB_LKUP_RET_SUCCESS && size != 0 {
-                flow.mac = fib.dmac;
-                flow.way_mac = fib.smac;
-                flow.way_ifindex = fib.ifindex;
-                flow.way_mtu = mtu;
-                flow.way_tick = Flow::tick(flow.last_seen);
-                // Its Ethernet header has been read, so that it can be written.
+                way.src = to.src;
+                way.dst = to.dst;
+                way.bridge = bridge;
+                way.tick = tick;
+                way.ifindex = fib.ifindex;
+                way.mac = fib.dmac;
+                way.own_mac = fib.smac;
+                way.mtu = mtu;
+                way.protocol = h.key.protocol;
+                learn(flow, way);
                 let _ = set_macs(skb, Mac::new(fib.dmac), Mac::new(fib.smac));
             }
             to_neighbour(fib)
         }
         _ => u32::from(mtu),
     };
-    Way(u64::from(result) << 32 | u64::from(detail))
+    Told::new(result, detail)
+}
+
+/// Has a flow remember its way.
+#[inline(always)]
+fn learn(flow: &mut Flow, way: &Way) {
+    flow.mac = way.mac;
+    flow.way_mac = way.own_mac;
+    flow.way_ifindex = way.ifindex;
+    flow.way_mtu = way.mtu;
+    flow.way_tick = way.tick;
 }
 
 /// To the next hop that the host's routes named.

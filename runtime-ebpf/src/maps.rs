@@ -6,8 +6,8 @@ use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket, HostSocketKey,
     Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOST_SOCKETS,
-    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PORT_WORDS, Publication,
-    PublicationKey, Uplink,
+    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication,
+    PublicationKey, Uplink, Way,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -35,9 +35,14 @@ pub static UPLINKS: HashMap<u32, Uplink, MAX_UPLINKS> = HashMap::new();
 #[btf_map]
 pub static PUBLICATIONS: HashMap<PublicationKey, Publication, MAX_PUBLICATIONS, NO_PREALLOC> = HashMap::new();
 
-/// A bit for each port that an entry of `PUBLICATIONS` has.
+/// A bit for each port and protocol that an entry of `PUBLICATIONS` has.
 #[btf_map]
 pub static PORTS: Array<u64, PORT_WORDS> = Array::new();
+
+/// Ways to the outside that were asked for lately, by a hash of the addresses: the next one with the same hash takes the
+/// place.
+#[btf_map]
+pub static WAYS: PerCpuArray<Way, MAX_WAYS> = PerCpuArray::new();
 
 /// Sources that filtered publications name.
 #[btf_map]

@@ -3,8 +3,10 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_pull_data};
 use aya_ebpf::programs::TcContext;
+use runtime_common::checksum;
+use runtime_common::maps::Sums;
 use runtime_common::packet::Packet;
-use runtime_common::rewrite::PacketMut;
+use runtime_common::rewrite::{PacketMut, patch};
 
 /// To the next program of the hook, and to the stack after the last.
 pub const NEXT: i32 = TC_ACT_UNSPEC;
@@ -84,15 +86,33 @@ impl PacketMut for Skb<'_> {
     }
 
     // The helper knows what the packet itself does not say: whether the sender's checksum is complete, left to the
-    // device, or verified by it.
+    // device, or verified by it. It takes longer than the lookup of a flow: once is enough.
     #[inline(always)]
-    fn addresses_changed(&mut self, offset: usize, difference: u32, udp: bool) -> Option<()> {
-        correct(self.0.skb.skb, offset, difference, u64::from(BPF_F_PSEUDO_HDR) | mangled(udp))
-    }
-
-    #[inline(always)]
-    fn ports_changed(&mut self, offset: usize, difference: u32, udp: bool) -> Option<()> {
-        correct(self.0.skb.skb, offset, difference, mangled(udp))
+    fn sums_changed(&mut self, offset: usize, sums: Sums, udp: bool) -> Option<()> {
+        let (skb, pseudo) = (self.0.skb.skb, u64::from(BPF_F_PSEUDO_HDR));
+        if sums.addresses == 0 {
+            return if sums.ports == 0 { Some(()) } else { correct(skb, offset, sums.ports, mangled(udp)) };
+        }
+        if sums.ports == 0 {
+            return correct(skb, offset, sums.addresses, pseudo | mangled(udp));
+        }
+        let before = Readable(self).window::<2>(offset)?.u16(0);
+        if udp && before == 0 {
+            return Some(());
+        }
+        correct(skb, offset, sums.addresses, pseudo | mangled(udp))?;
+        if checksum::fold(sums.addresses) == 0xffff {
+            // Nothing changed that would tell.
+            return correct(skb, offset, sums.ports, mangled(udp));
+        }
+        // What is left to the device is a sum, without the ports, to which the difference was added; what is complete is a
+        // sum's complement, from which it was taken. The two are never the same.
+        let after = Readable(self).window::<2>(offset)?.u16(0);
+        let complete = checksum::update(before, sums.addresses);
+        if after == complete || udp && complete == 0 && after == 0xffff {
+            return patch(self, offset, sums.ports, udp);
+        }
+        Some(())
     }
 }
 

@@ -4,9 +4,9 @@ use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use runtime_common::Addr;
-use runtime_common::decide::{Opening, Scratch, Tables};
+use runtime_common::decide::{Clock, Opening, Scratch, Tables};
 use runtime_common::maps::{
     Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
     PublicationKey, port_bit,
@@ -46,15 +46,23 @@ impl Maps {
     /// Takes one error from the budget for those to the outside.
     #[inline(always)]
     pub fn may_complain(&self) -> bool {
+        let now = self.now();
         // SAFETY: as for the headers.
-        unsafe { (*self.0.as_ptr()).budget.take(now()) }
+        unsafe { (*self.0.as_ptr()).budget.take(now) }
     }
 }
 
 impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> u64 {
-        now()
+        // SAFETY: as for the headers.
+        let clock = unsafe { &mut (*self.0.as_ptr()).clock };
+        // SAFETY: the helper takes nothing, and becomes a plain load.
+        let tick = unsafe { bpf_jiffies64() };
+        if clock.tick != tick {
+            *clock = Clock { tick, now: now() };
+        }
+        clock.now
     }
 
     #[inline(always)]
@@ -98,8 +106,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn may_publish(&self, port: u16) -> bool {
-        let (element, bit) = port_bit(u16::from_be(port));
+    fn may_publish(&self, port: u16, protocol: u8) -> bool {
+        let (element, bit) = port_bit(u16::from_be(port), protocol);
         PORTS.get(element).is_some_and(|bits| bits & bit != 0)
     }
 

@@ -46,9 +46,9 @@ pub trait Tables {
     fn scratch(&self) -> Option<NonNull<Opening>>;
     /// The generation in `RULES[slot]`; 0 where there is no rule.
     fn generation(&self, slot: u32) -> u64;
-    /// Whether there may be an entry of `PUBLICATIONS` with this port (network byte order): a cheap question that spares
-    /// what is for nobody of ours two dear ones.
-    fn may_publish(&self, _port: u16) -> bool {
+    /// Whether there may be an entry of `PUBLICATIONS` with this port (network byte order) and protocol: a cheap question
+    /// that spares what is for nobody of ours two dear ones.
+    fn may_publish(&self, _port: u16, _protocol: u8) -> bool {
         true
     }
     /// An entry of `PUBLICATIONS`.
@@ -96,6 +96,18 @@ pub struct Scratch {
     pub opening: Opening,
     /// What the datapath may still say of itself.
     pub budget: Budget,
+    /// What time it was when last asked.
+    pub clock: Clock,
+}
+
+/// The coarse monotonic clock, asked once a tick: until the next one it says the same.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// Number of the tick in which it was asked.
+    pub tick: u64,
+    /// What it said: nanoseconds.
+    pub now: u64,
 }
 
 /// Keeps the errors that the datapath sends to the outside to a number that hurts nobody, whoever asks for them.

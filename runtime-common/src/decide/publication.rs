@@ -56,7 +56,7 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if !matches!(h.key.protocol, TCP | UDP | SCTP) {
         return Decision::Pass(Verdict::Host);
     }
-    if !t.may_publish(h.key.tuple.dport) {
+    if !t.may_publish(h.key.tuple.dport, h.key.protocol) {
         return Decision::Pass(Verdict::Host);
     }
     let Some(p) = lookup(t, &h.key) else {

@@ -9,6 +9,7 @@ pub use flow::*;
 pub use publication::*;
 
 use crate::Addr;
+use crate::packet::{TCP, UDP};
 
 /// Key of `LINKS`: one per open port of each link.
 #[repr(C)]
@@ -172,10 +173,61 @@ pub struct HostSocket {
     pub reserved: u16,
 }
 
-/// Where a port (host byte order) has its bit in `PORTS`: the element, and the bit alone.
+/// Where a port (host byte order) of a protocol has its bit in `PORTS`: the element, and the bit alone.
 #[inline(always)]
-pub const fn port_bit(port: u16) -> (u32, u64) {
-    (port as u32 / 64, 1 << (port % 64))
+pub const fn port_bit(port: u16, protocol: u8) -> (u32, u64) {
+    let first = match protocol {
+        TCP => 0,
+        UDP => 1,
+        _ => 2,
+    } * (1 << 10);
+    (first + port as u32 / 64, 1 << (port % 64))
+}
+
+/// Value of `WAYS`: what the host's routes said not long ago of packets between two addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// Source address: the host's.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// The bridge that the packets come by.
+    pub bridge: u32,
+    /// When it was asked for: [`Flow::tick`] of that time; 0 for never.
+    pub tick: u32,
+    /// Interface that leads there.
+    pub ifindex: u32,
+    /// The MAC address of the next hop.
+    pub mac: [u8; 6],
+    /// The interface's own.
+    pub own_mac: [u8; 6],
+    /// The MTU, in bytes from the IP header on.
+    pub mtu: u16,
+    /// IP protocol number, which routes may ask for as well.
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: [u8; 5],
+}
+
+impl Way {
+    /// The element of `WAYS` that a translated tuple has.
+    #[inline(always)]
+    pub const fn slot(to: &Tuple) -> u32 {
+        let (src, dst) = (to.src.as_words(), to.dst.as_words());
+        let mixed = dst[0] ^ dst[1] ^ dst[2] ^ dst[3] ^ src[3];
+        mixed.wrapping_mul(0x9e37_79b1) >> 24
+    }
+
+    /// Whether it still stands for packets of that tuple.
+    #[inline(always)]
+    pub fn is_of(&self, to: &Tuple, bridge: u32, protocol: u8, tick: u32) -> bool {
+        self.tick == tick
+            && self.bridge == bridge
+            && self.protocol == protocol
+            && self.src == to.src
+            && self.dst == to.dst
+    }
 }
 
 /// Value of `CONFIG[0]`.
@@ -189,7 +241,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]
@@ -215,8 +267,10 @@ pub struct Event {
 pub const MAX_RULES: usize = 262_144;
 /// Entries of `PUBLICATIONS`.
 pub const MAX_PUBLICATIONS: usize = 131_072;
-/// Elements of `PORTS`: a bit for each port.
-pub const PORT_WORDS: usize = 65_536 / 64;
+/// Elements of `PORTS`: a bit for each port of TCP, of UDP, and of SCTP.
+pub const PORT_WORDS: usize = 3 * 65_536 / 64;
+/// Elements of `WAYS`: 8 bits of a hash.
+pub const MAX_WAYS: usize = 256;
 /// Entries of `FILTERS`.
 pub const MAX_FILTERS: usize = 65_536;
 /// Entries of `LIMITS`.
@@ -269,6 +323,7 @@ plain_data! {
     HostSocketKey = 32: u64, Addr, u16, u8, [u8; 5];
     HostSocket = 32: u64, Addr, u32, u16, u16;
     Uplink = 32: Addr, Addr;
+    Way = 64: Addr, Addr, u32, u32, u32, [u8; 6], [u8; 6], u16, u8, [u8; 5];
     Config = 8: u32, u32;
     Event = 56: u64, Tuple, u32, u32, u8, u8, [u8; 2];
 }

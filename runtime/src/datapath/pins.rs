@@ -16,6 +16,7 @@ pub const MAPS: &[&str] = &[
     "CONFIG",
     "RULES",
     "PORTS",
+    "WAYS",
     "ENDPOINTS",
     "ADDRESSES",
     "UPLINKS",

@@ -324,7 +324,7 @@ impl State {
         let (array, holds) = &mut self.ports;
         let mut wanted = if more { holds.clone() } else { vec![0; holds.len()] };
         for (key, _) in all {
-            let (element, bit) = port_bit(u16::from_be(key.port));
+            let (element, bit) = port_bit(u16::from_be(key.port), key.protocol);
             if let Some(bits) = wanted.get_mut(element as usize) {
                 *bits |= bit;
             }

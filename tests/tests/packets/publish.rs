@@ -8,6 +8,7 @@ use super::world::*;
 use crate::forge::*;
 
 const UPLINK_HOOKS: [At; 2] = [Uplink, Xdp];
+const SOON: std::time::Duration = std::time::Duration::from_secs(10);
 
 #[test]
 fn published_ports_lead_to_their_container() {
@@ -55,6 +56,59 @@ fn a_udp_checksum_that_comes_out_as_zero_is_written_as_all_ones() {
     for at in UPLINK_HOOKS {
         w.forgets_and_forwards(at, &packet, &published(&packet, at, &WEB, 53));
     }
+}
+
+#[test]
+fn checksums_hold_where_both_addresses_sum_up_to_the_same() {
+    let mut w = World::new();
+    // The container's addresses with their words in another order: their difference is zero.
+    let hosts = ["0.2.172.17", "17:fd00::2"];
+    assert_eq!((WEB.v4, WEB.v6), ("172.17.0.2", "fd00:17::2"));
+    for (host, client) in hosts.into_iter().zip([CLIENT, CLIENT6]) {
+        w.add_host_address(host);
+        for protocol in [TCP, UDP] {
+            w.publish(host, 8080, protocol, &WEB, 80);
+        }
+        for packet in [tcp(client, 4000, host, 8080, SYN), udp(client, 4000, host, 8080)] {
+            let packet = inbound(packet);
+            for at in UPLINK_HOOKS {
+                w.forgets_and_forwards(at, &packet, &published(&packet, at, &WEB, 80));
+            }
+        }
+    }
+}
+
+#[test]
+fn conversations_share_their_way_out_for_a_while() {
+    let mut w = World::new();
+    for protocol in [TCP, UDP] {
+        w.publish("0.0.0.0", 8080, protocol, &WEB, 80);
+    }
+    let neighbour = |mac: u8| sh(&format!("ip neigh replace {CLIENT} lladdr 02:00:00:00:09:{mac:02x} dev up0"));
+    let mut port = 4000;
+    // The last byte of the MAC address by which a new conversation's answer leaves.
+    let mut leaves = |w: &mut World, protocol: u8| {
+        port += 1;
+        let (request, answer) = match protocol {
+            TCP => (tcp(CLIENT, port, HOST, 8080, SYN), tcp(WEB.v4, 80, CLIENT, port, SYN | ACK)),
+            _ => (udp(CLIENT, port, HOST, 8080), udp(WEB.v4, 80, CLIENT, port)),
+        };
+        assert_eq!(w.run(Uplink, &inbound(request).build(), 1).counted, [(Verdict::Published, 1)]);
+        let outcome = w.run(Leaving("web"), &sent(answer, &WEB).build(), 1);
+        assert_eq!(outcome.counted, [(Verdict::PublishedReply, 1)]);
+        outcome.packet[5]
+    };
+    // The while may end between any two of them.
+    tests::wait_until("a conversation goes the way of another", SOON, || {
+        neighbour(1);
+        if leaves(&mut w, TCP) != 1 {
+            return false;
+        }
+        neighbour(2);
+        leaves(&mut w, TCP) == 1
+    });
+    assert_eq!(leaves(&mut w, UDP), 2, "routes may differ by protocol");
+    tests::wait_until("the way is asked for again", SOON, || leaves(&mut w, TCP) == 2);
 }
 
 #[test]

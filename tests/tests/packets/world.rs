@@ -143,13 +143,18 @@ impl World {
         let mut world = World { kernel: Kernel::load(flows), rules: 0 };
         world.enforce(true);
         for a in [HOST, HOST6, "172.17.0.1", "fd00:17::1", "172.18.0.1", "fd00:18::1"] {
-            let value = Address { kind: ADDRESS_HOST, ..Address::default() };
-            world.kernel.map::<Addr, Address>("ADDRESSES").insert(addr(a), value, 0).unwrap();
+            world.add_host_address(a);
         }
         for c in [&WEB, &DB, &ONE, &TWO] {
             world.add(c);
         }
         world
+    }
+
+    /// An address of the host's.
+    pub fn add_host_address(&mut self, host: &str) {
+        let value = Address { kind: ADDRESS_HOST, ..Address::default() };
+        self.kernel.map::<Addr, Address>("ADDRESSES").insert(addr(host), value, 0).unwrap();
     }
 
     pub fn enforce(&mut self, on: bool) {
@@ -208,7 +213,7 @@ impl World {
         };
         let key = publication_key(host, port, protocol);
         self.kernel.map("PUBLICATIONS").insert(key, value, 0).unwrap();
-        let (element, bit) = port_bit(port);
+        let (element, bit) = port_bit(port, protocol);
         let bits = self.kernel.element("PORTS", element) | bit;
         self.kernel.set("PORTS", element, bits);
         rule
