@@ -430,6 +430,10 @@ fn network(name: &str, wish: &Builder) -> Result<(Netns, Netns, Option<Netns>)> 
     switch.must(["ip", "address", "add", "192.0.2.254/24", "dev", "lan"])?;
     switch.must(["ip", "address", "add", "2001:db8::254/64", "dev", "lan", "nodad"])?;
 
+    // A switch is no firewall, whatever the Engine switches on for the whole machine.
+    let firewall = ["iptables", "ip6tables", "arptables"].map(|tables| format!("net.bridge.bridge-nf-call-{tables}=0"));
+    switch.must(["sysctl", "-e", "-qw"].into_iter().chain(firewall.iter().map(String::as_str)))?;
+
     plug(&switch, "host", &host, "eth0", wish)?;
     switch.must(["ip", "link", "set", "host", "master", "lan"])?;
     address(&host, "eth0", "192.0.2.1/24", "2001:db8::1/64")?;

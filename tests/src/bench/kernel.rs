@@ -12,7 +12,7 @@ use crate::load::CLIENT_CORE;
 use crate::packets::world::*;
 use crate::progress;
 use crate::report::Table;
-use crate::stats::{Spread, sorted};
+use crate::stats::{Spread, shuffled};
 
 /// A packet that is sent to and fro lives for no more hops.
 const REPEAT: u32 = 250;
@@ -24,6 +24,8 @@ const LINKS: [usize; 4] = [1, 100, 10_000, 100_000];
 const FLOWS: [usize; 4] = [1, 1_000, 30_000, MAX_FLOWS / 2 - 16];
 /// More than the table holds as it is shipped: with a larger one.
 const MANY_FLOWS: usize = 1_000_000;
+/// Entries of `FLOWS` where their number does not matter.
+const FEW: usize = 4096;
 
 /// A packet, and what must become of it.
 struct Case {
@@ -46,6 +48,8 @@ struct Cost {
     median: f64,
     /// Median of the differences to the shortest way through a program, measured next to it.
     added: f64,
+    /// Median of the ratios to the first scale's, measured in turn with it.
+    of_first: f64,
 }
 
 /// All tables; `rounds` runs of each case.
@@ -58,30 +62,17 @@ pub fn measure(quick: bool) -> Result<Vec<Table>> {
 
 fn measure_here(rounds: usize, quick: bool) -> Result<Vec<Table>> {
     pin(CLIENT_CORE)?;
-    let mut w = prepared(4096)?;
+    let w = World::with_flows(u32::try_from(FEW)?);
     let verified = verified(&w);
-    let publications = scaled(
-        &mut w,
-        "publications",
-        &PUBLICATIONS,
-        rounds,
-        fill_publications,
-        &[hit(Uplink), miss(Uplink), new_flow(Uplink), hit(Xdp), miss(Xdp), new_flow(Xdp)],
-    )?;
-    let mut w = prepared(4096)?;
-    let links = scaled(&mut w, "entries of links", &LINKS, rounds, fill_links, &[linked(), new_link(), denied()])?;
-    let (most, scales) = match quick {
-        true => (MAX_FLOWS, FLOWS.to_vec()),
-        false => (2 * MANY_FLOWS + 64, FLOWS.into_iter().chain([MANY_FLOWS]).collect()),
-    };
-    let mut w = prepared(u32::try_from(most)?)?;
+    let publications = [hit(Uplink), miss(Uplink), new_flow(Uplink), hit(Xdp), miss(Xdp), new_flow(Xdp)];
+    let publications = scaled("publications", &PUBLICATIONS, |_| FEW, rounds, fill_publications, &publications)?;
+    let links = [linked(), new_link(), denied()];
+    let links = scaled("entries of links", &LINKS, |_| FEW, rounds, fill_links, &links)?;
+    let scales = if quick { FLOWS.to_vec() } else { FLOWS.into_iter().chain([MANY_FLOWS]).collect() };
+    let room = |conversations: usize| MAX_FLOWS.max(2 * conversations + 64);
     let cases = [hit(Uplink), reply(), linked(), from_host(), new_flow(Uplink)];
-    let mut flows = scaled(&mut w, "conversations", &scales, rounds, fill_flows, &cases)?;
-    flows.note += &format!(
-        " The table as shipped holds {} conversations{}.",
-        MAX_FLOWS / 2,
-        if quick { "" } else { "; the last column is measured with a larger one, which all columns here have" }
-    );
+    let mut flows = scaled("conversations", &scales, room, rounds, fill_flows, &cases)?;
+    flows.note += &format!(" The table as shipped holds {} conversations; for more it was made larger.", MAX_FLOWS / 2);
     Ok(vec![verified, publications, links, flows])
 }
 
@@ -99,8 +90,8 @@ fn verified(w: &World) -> Table {
 }
 
 /// A world in which two flows turn a repeated packet to and fro: each run is given the packet as the run before has left it.
-fn prepared(flows: u32) -> Result<World> {
-    let mut w = World::with_flows(flows);
+fn prepared(flows: usize) -> Result<World> {
+    let mut w = World::again(u32::try_from(flows)?);
     let uplink = [tuple(CLIENT, 40000, HOST, 80), tuple(CLIENT, 40000, WEB.v4, 8080)];
     w.translate_to_and_fro(uplink, TCP, Zone::Uplink, FlowAction::Publish);
     let reply = [tuple(WEB.v4, 80, CLIENT, 40000), tuple(WEB.v4, 8080, CLIENT, 40000)];
@@ -171,19 +162,19 @@ fn arp() -> Vec<u8> {
     frame
 }
 
-/// Publications of ports from `from` on, until there are `to` of them.
-fn fill_publications(w: &mut World, from: usize, to: usize) -> Result<()> {
+/// As many publications.
+fn fill_publications(w: &mut World, all: usize) -> Result<()> {
     // The first is port 80, which the cases use.
-    for n in from.max(1)..to {
+    for n in 1..all {
         let port = if n < 80 { n } else { n + 1 };
         w.publish(HOST, u16::try_from(port)?, TCP, &WEB, 80);
     }
     Ok(())
 }
 
-fn fill_links(w: &mut World, from: usize, to: usize) -> Result<()> {
+fn fill_links(w: &mut World, all: usize) -> Result<()> {
     let mut links = w.kernel.map::<LinkKey, Link>("LINKS");
-    for n in from.max(1)..to {
+    for n in 1..all {
         let recipient = numbered(n).parse::<std::net::Ipv4Addr>()?.into();
         let key = LinkKey { recipient, source: addr(DB.v4), port: 5432u16.to_be(), protocol: TCP, reserved: 0 };
         links.insert(key, Link { generation: 1, rule: 1, reserved: 0 }, 0)?;
@@ -191,9 +182,9 @@ fn fill_links(w: &mut World, from: usize, to: usize) -> Result<()> {
     Ok(())
 }
 
-fn fill_flows(w: &mut World, from: usize, to: usize) -> Result<()> {
+fn fill_flows(w: &mut World, all: usize) -> Result<()> {
     let mut flows = w.kernel.map::<FlowKey, Flow>("FLOWS");
-    for n in from.max(1)..to {
+    for n in 1..all {
         let client = numbered(n);
         let there = tuple(&client, 1024, HOST, 80);
         let inside = tuple(&client, 1024, WEB.v4, 80);
@@ -212,65 +203,84 @@ fn numbered(n: usize) -> String {
     format!("10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255)
 }
 
-/// Measures cases at every scale; `fill` makes more of what there is.
+/// Measures cases at every scale, in turn: `fill` makes what there is to be of it in a world with `room` for so many flows.
 fn scaled(
-    w: &mut World,
     what: &str,
     scales: &[usize],
+    room: impl Fn(usize) -> usize,
     rounds: usize,
-    fill: fn(&mut World, usize, usize) -> Result<()>,
+    fill: fn(&mut World, usize) -> Result<()>,
     cases: &[Case],
 ) -> Result<Table> {
-    let mut costs: Vec<Vec<Cost>> = cases.iter().map(|_| Vec::new()).collect();
-    let mut there = 0;
+    let mut worlds = Vec::new();
     for scale in scales {
         progress(&format!("kernel: {scale} {what}"));
-        fill(w, there, *scale)?;
-        there = *scale;
-        for (case, costs) in cases.iter().zip(&mut costs) {
-            let cost = cost(w, case, rounds).with_context(|| format!("{} at {scale} {what}", case.name))?;
-            costs.push(cost);
-        }
+        let mut w = prepared(room(*scale))?;
+        fill(&mut w, *scale)?;
+        worlds.push(w);
+    }
+    let mut costs = Vec::new();
+    for case in cases {
+        progress(&format!("kernel: {}, by {what}", case.name));
+        costs.push(cost(&mut worlds, case, rounds).with_context(|| format!("{} by {what}", case.name))?);
     }
     Ok(table(what, scales, cases, &costs))
 }
 
-fn cost(w: &mut World, case: &Case, rounds: usize) -> Result<Cost> {
-    let (arp_at, arp) = (if matches!(case.at, Xdp) { Xdp } else { Uplink }, arp());
-    let (mut own, mut added) = (Vec::new(), Vec::new());
+/// What a case costs in each world.
+fn cost(worlds: &mut [World], case: &Case, rounds: usize) -> Result<Vec<Cost>> {
     // Around each run at XDP the kernel waits for all of its cores, some 15 ms.
     let rounds = if matches!(case.at, Xdp) { rounds.div_ceil(12) } else { rounds };
-    // A repeated run counts nothing: that it goes the same way, its code tells.
-    let code = match &case.packet {
+    let (mut own, mut added) = (vec![vec![0.0; rounds]; worlds.len()], vec![vec![0.0; rounds]; worlds.len()]);
+    let codes = worlds.iter_mut().map(|w| code(w, case)).collect::<Result<Vec<_>>>()?;
+    for round in 0..rounds {
+        for i in shuffled(worlds.len(), round as u64) {
+            let (base, ns) = run(&mut worlds[i], case, codes[i], round)?;
+            own[i][round] = ns;
+            added[i][round] = ns - base;
+        }
+    }
+    if matches!(case.packet, Packet::New(_)) {
+        worlds.iter_mut().try_for_each(forget_new)?;
+    }
+    let median = |v: &[f64]| Spread::of(v).map_or(f64::NAN, |s| s.median);
+    let ratios = |i: usize| own[i].iter().zip(&own[0]).map(|(own, first)| own / first).collect::<Vec<_>>();
+    let cost = |i: usize| Cost {
+        best: own[i].iter().copied().fold(f64::INFINITY, f64::min),
+        median: median(&own[i]),
+        added: median(&added[i]),
+        of_first: median(&ratios(i)),
+    };
+    Ok((0..worlds.len()).map(cost).collect())
+}
+
+/// A repeated run counts nothing: that it goes the same way as one that does, its code tells.
+fn code(w: &mut World, case: &Case) -> Result<Option<i32>> {
+    match &case.packet {
         Packet::Same(packet) => {
             let outcome = w.run(case.at, packet, 1);
             check(case, &outcome.counted)?;
-            Some(outcome.code)
+            Ok(Some(outcome.code))
         }
-        Packet::New(_) => None,
+        Packet::New(_) => Ok(None),
+    }
+}
+
+/// Nanoseconds of the shortest way through a program, and of the case.
+fn run(w: &mut World, case: &Case, code: Option<i32>, round: usize) -> Result<(f64, f64)> {
+    let arp_at = if matches!(case.at, Xdp) { Xdp } else { Uplink };
+    let (packet, repeat) = match &case.packet {
+        Packet::Same(packet) => (packet.clone(), REPEAT),
+        Packet::New(make) => (make(1024 + u16::try_from(round)?).build(), 1),
     };
-    for round in 0..rounds {
-        let (packet, repeat) = match &case.packet {
-            Packet::Same(packet) => (packet.clone(), REPEAT),
-            Packet::New(make) => (make(1024 + u16::try_from(round)?).build(), 1),
-        };
-        let base = w.run(arp_at, &arp, repeat).duration.as_nanos() as f64;
-        let outcome = w.run(case.at, &packet, repeat);
-        match code {
-            Some(code) if outcome.code != code => bail!("repeated, the program returned {}, not {code}", outcome.code),
-            Some(_) => {}
-            None => check(case, &outcome.counted)?,
-        }
-        let ns = outcome.duration.as_nanos() as f64;
-        own.push(ns);
-        added.push(ns - base);
+    let base = w.run(arp_at, &arp(), repeat).duration.as_nanos() as f64;
+    let outcome = w.run(case.at, &packet, repeat);
+    match code {
+        Some(code) if outcome.code != code => bail!("repeated, the program returned {}, not {code}", outcome.code),
+        Some(_) => {}
+        None => check(case, &outcome.counted)?,
     }
-    if matches!(case.packet, Packet::New(_)) {
-        forget_new(w)?;
-    }
-    let own = sorted(own);
-    let median = |v: &[f64]| Spread::of(v).map_or(f64::NAN, |s| s.median);
-    Ok(Cost { best: own[0], median: median(&own), added: median(&added) })
+    Ok((base, outcome.duration.as_nanos() as f64))
 }
 
 /// A figure counts only where the packet went the way that it names.
@@ -298,7 +308,10 @@ fn table(what: &str, scales: &[usize], cases: &[Case], costs: &[Vec<Cost>]) -> T
     head.extend(scales.iter().map(|s| format!("{s} {what}")));
     let full = |case: &Case| format!("{}: {}", program(case.at), case.name);
     let rows = cases.iter().zip(costs).map(|(case, costs)| {
-        let cells = costs.iter().map(|c| format!("+{:.0} ({:.0}, best {:.0})", c.added, c.median, c.best));
+        let cells = costs.iter().enumerate().map(|(i, c)| {
+            let ratio = if i == 0 { String::new() } else { format!(" x{:.2}", c.of_first) };
+            format!("+{:.0} ({:.0}, best {:.0}){ratio}", c.added, c.median, c.best)
+        });
         [case.name.to_owned(), program(case.at).to_owned()].into_iter().chain(cells).collect()
     });
     let points = |costs: &[Cost]| scales.iter().zip(costs).map(|(s, c)| (*s as f64, c.added)).collect();
@@ -308,7 +321,7 @@ fn table(what: &str, scales: &[usize], cases: &[Case], costs: &[Vec<Cost>]) -> T
         .flat_map(|(case, costs)| {
             scales.iter().zip(costs).map(|(s, c)| {
                 json!({"case": case.name, "program": program(case.at), "scale": s, "of": what, "repeat": repeat(case), "added_ns": c.added,
-                    "median_ns": c.median, "best_ns": c.best})
+                    "median_ns": c.median, "best_ns": c.best, "of_first": c.of_first})
             })
         })
         .collect();
@@ -316,7 +329,8 @@ fn table(what: &str, scales: &[usize], cases: &[Case], costs: &[Vec<Cost>]) -> T
         title: format!("Kernel: ns a packet by {what}"),
         note: format!(
             "BPF_PROG_TEST_RUN on one core: what is added to the shortest way through a program (an ARP frame, run in turn with it), as a \
-             median; in brackets median and best of all. {REPEAT} repeats a run, but one for a new flow, where caches are colder."
+             median; in brackets median and best of all; after x the median of the ratios to the first column. All columns are measured in \
+             turn. {REPEAT} repeats a run, but one for a new flow, where caches are colder."
         ),
         head,
         rows: rows.collect(),

@@ -11,11 +11,13 @@ use crate::cpu::{Busy, pin};
 use crate::stats::{quantile, sorted};
 use crate::suite::Measure;
 
-/// Where `peer` listens: echo, reader, writer, and what accepts and closes; echo over UDP.
+/// Where `peer` listens: echo (UDP too), reader, writer, and what accepts and closes.
 pub const ECHO: u16 = 7000;
 pub const SINK: u16 = 7001;
 pub const SOURCE: u16 = 7002;
 pub const ACCEPT: u16 = 7003;
+/// Where it counts datagrams.
+pub const COUNT: u16 = 7004;
 
 /// The core of every client. The servers have another.
 pub const CLIENT_CORE: usize = 0;
@@ -24,8 +26,11 @@ pub const SERVER_CORE: &str = "1";
 
 /// Longer than it takes until a lost SYN is sent again.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Datagrams under way at once.
+/// Datagrams under way at once that are sent back.
 const WINDOW: usize = 32;
+/// Datagrams of which the last asks for the number of all, and how many such runs are under way at once.
+const RUN: usize = 64;
+const RUNS: usize = 4;
 
 /// What [`measure`] gives, in its order.
 pub const MEASURES: &[Measure] = &[
@@ -41,6 +46,8 @@ pub const MEASURES: &[Measure] = &[
     Measure::less("request/response p99", "s"),
     Measure::more("small UDP, echoed, 32 under way", "/s"),
     Measure::less("CPU per datagram and echo", "s"),
+    Measure::more("small UDP, one way", "/s"),
+    Measure::less("CPU per datagram", "s"),
 ];
 
 /// Measures everything once, with the ports moved by `shift`, from the calling thread, which stays on the client's core; each load
@@ -54,6 +61,7 @@ pub fn measure(server: IpAddr, shift: u16, time: Duration) -> io::Result<Vec<f64
     let (_, up) = count(|| upload(at(SINK), time))?;
     let (_, down) = count(|| download(at(SOURCE), time))?;
     let (_, udp) = count(|| datagrams(at(ECHO), time))?;
+    let (_, one_way) = count(|| one_way(at(COUNT), time))?;
     Ok(vec![
         up.rate,
         down.rate,
@@ -67,6 +75,8 @@ pub fn measure(server: IpAddr, shift: u16, time: Duration) -> io::Result<Vec<f64
         quantile(&talk, 0.99),
         udp.rate,
         udp.cpu,
+        one_way.rate,
+        one_way.cpu,
     ])
 }
 
@@ -158,11 +168,42 @@ fn talk(server: SocketAddr, time: Duration) -> io::Result<Vec<f64>> {
     Ok(times)
 }
 
-/// How many answers came.
-fn datagrams(server: SocketAddr, time: Duration) -> io::Result<usize> {
+fn dial_udp(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    Ok(socket)
+}
+
+/// How many datagrams the server heard.
+fn one_way(server: SocketAddr, time: Duration) -> io::Result<usize> {
+    let socket = dial_udp(server)?;
+    let (start, mut under_way) = (Instant::now(), 0);
+    let (mut first, mut last, mut buffer) = (None, 0, [0; 8]);
+    while start.elapsed() < time {
+        for n in 1..=RUN {
+            socket.send(if n == RUN { b"?" } else { b"x" })?;
+        }
+        under_way += 1;
+        while under_way >= RUNS {
+            match socket.recv(&mut buffer) {
+                Ok(_) => {
+                    last = u64::from_be_bytes(buffer);
+                    first.get_or_insert(last);
+                    under_way -= 1;
+                }
+                // The question or its answer was lost: the next run asks again.
+                Err(e) if tests::sockets::is_silence(&e) => under_way = 0,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(usize::try_from(last - first.unwrap_or(last)).unwrap_or_default())
+}
+
+/// How many answers came.
+fn datagrams(server: SocketAddr, time: Duration) -> io::Result<usize> {
+    let socket = dial_udp(server)?;
     let (start, mut answers, mut buffer) = (Instant::now(), 0, [0; 256]);
     while start.elapsed() < time {
         for _ in 0..WINDOW {

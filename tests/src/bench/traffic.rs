@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tests::{Background, Builder, Container, HOST, Image, Lab, Netns, Up, wait_until};
 
-use crate::load::{ACCEPT, ECHO, MEASURES, SERVER_CORE, SINK, SOURCE, measure};
+use crate::load::{ACCEPT, COUNT, ECHO, MEASURES, SERVER_CORE, SINK, SOURCE, measure};
 use crate::progress;
 use crate::suite::{Figures, Suite};
 
@@ -45,13 +45,14 @@ pub struct Host {
 
 impl Labs {
     pub fn make() -> Result<Labs> {
-        let ours = Host::make(unruled("this datapath"));
-        let up = ours.lab.up(&[]);
+        // First the one whose Engine may load what the switches of those after it are to be told of.
         let docker = Host::make(ruled("Docker's iptables"));
         let proxy = Host::make(ruled("docker-proxy").engine_arg("--userland-proxy=true"));
         let nft = Host::make(unruled("nftables"));
         let bare = Host::make(unruled("no rules"));
-        let ports: Vec<(u16, u16)> = (ECHO..=ACCEPT).map(|port| (port, port)).collect();
+        let ours = Host::make(unruled("this datapath"));
+        let up = ours.lab.up(&[]);
+        let ports: Vec<(u16, u16)> = (ECHO..=COUNT).map(|port| (port, port)).collect();
         netavark(&nft.lab, &nft.server, &ports)?;
         // Appended, so that the packets of published ports are accepted by Docker's own rules before it.
         let (v4, v6) = (docker.server.ip().to_string(), docker.server.ip6().to_string());
@@ -77,9 +78,9 @@ impl Host {
     fn make(builder: Builder) -> Host {
         let lab = builder.images(&[Image::Echo]).build();
         let ports = format!("{ECHO}-{ACCEPT}:{ECHO}-{ACCEPT}");
-        let udp = format!("{ECHO}:{ECHO}/udp");
+        let (udp, count) = (format!("{ECHO}:{ECHO}/udp"), format!("{COUNT}:{COUNT}/udp"));
         let servers = servers(0);
-        let mut words = vec!["--cpuset-cpus", SERVER_CORE, "-p", &ports, "-p", &udp];
+        let mut words = vec!["--cpuset-cpus", SERVER_CORE, "-p", &ports, "-p", &udp, "-p", &count];
         words.extend(["echo", "peer"]);
         words.extend(servers.iter().map(String::as_str));
         let server = lab.start("server", &words);
@@ -89,7 +90,8 @@ impl Host {
 }
 
 fn servers(shift: u16) -> Vec<String> {
-    let all = [("tcp", ECHO), ("udp", ECHO), ("sink", SINK), ("source", SOURCE), ("accept", ACCEPT)];
+    let all =
+        [("tcp", ECHO), ("bounce", ECHO), ("sink", SINK), ("source", SOURCE), ("accept", ACCEPT), ("count", COUNT)];
     all.map(|(what, port)| format!("{what}:[::]:{}", port + shift)).into()
 }
 

@@ -1,6 +1,8 @@
 //! An echo server that says which address it sees: `peer tcp:ADDRESS:PORT udp:ADDRESS:PORT ...`.
 //!
 //! For measurements, `sink:`, `source:` and `accept:` serve TCP too: the first reads, the second writes, the third closes.
+//! `bounce:` and `count:` serve UDP: the first sends each datagram back, the second says how many it has heard to those that
+//! ask by a `?`.
 //!
 //! Over TCP it first sends the line `peer ADDRESS:PORT` and then what it hears; over UDP each answer is that line and the words.
 
@@ -21,9 +23,14 @@ fn main() -> Result<()> {
                 let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {word}"))?;
                 thread::spawn(move || tcp(&listener))
             }
-            "udp" => {
+            "udp" | "bounce" | "count" => {
                 let socket = UdpSocket::bind(address).with_context(|| format!("cannot listen on {word}"))?;
-                thread::spawn(move || udp(&socket))
+                let work = match protocol {
+                    "udp" => udp,
+                    "bounce" => bounce,
+                    _ => count,
+                };
+                thread::spawn(move || work(&socket))
             }
             "sink" | "source" | "accept" => {
                 let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {word}"))?;
@@ -34,7 +41,7 @@ fn main() -> Result<()> {
                 };
                 thread::spawn(move || one_way(&listener, work))
             }
-            _ => bail!("{word:?}: none of tcp, udp, sink, source, accept"),
+            _ => bail!("{word:?}: none of tcp, udp, sink, source, accept, bounce, count"),
         });
     }
     if servers.is_empty() {
@@ -102,5 +109,24 @@ fn udp(socket: &UdpSocket) -> io::Result<()> {
         let Ok((n, peer)) = socket.recv_from(&mut buffer) else { continue };
         let answer = [format!("peer {peer}\n").as_bytes(), &buffer[..n]].concat();
         let _ = socket.send_to(&answer, peer);
+    }
+}
+
+fn bounce(socket: &UdpSocket) -> io::Result<()> {
+    let mut buffer = [0; 2048];
+    loop {
+        let Ok((n, peer)) = socket.recv_from(&mut buffer) else { continue };
+        let _ = socket.send_to(&buffer[..n], peer);
+    }
+}
+
+fn count(socket: &UdpSocket) -> io::Result<()> {
+    let (mut buffer, mut heard) = ([0; 2048], 0u64);
+    loop {
+        let Ok((n, peer)) = socket.recv_from(&mut buffer) else { continue };
+        heard += 1;
+        if buffer[..n].starts_with(b"?") {
+            let _ = socket.send_to(&heard.to_be_bytes(), peer);
+        }
     }
 }

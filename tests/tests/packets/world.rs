@@ -140,6 +140,11 @@ impl World {
             script += &format!("ip link add {0} address {1} type veth peer {0}p\n", c.name, mac(MAC_BRIDGE));
         }
         sh(&script);
+        World::again(flows)
+    }
+
+    /// The programs and the maps once more, for the same interfaces.
+    pub fn again(flows: u32) -> Self {
         let mut world = World { kernel: Kernel::load(flows), rules: 0 };
         world.enforce(true);
         for a in [HOST, HOST6, "172.17.0.1", "fd00:17::1", "172.18.0.1", "fd00:18::1"] {
