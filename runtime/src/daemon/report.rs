@@ -70,6 +70,8 @@ impl World {
             let container_port = Port::new(relay.to.port(), key.protocol);
             let publication = Publication { host_addr: key.address.into(), host_port: key.port, container_port };
             let container = self.snapshot.containers.get(&relay.container)?;
+            // Another container's counts.
+            self.plan.relays.get(key).filter(|first| *first == relay)?;
             let told = !container.unserved.contains(&publication) || relay.live;
             (!told).then(|| row(&relay.container, publication, false))
         });

@@ -148,7 +148,8 @@ impl World {
         self.let_poll();
         self.write_hosts();
         self.hold_ports();
-        self.relays.start(&self.plan.relays, self.held_ports.descriptors());
+        self.relays.want(&self.plan.relays).await;
+        self.relays.start(self.held_ports.descriptors());
         Ok(())
     }
 
@@ -220,9 +221,9 @@ impl World {
         self.let_poll();
         self.write_hosts();
         let hosts = began.elapsed();
-        self.relays.end_others(&self.plan.relays).await;
+        self.relays.want(&self.plan.relays).await;
         self.hold_ports();
-        self.relays.start(&self.plan.relays, self.held_ports.descriptors());
+        self.relays.start(self.held_ports.descriptors());
         debug!(?hosts, held = ?began.elapsed(), "the rest");
         self.answer_waiting();
     }
@@ -326,7 +327,7 @@ impl World {
         // A relay holds its port itself: those of a range have the same container, and are all relayed or none.
         let relayed = |r: &PublicationRange| {
             let first = r.iter().next().and_then(|p| RelayKey::of(&p));
-            first.is_some_and(|key| self.plan.relays.contains_key(&key))
+            first.is_some_and(|key| self.plan.relays.get(&key).is_some())
         };
         let live = self.live.get().publications.iter().filter(|p| running(&p.container)).map(|p| &p.publication);
         let wanted = live.filter(|r| !relayed(r)).cloned().collect();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::plan::{EndpointPlan, Netfilter, Options, Plan};
-use super::relay::{Relay, RelayKey};
+use super::relay::Group;
 use crate::datapath::Published;
 use crate::host::{Host, NatRules};
 use crate::model::live::{EffectivePublication, Live};
@@ -22,7 +22,7 @@ pub(super) struct Made {
     /// What the maps are to say.
     pub published: Arc<Published>,
     /// What the daemon itself passes on.
-    pub relays: Arc<[(RelayKey, Relay)]>,
+    pub relays: Group,
     /// What is wrong.
     pub problems: Arc<[String]>,
 }

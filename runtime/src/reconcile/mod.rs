@@ -12,4 +12,4 @@ mod tests;
 pub use cache::Cache;
 pub use masquerade::{Masquerade, MasqueradedBy};
 pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, open_ports, plan};
-pub use relay::{Relay, RelayKey};
+pub use relay::{Relay, RelayKey, Relays};

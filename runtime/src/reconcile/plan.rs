@@ -182,9 +182,7 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
             let made = cache.take(&container.id, &basis).unwrap_or_else(|| publish(&basis));
             p.problems.extend(made.problems.iter().cloned());
             p.desired.published.push(made.published.clone());
-            for (key, relay) in made.relays.iter() {
-                p.relays.entry(*key).or_insert_with(|| relay.clone());
-            }
+            p.relays.push(&made.relays);
             used.keep(&container.id, basis, made);
         }
         add_links(&mut p, snapshot, live, container);
@@ -386,6 +384,7 @@ fn publish(basis: &Basis) -> Made {
     // A filter that cannot be understood is the same for all of them.
     problems.dedup();
     made.sort();
+    relays.sort_by_key(|(key, _)| *key);
     Made { published: Arc::new(made), relays: relays.into(), problems: problems.into() }
 }
 

@@ -275,7 +275,7 @@ fn ipv6_publications_of_a_container_that_has_ipv4_alone_are_relayed() {
     // Labels that cannot be understood close the port, relayed or not.
     snapshot.containers.get_mut("web").unwrap().labels.insert("runtime.max-rate".into(), "often".into());
     let p = plan(&snapshot, &host, &live, &Options::default());
-    assert!(p.relays.is_empty() && p.desired.publications().len() == 3, "{:?}", p.desired.publications());
+    assert!(p.relays.iter().next().is_none() && p.desired.publications().len() == 3, "{:?}", p.desired.publications());
 
     // With an address of IPv6 it is the datapath's affair.
     let (mut snapshot, host) = world(&["web"]);
@@ -283,7 +283,7 @@ fn ipv6_publications_of_a_container_that_has_ipv4_alone_are_relayed() {
     snapshot.networks.get_mut("net").unwrap().endpoints.get_mut("web").unwrap().ipv6 =
         Some("2001:db8::2".parse().unwrap());
     let p = plan(&snapshot, &host, &Live::default(), &Options::default());
-    assert!(p.relays.is_empty() && p.desired.publications().len() == 1);
+    assert!(p.relays.iter().next().is_none() && p.desired.publications().len() == 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod tcp;
 mod udp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddrV6};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use super::ports::descriptors;
 use crate::model::Publication;
 use crate::model::filter::Filter;
-use crate::reconcile::{Relay, RelayKey};
+use crate::reconcile::{self, Relay, RelayKey};
 
 /// Conversations at once, over all relays: connections, and as many clients over UDP.
 const CONVERSATIONS: usize = 1024;
@@ -35,8 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The relays at work.
 pub struct Relays {
     running: BTreeMap<RelayKey, Running>,
-    /// How many there is no descriptor for.
-    without_descriptor: usize,
+    /// What was wanted last.
+    wanted: reconcile::Relays,
+    /// Those that do not run yet, or have no descriptor.
+    waiting: BTreeSet<RelayKey>,
     shared: Arc<Shared>,
 }
 
@@ -65,41 +67,52 @@ impl Default for Relays {
             rate_limited: AtomicU64::new(0),
             crowded_out: AtomicU64::new(0),
         };
-        Relays { running: BTreeMap::new(), without_descriptor: 0, shared: Arc::new(shared) }
+        Relays {
+            running: BTreeMap::new(),
+            wanted: reconcile::Relays::default(),
+            waiting: BTreeSet::new(),
+            shared: Arc::new(shared),
+        }
     }
 }
 
 impl Relays {
-    /// Ends those that are not wanted, with their conversations. Their ports are free afterwards.
-    pub async fn end_others(&mut self, wanted: &BTreeMap<RelayKey, Relay>) {
-        let (stay, mut over): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.running).into_iter().partition(|(key, r)| wanted.get(key) == Some(&r.relay));
-        self.running = stay;
-        for relay in over.values_mut() {
+    /// What is to run from now on. Ends the others, with their conversations: their ports are free afterwards.
+    pub async fn want(&mut self, wanted: &reconcile::Relays) {
+        let mut over = Vec::new();
+        for (key, _) in self.wanted.changed_from(wanted).chain(wanted.changed_from(&self.wanted)) {
+            let other = wanted.get(key);
+            if self.running.get(key).is_some_and(|r| other != Some(&r.relay)) {
+                over.extend(self.running.remove(key));
+            }
+            // It may be another container's now, which had to stand back.
+            match other {
+                Some(_) if !self.running.contains_key(key) => self.waiting.insert(*key),
+                _ => self.waiting.remove(key),
+            };
+        }
+        self.wanted = wanted.clone();
+        for relay in &mut over {
             relay.task.abort_all();
         }
-        for relay in over.values_mut() {
+        for mut relay in over {
             while relay.task.join_next().await.is_some() {}
         }
     }
 
-    /// Starts those that are wanted. They take their ports by themselves, as soon as these can be had. `others`: descriptors
+    /// Starts what is wanted and does not run. They take their ports by themselves, as soon as these can be had. `others`: descriptors
     /// that are in use elsewhere.
-    pub fn start(&mut self, wanted: &BTreeMap<RelayKey, Relay>, others: usize) {
+    pub fn start(&mut self, others: usize) {
         let room = descriptors().saturating_sub(others + FOR_CONVERSATIONS);
-        for (key, relay) in wanted {
-            if self.running.contains_key(key) {
-                continue;
-            }
-            if self.running.len() >= room {
-                break;
-            }
+        while self.running.len() < room
+            && let Some(key) = self.waiting.pop_first()
+        {
+            let Some(relay) = self.wanted.get(&key).cloned() else { continue };
             let listens = Arc::new(AtomicBool::new(false));
             let mut task = JoinSet::new();
-            task.spawn(run(*key, relay.clone(), self.shared.clone(), listens.clone()));
-            self.running.insert(*key, Running { relay: relay.clone(), listens, task });
+            task.spawn(run(key, relay.clone(), self.shared.clone(), listens.clone()));
+            self.running.insert(key, Running { relay, listens, task });
         }
-        self.without_descriptor = wanted.len() - self.running.len();
     }
 
     /// Descriptors that the relays have, or may come to need.
@@ -133,11 +146,11 @@ impl Relays {
                  at once are relayed: {REMEDY}"
             ));
         }
-        if self.without_descriptor > 0 {
+        if !self.waiting.is_empty() {
             problems.push(format!(
                 "{} published ports of containers that have IPv4 alone are not relayed to IPv6 clients, for no descriptors \
                  are left: {REMEDY}, or let the daemon open more files",
-                self.without_descriptor
+                self.waiting.len()
             ));
         }
         problems
