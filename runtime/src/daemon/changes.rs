@@ -51,16 +51,19 @@ impl World {
         }
         let mut live = self.live.get().clone();
         let taken = Taken::of(&requests, &self.snapshot, &live);
-        let mut made: Vec<Publication> = Vec::new();
-        for request in &requests {
-            match choose(&mut self.held_ports, &self.relays, &taken, request, &id) {
-                Ok(chosen) => made.extend(chosen),
-                Err(refusal) => {
-                    self.held_ports.give_back();
-                    return Err(refusal);
-                }
+        let fixed = requests.iter().filter(|r| r.host_addr.is_none());
+        let fixed = fixed.filter_map(|r| Some((r.container_port.protocol, r.fixed_host_port()?)));
+        self.held_ports.bind_ahead(fixed);
+        let mut choose = |request| choose(&mut self.held_ports, &self.relays, &taken, request, &id);
+        let made: Result<Vec<Vec<Publication>>, Refusal> = requests.iter().map(&mut choose).collect();
+        self.held_ports.drop_ahead();
+        let made = match made {
+            Ok(made) => made.into_iter().flatten().collect(),
+            Err(refusal) => {
+                self.held_ports.give_back();
+                return Err(refusal);
             }
-        }
+        };
         let made = PublicationRange::of(made);
         live.give_back(&id, &made);
         // Publishing again what this container publishes changes who may use it.

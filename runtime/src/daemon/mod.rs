@@ -86,6 +86,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
     {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+    make_room_for_descriptors();
     let version = engine.version().await?;
     let (inputs, mut queue) = mpsc::channel(QUEUE);
 
@@ -171,6 +172,17 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
     let_answers_go().await;
     result?;
     Ok(())
+}
+
+/// Has the kernel make the table of descriptors as large as a range of ports needs: to make it larger step by step, it waits
+/// each time until no processor looks at the old one.
+fn make_room_for_descriptors() {
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft.min(DESCRIPTORS / 8));
+    if let Some(last) = i32::try_from(most).ok().and_then(|most| most.checked_sub(1)) {
+        // Closed at once; the table stays as it is. Where it cannot be made, it grows step by step.
+        let _ =
+            nix::fcntl::fcntl(std::io::stdin(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(last)).map(nix::unistd::close);
+    }
 }
 
 /// An answer is written by its connection's own task.

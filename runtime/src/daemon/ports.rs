@@ -23,6 +23,8 @@ pub struct HeldPorts {
     wanted: Vec<PublicationRange>,
     /// Taken since: what is not wanted by the next [`HeldPorts::hold`] is let go.
     taken: Vec<Publication>,
+    /// Sockets for both families that the next calls of [`HeldPorts::take`] are to find bound.
+    ahead: BTreeMap<(Protocol, u16), OwnedFd>,
     /// Descriptors that are needed elsewhere.
     others: usize,
     /// Why not all of it is held.
@@ -54,6 +56,30 @@ impl On {
 }
 
 impl HeldPorts {
+    /// Binds many ports on the wildcards of both families, by all processors at once, for what is about to take them. Nobody
+    /// needs to hear of what fails: it is tried again by itself.
+    pub fn bind_ahead(&mut self, ports: impl Iterator<Item = (Protocol, u16)>) {
+        let room = descriptors().saturating_sub(self.count + self.others);
+        let ports: Vec<_> = ports.filter(|key| !self.sockets.contains_key(key)).take(room).collect();
+        if ports.len() < MANY {
+            return;
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let bind = |key: &(Protocol, u16)| Some((*key, bind_socket(key.0, WILDCARDS[1], key.1, false).ok()??));
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = ports
+                .chunks(ports.len().div_ceil(threads))
+                .map(|part| scope.spawn(move || part.iter().filter_map(bind).collect::<Vec<_>>()))
+                .collect();
+            self.ahead.extend(parts.into_iter().filter_map(|part| part.join().ok()).flatten());
+        });
+    }
+
+    /// Lets go of what was bound ahead and not taken.
+    pub fn drop_ahead(&mut self) {
+        self.ahead.clear();
+    }
+
     /// Takes a port on these addresses, until the next [`HeldPorts::hold`] says whether it is wanted. False where no
     /// descriptor is left to keep it with.
     ///
@@ -66,7 +92,10 @@ impl HeldPorts {
         let missing = |p: &&Publication| !held.iter().any(|h| h.on.covers(p.host_addr));
         let missing: Vec<Publication> = publications.iter().filter(missing).cloned().collect();
         let addresses: Vec<IpAddr> = missing.iter().map(|p| p.host_addr).collect();
-        let new = reserve_all(key.0, &addresses, key.1)?;
+        let new = match self.ahead.remove(&key).filter(|_| are_wildcards(&addresses)) {
+            Some(socket) => vec![Held { on: On::Both, socket }],
+            None => reserve_all(key.0, &addresses, key.1)?,
+        };
         if new.is_empty() {
             return Ok(true);
         }
@@ -170,6 +199,9 @@ impl HeldPorts {
     }
 }
 
+/// From how many ports on more than one processor is worth it.
+const MANY: usize = 256;
+
 /// Descriptors that are left for everything else: the daemon itself must still be able to open files and to answer.
 const OWN_DESCRIPTORS: usize = 256;
 
@@ -206,10 +238,14 @@ fn pairs(ranges: &[PublicationRange]) -> Vec<Vec<Publication>> {
     found.into_values().collect()
 }
 
+/// Whether these are the wildcards of both families, and nothing else.
+fn are_wildcards(addresses: &[IpAddr]) -> bool {
+    addresses.len() == 2 && WILDCARDS.iter().all(|w| addresses.contains(w))
+}
+
 /// Binds a port on these addresses.
 fn reserve_all(protocol: Protocol, addresses: &[IpAddr], port: u16) -> Result<Vec<Held>, String> {
-    if WILDCARDS.iter().all(|w| addresses.contains(w))
-        && addresses.len() == 2
+    if are_wildcards(addresses)
         && let Ok(Some(socket)) = bind_socket(protocol, WILDCARDS[1], port, false)
     {
         return Ok(vec![Held { on: On::Both, socket }]);
@@ -383,6 +419,29 @@ mod tests {
         held.take(&publications).unwrap();
         held.hold(Vec::new(), 0, |_| false);
         assert!(is_free("127.0.0.1", port));
+    }
+
+    #[test]
+    fn of_many_ports_that_are_bound_ahead_those_that_nobody_takes_are_let_go() {
+        let ports = MANY as u16 + 10;
+        let free = |first: &u16| (0..ports).all(|n| is_free("::", first + n));
+        let first = (10_000..30_000).step_by(usize::from(ports)).find(free).unwrap();
+        let stranger = UdpSocket::bind(("127.0.0.1", first + 7)).unwrap();
+        let mut held = HeldPorts::default();
+        held.bind_ahead((first..first + ports).map(|port| (Protocol::Udp, port)));
+        assert!(!is_free("127.0.0.1", first) && !is_free("::1", first + ports - 1));
+        let on_both = |n: u16| [range("0.0.0.0", first + n, 1), range("::", first + n, 1)].concat();
+        let both = |n: u16| on_both(n).iter().flat_map(PublicationRange::iter).collect::<Vec<_>>();
+        held.take(&both(0)).unwrap();
+        // On one address alone, what was bound ahead for all is no hindrance.
+        held.take(&both(1)[..1]).unwrap();
+        assert!(is_free("::1", first + 1) && !is_free("127.0.0.1", first + 1));
+        let reason = held.take(&both(7)).unwrap_err();
+        assert!(reason.contains(&format!("{}/udp", first + 7)), "{reason}");
+        held.drop_ahead();
+        assert!(is_free("::", first + 2) && !is_free("127.0.0.1", first) && !is_free("::1", first));
+        drop(stranger);
+        assert_eq!(held.descriptors(), 2);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What of a plan can be used again: a container's published ports, for as long as nothing that they rest on changes.
+//! What of a plan can be used again: a container's published ports, for as long as nothing that they rest on changes. Large
+//! ranges that were published live are kept each by itself: a port more takes none of them to be planned anew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,16 +8,23 @@ use super::plan::{EndpointPlan, Netfilter, Options, Plan};
 use super::relay::Group;
 use crate::datapath::Published;
 use crate::host::{Host, NatRules};
-use crate::model::live::{EffectivePublication, Live};
+use crate::model::live::{EffectivePublication, Live, LivePublication};
+use crate::model::range::PublicationRange;
 use crate::model::{Container, Snapshot};
 
-/// Published ports of the plan before, by container.
+/// From how many ports on a range is kept by itself.
+const LARGE: u16 = 64;
+
+/// A container's published ports: those of a large range, or all the others.
+type Part = (String, Option<PublicationRange>);
+
+/// Published ports of the plan before.
 #[derive(Default)]
 pub struct Cache {
-    published: HashMap<String, (Basis, Made)>,
+    published: HashMap<Part, (Basis, Made)>,
 }
 
-/// What is made of a container's published ports.
+/// What is made of published ports of a container.
 #[derive(Clone)]
 pub(super) struct Made {
     /// What the maps are to say.
@@ -29,24 +37,26 @@ pub(super) struct Made {
 
 impl Cache {
     /// What was planned on the very same basis.
-    pub(super) fn take(&mut self, container: &str, basis: &Basis) -> Option<Made> {
-        self.published.remove(container).filter(|(before, _)| before == basis).map(|(_, made)| made)
+    pub(super) fn take(&mut self, basis: &Basis) -> Option<Made> {
+        self.published.remove(&basis.part()).filter(|(before, _)| before == basis).map(|(_, made)| made)
     }
 
-    pub(super) fn keep(&mut self, id: &str, basis: Basis, made: Made) {
-        self.published.insert(id.to_owned(), (basis, made));
+    pub(super) fn keep(&mut self, basis: Basis, made: Made) {
+        self.published.insert(basis.part(), (basis, made));
     }
 }
 
-/// Everything that a container's published ports rest on. Whatever planning them looks at must be here.
+/// Everything that published ports of a container rest on. Whatever planning them looks at must be here.
 #[derive(PartialEq)]
 pub(super) struct Basis {
     /// The container: of what the engine says, only what matters here.
     pub container: Container,
+    /// The large range, where this is of one.
+    large: Option<PublicationRange>,
     /// Its own live changes.
     live: Live,
     /// Its endpoints, in the order in which the engine publishes on them: by the names of their networks.
-    pub endpoints: Vec<OwnEndpoint>,
+    pub endpoints: Arc<[OwnEndpoint]>,
     /// The host's rules, where its firewall is asked.
     pub asked: Option<Arc<NatRules>>,
 }
@@ -60,41 +70,63 @@ pub(super) struct OwnEndpoint {
 }
 
 impl Basis {
-    /// Of a container, once all endpoints are known.
-    pub fn of(
+    /// All of a container that has any, once all endpoints are known.
+    pub fn all_of(
         p: &Plan,
         snapshot: &Snapshot,
         host: &Host,
         live: &Live,
         options: &Options,
         container: &Container,
-    ) -> Self {
+    ) -> Vec<Self> {
         let name = |e: &&EndpointPlan| snapshot.networks.get(&e.network).map(|n| n.name.clone());
         let mut endpoints: Vec<&EndpointPlan> = p.endpoints_of(&container.id).collect();
         endpoints.sort_by_key(name);
         let own =
             |e: &EndpointPlan| OwnEndpoint { plan: e.clone(), routes_loopback: host.localnet.contains(&e.bridge) };
-        Basis {
-            container: Container {
-                id: container.id.clone(),
-                name: container.name.clone(),
+        let endpoints: Arc<[OwnEndpoint]> = endpoints.into_iter().map(own).collect();
+        let asked = (options.netfilter == Netfilter::Honor).then(|| host.nat.clone());
+        let basis = |container: Container, large: Option<PublicationRange>, live: Live| Basis {
+            container,
+            large,
+            live,
+            endpoints: endpoints.clone(),
+            asked: asked.clone(),
+        };
+        let own = || Container { id: container.id.clone(), name: container.name.clone(), ..Container::default() };
+        // What takes the place of something of the engine's matters to what is left of that.
+        let is_large = |made: &&LivePublication| {
+            let range = &made.publication;
+            range.ports() >= LARGE && !container.publications.iter().any(|p| range.contains(p))
+        };
+        let (large, others): (Vec<_>, Vec<_>) = live.made_on(container).partition(is_large);
+        let mut all: Vec<Basis> = large
+            .into_iter()
+            .map(|made| {
+                let live = Live { publications: vec![made.clone()], ..Live::default() };
+                basis(own(), Some(made.publication.clone()), live)
+            })
+            .collect();
+        if !container.publications.is_empty() || !others.is_empty() {
+            let container = Container {
                 labels: container.labels.clone(),
                 publications: container.publications.clone(),
                 unserved: container.unserved.clone(),
-                ..Container::default()
-            },
-            live: Live {
-                publications: live.made_on(container).cloned().collect(),
-                unpublished: live.taken_from(container).map(|gone| (container.id.clone(), gone.clone())).collect(),
-                ..Live::default()
-            },
-            endpoints: endpoints.into_iter().map(own).collect(),
-            asked: (options.netfilter == Netfilter::Honor).then(|| host.nat.clone()),
+                ..own()
+            };
+            let unpublished = live.taken_from(&container).map(|gone| (container.id.clone(), gone.clone())).collect();
+            let live = Live { publications: others.into_iter().cloned().collect(), unpublished, ..Live::default() };
+            all.push(basis(container, None, live));
         }
+        all
     }
 
     /// The publications that are planned.
     pub fn publications(&self) -> Vec<EffectivePublication> {
         self.live.publications_of(&self.container)
+    }
+
+    fn part(&self) -> Part {
+        (self.container.id.clone(), self.large.clone())
     }
 }

@@ -178,12 +178,13 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
     let mut used = Cache::default();
     for container in snapshot.containers.values() {
         if !container.publications.is_empty() || changed.contains(container.id.as_str()) {
-            let basis = Basis::of(&p, snapshot, host, live, options, container);
-            let made = cache.take(&container.id, &basis).unwrap_or_else(|| publish(&basis));
-            p.problems.extend(made.problems.iter().cloned());
-            p.desired.published.push(made.published.clone());
-            p.relays.push(&made.relays);
-            used.keep(&container.id, basis, made);
+            for basis in Basis::all_of(&p, snapshot, host, live, options, container) {
+                let made = cache.take(&basis).unwrap_or_else(|| publish(&basis));
+                p.problems.extend(made.problems.iter().cloned());
+                p.desired.published.push(made.published.clone());
+                p.relays.push(&made.relays);
+                used.keep(basis, made);
+            }
         }
         add_links(&mut p, snapshot, live, container);
     }
@@ -313,7 +314,7 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
     }
 }
 
-/// What a container publishes, and what is wrong with it.
+/// What of a container's is published, and what is wrong with it.
 fn publish(basis: &Basis) -> Made {
     let mut made = Published::default();
     let mut relays = Vec::new();

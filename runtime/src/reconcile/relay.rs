@@ -52,15 +52,15 @@ pub struct Relay {
     pub patient: bool,
 }
 
-/// What a container has relayed, in the order of the keys.
+/// What of a container's is relayed, in the order of the keys.
 pub type Group = Arc<[(RelayKey, Relay)]>;
 
-/// All that is to be relayed: by container, each as it was planned. Where two have one key, the first one's counts.
+/// All that is to be relayed, in groups as they were planned. Where two have one key, the first one's counts.
 #[derive(Clone, Debug, Default)]
 pub struct Relays(Vec<Group>);
 
 impl Relays {
-    /// Adds what one more container has relayed.
+    /// Adds a group.
     pub(super) fn push(&mut self, group: &Group) {
         if !group.is_empty() {
             self.0.push(group.clone());
@@ -69,7 +69,11 @@ impl Relays {
 
     /// The relay with a key.
     pub fn get(&self, key: &RelayKey) -> Option<&Relay> {
-        self.0.iter().find_map(|group| {
+        let within = |group: &&Group| match (group.first(), group.last()) {
+            (Some((first, _)), Some((last, _))) => first <= key && key <= last,
+            _ => false,
+        };
+        self.0.iter().filter(within).find_map(|group| {
             let at = group.binary_search_by_key(key, |(key, _)| *key).ok()?;
             Some(&group[at].1)
         })
@@ -80,7 +84,7 @@ impl Relays {
         self.0.iter().flat_map(|group| group.iter())
     }
 
-    /// Those of containers whose plan is not the very same in `other`: most changes concern one container.
+    /// Those of groups that are not the very same in `other`: most changes concern few.
     pub fn changed_from(&self, other: &Relays) -> impl Iterator<Item = &(RelayKey, Relay)> {
         let same: HashSet<_> = other.0.iter().map(Arc::as_ptr).collect();
         self.0.iter().filter(move |group| !same.contains(&Arc::as_ptr(group))).flat_map(|group| group.iter())

@@ -12,6 +12,7 @@ use runtime_common::packet::{ICMP, TCP, UDP};
 use super::{Cache, Isolate, Options, Plan};
 use crate::host::{Host, Interface};
 use crate::model::live::{Live, LiveLink, LivePublication};
+use crate::model::range::PublicationRange;
 use crate::model::{Container, Endpoint, Link, Network, Publication, Snapshot};
 
 const BRIDGE: u32 = 10;
@@ -357,6 +358,50 @@ fn what_is_planned_again_is_what_would_be_planned_anew() {
     snapshot.networks.get_mut("net").unwrap().endpoints.get_mut("web").unwrap().id = "another endpoint".into();
     step("a restart", false, &snapshot, &host, &live);
     step("nothing", true, &snapshot, &host, &live);
+}
+
+#[test]
+fn a_large_range_is_kept_while_other_ports_of_its_container_change() {
+    let (mut snapshot, host) = world(&["web"]);
+    let (mut live, mut cache, options) = (Live::default(), Cache::default(), Options::default());
+    let range = |from: u16, to: u16| {
+        let all = (from..=to).map(|port| publication("0.0.0.0", port, &format!("{port}/tcp"))).collect();
+        PublicationRange::of(all).remove(0)
+    };
+    let made = |publication: PublicationRange, created| LivePublication {
+        container: "web".into(),
+        publication,
+        filter: Default::default(),
+        created,
+    };
+    // Where the range's ports are planned, and how many entries there are in all.
+    let mut step = |snapshot: &Snapshot, live: &Live| {
+        let again = super::plan(snapshot, &host, live, &options, &mut cache);
+        let all = again.desired.publications();
+        assert_eq!(all, plan(snapshot, &host, live, &options).desired.publications());
+        let has = |p: &&std::sync::Arc<crate::datapath::Published>| {
+            p.publications.iter().any(|(key, _)| u16::from_be(key.port) == 2099)
+        };
+        (again.desired.published.iter().find(has).cloned().unwrap(), all.len())
+    };
+    live.publications.push(made(range(2000, 2099), 1));
+    let (first, entries) = step(&snapshot, &live);
+    assert_eq!(entries, 100);
+    live.publications.push(made(range(80, 80), 2));
+    let (again, entries) = step(&snapshot, &live);
+    assert!(std::sync::Arc::ptr_eq(&first, &again) && entries == 101);
+    snapshot.containers.get_mut("web").unwrap().publications = vec![publication("0.0.0.0", 443, "443/tcp")];
+    let (again, entries) = step(&snapshot, &live);
+    assert!(std::sync::Arc::ptr_eq(&first, &again) && entries == 102);
+    // Now it takes the place of one of the engine's, which would be closed without it.
+    snapshot.containers.get_mut("web").unwrap().publications.push(publication("0.0.0.0", 2050, "2050/tcp"));
+    live.unpublished.push(("web".into(), range(2050, 2050)));
+    assert_eq!(step(&snapshot, &live).1, 102);
+    live.forget_publications("web", &[range(2050, 2050)]);
+    let p = plan(&snapshot, &host, &live, &options).desired.publications();
+    let closed = p.iter().filter(|(_, p)| p.flags == PUBLICATION_CLOSED).map(|(key, _)| u16::from_be(key.port));
+    assert_eq!(closed.collect::<Vec<_>>(), [2050]);
+    assert_eq!(step(&snapshot, &live).1, 102);
 }
 
 /// As many containers as asked for, each with ten published ports and a link to the one before.

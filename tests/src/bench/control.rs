@@ -1,8 +1,9 @@
 //! How long changes take until clients notice, and what the daemon and its maps weigh.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, ExitStatus, Stdio};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,9 @@ use crate::units::value;
 /// Ends of the ranges that begin at this port.
 const RANGE: u16 = 20_000;
 const SIZES: [u16; 3] = [1, 200, 10_000];
-/// Longer than an attempt takes when the way is open.
-const ATTEMPT: Duration = Duration::from_millis(5);
+/// Longer than an attempt takes when the way is open, and how long between two of them.
+const ATTEMPT: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_micros(200);
 /// How many containers a large host has here.
 const CROWD: usize = 1_000;
 /// How long a change may take before that is the result.
@@ -33,7 +35,7 @@ struct Labs {
     docker: Lab,
     ours: Lab,
     up: Up,
-    server: Container,
+    source: Container,
 }
 
 /// Times of one thing, in seconds.
@@ -77,12 +79,14 @@ impl Labs {
         let docker = Lab::builder("control, Docker").images(&[Image::Echo]).build();
         let ours = Lab::builder("control, this datapath").images(&[Image::Echo]).without_iptables().build();
         let up = ours.up(&[]);
-        let server = start(&ours);
+        start(&ours);
         start(&docker);
         for name in ["recipient", "bystander"] {
             ours.start(name, &["busybox", "sleep", "1000000"]);
         }
-        Labs { docker, ours, up, server }
+        // Not the one with the ranges: a link opens all that its source publishes.
+        let source = ours.start("source", &["--expose", "7", "echo", "peer", "tcp:[::]:7"]);
+        Labs { docker, ours, up, source }
     }
 }
 
@@ -96,49 +100,76 @@ fn servers() -> Vec<String> {
     [7].into_iter().chain(SIZES.map(|size| RANGE + size - 1)).map(|port| format!("tcp:[::]:{port}")).collect()
 }
 
-/// Runs a command, and tells how long it is from its start until a client in `from` is sent the first byte by the server at `to`;
-/// `None` when that takes longer than `limit`.
-fn effective(mut command: Command, from: &Netns, to: SocketAddr, limit: Duration) -> Result<Option<f64>> {
+/// Makes a change, and tells how long it is from its beginning until a client in `from` is sent the first byte by the server at
+/// `to`; `None` when that takes longer than `limit`.
+fn effective(
+    change: impl FnOnce() -> Result<()>,
+    from: &Netns,
+    to: SocketAddr,
+    limit: Duration,
+) -> Result<Option<f64>> {
     let gave_up = AtomicBool::new(false);
-    let start = Instant::now();
-    let name = format!("{:?}", command.get_args().collect::<Vec<_>>());
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().with_context(|| name.clone())?;
-    let (status, served) = std::thread::scope(|scope| {
+    let (ready, begin) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
         let client = scope.spawn(|| {
             from.within(|| {
+                let start = Instant::now();
+                // Nobody waits for it where the change failed before.
+                let _ = ready.send(());
                 while start.elapsed() < limit && !gave_up.load(Ordering::Relaxed) {
                     if first_byte(to) {
-                        return Some(start.elapsed().as_secs_f64());
+                        return Some(Instant::now());
                     }
-                    std::thread::sleep(Duration::from_micros(500));
+                    std::thread::sleep(PAUSE);
                 }
                 None
             })
         });
-        let status = wait_for(limit, || child.try_wait().transpose());
-        if !status.as_ref().is_some_and(|s| s.as_ref().is_ok_and(ExitStatus::success)) {
-            gave_up.store(true, Ordering::Relaxed);
-            // It has ended, or takes too long.
-            let _ = child.kill();
-        }
-        (status, client.join())
-    });
+        begin.recv().context("the client did not begin")?;
+        let start = Instant::now();
+        let changed = change();
+        gave_up.store(changed.is_err(), Ordering::Relaxed);
+        let served = client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        changed?;
+        Ok(served.map(|end| (end - start).as_secs_f64()))
+    })
+}
+
+/// Runs a command to its end, which must be a good one.
+fn finish(mut command: Command, limit: Duration) -> Result<()> {
+    let name = format!("{:?}", command.get_args().collect::<Vec<_>>());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().with_context(|| name.clone())?;
+    let status = wait_for(limit, || child.try_wait().transpose());
+    // It has ended, or takes too long.
+    let _ = child.kill();
     let output = child.wait_with_output().with_context(|| name.clone())?;
     if status.transpose()?.is_some_and(|s| !s.success()) {
         bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(served.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    Ok(())
 }
 
 fn first_byte(to: SocketAddr) -> bool {
     let byte = || -> std::io::Result<bool> {
         let stream = TcpStream::connect_timeout(&to, ATTEMPT)?;
-        stream.set_read_timeout(Some(ATTEMPT))?;
+        stream.set_read_timeout(Some(10 * ATTEMPT))?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line)?;
         Ok(line.starts_with("peer "))
     };
     byte().unwrap_or(false)
+}
+
+/// Asks the daemon by its socket, as the commands do.
+fn ask(lab: &Lab, request: &Value) -> Result<()> {
+    let mut stream = UnixStream::connect(lab.dir().join("run/runtime.sock")).context("the daemon's socket")?;
+    writeln!(stream, "{request}")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    if !line.starts_with("{\"ok\"") {
+        bail!("{request}: {line}");
+    }
+    Ok(())
 }
 
 fn run_to_first_byte(labs: &Labs, rounds: usize, all: &mut Vec<Times>) -> Result<()> {
@@ -154,7 +185,8 @@ fn run_to_first_byte(labs: &Labs, rounds: usize, all: &mut Vec<Times>) -> Result
             (&labs.ours, labs.ours.runtime_command(&ours)),
         ];
         for ((lab, command), seconds) in turns.into_iter().zip(&mut seconds) {
-            let time = effective(command, lab.client(), to, LIMIT)?.context("a published port is not served")?;
+            let time = effective(|| finish(command, LIMIT), lab.client(), to, LIMIT)?;
+            let time = time.context("a published port is not served")?;
             seconds.push(time);
             lab.docker(["rm", "-f", "one"]).ok();
         }
@@ -167,29 +199,35 @@ fn run_to_first_byte(labs: &Labs, rounds: usize, all: &mut Vec<Times>) -> Result
     Ok(())
 }
 
-/// Publishing and linking what runs, from the start of the command on.
+/// Publishing and linking what runs.
 fn live_changes(labs: &Labs, rounds: usize, with: &str, all: &mut Vec<Times>) -> Result<()> {
-    let (lab, server) = (&labs.ours, &labs.server);
+    let lab = &labs.ours;
     let recipient = lab.container("recipient").ns();
-    let mut seconds = [const { Vec::new() }; 2];
+    let mut seconds = [const { Vec::new() }; 4];
     for round in 0..rounds {
         progress(&format!("control: publish and link{with}, round {} of {rounds}", round + 1));
         let port = 9000 + u16::try_from(round)?;
         let spec = format!("{port}:7");
-        let command = lab.runtime_command(["publish", "server", &spec]);
-        let time =
-            effective(command, lab.client(), (HOST, port).into(), LIMIT)?.context("a publication is not served")?;
-        seconds[0].push(time);
-        lab.runtime(["unpublish", "server", &spec]).ok();
-        let command = lab.runtime_command(["link", "recipient", "server:alias"]);
-        let time = effective(command, &recipient, server.at(7), LIMIT)?.context("a link does not open its source")?;
-        seconds[1].push(time);
-        lab.runtime(["unlink", "recipient", "alias"]).ok();
+        let publish = json!({"command": "publish", "container": "server", "spec": spec});
+        let link = json!({"command": "link", "recipient": "recipient", "source": "source", "alias": "alias", "all_ports": false});
+        let by_command = |words: &[&str]| finish(lab.runtime_command(words), LIMIT);
+        for by_socket in [true, false] {
+            let change = || if by_socket { ask(lab, &publish) } else { by_command(&["publish", "server", &spec]) };
+            let time = effective(change, lab.client(), (HOST, port).into(), LIMIT)?;
+            seconds[usize::from(!by_socket)].push(time.context("a publication is not served")?);
+            lab.runtime(["unpublish", "server", &spec]).ok();
+            let change =
+                || if by_socket { ask(lab, &link) } else { by_command(&["link", "recipient", "source:alias"]) };
+            let time = effective(change, &recipient, labs.source.at(7), LIMIT)?;
+            seconds[2 + usize::from(!by_socket)].push(time.context("a link does not open its source")?);
+            lab.runtime(["unlink", "recipient", "alias"]).ok();
+        }
     }
-    let [published, linked] = seconds;
-    let docker = "Docker has no equivalent: it makes the container anew";
-    all.push(Times::new(&format!("`runtime publish` to effective{with}"), "this datapath", published, docker));
-    all.push(Times::new(&format!("`runtime link` to effective{with}"), "this datapath", linked, docker));
+    let whats = ["publish, asked by the socket", "`runtime publish`", "link, asked by the socket", "`runtime link`"];
+    for (what, seconds) in whats.into_iter().zip(seconds) {
+        let docker = "Docker has no equivalent: it makes the container anew";
+        all.push(Times::new(&format!("{what}, to effective{with}"), "this datapath", seconds, docker));
+    }
     Ok(())
 }
 
@@ -197,7 +235,7 @@ fn live_changes(labs: &Labs, rounds: usize, with: &str, all: &mut Vec<Times>) ->
 fn publish(labs: &Labs, size: u16, limit: Duration) -> Result<Option<f64>> {
     let last = RANGE + size - 1;
     let command = labs.ours.runtime_command(["publish", "server", &format!("{RANGE}-{last}:{RANGE}-{last}")]);
-    effective(command, labs.ours.client(), (HOST, last).into(), limit)
+    effective(|| finish(command, limit), labs.ours.client(), (HOST, last).into(), limit)
 }
 
 fn ranges(labs: &Labs, quick: bool, all: &mut Vec<Times>) -> Result<()> {
@@ -252,7 +290,7 @@ fn run_range(lab: &Lab, size: u16) -> Result<Option<f64>> {
     let range = format!("{RANGE}-{last}:{RANGE}-{last}");
     let words = ["run", "-d", "--name", "many", "--stop-signal=SIGKILL", "-p", &range, "echo", "peer"];
     let command = lab.docker_command(words.into_iter().chain(servers.iter().map(String::as_str)));
-    effective(command, lab.client(), (HOST, last).into(), LONG)
+    effective(|| finish(command, LONG), lab.client(), (HOST, last).into(), LONG)
 }
 
 /// Taking a range away takes Docker as long as making it.
@@ -266,7 +304,7 @@ fn remove(lab: &Lab) -> Result<()> {
 
 /// Kills the daemon, and starts the next, which finds the range of ports and its containers.
 fn restarts(labs: Labs, rounds: usize, all: &mut Vec<Times>) -> Result<Labs> {
-    let Labs { docker, ours, mut up, server } = labs;
+    let Labs { docker, ours, mut up, source } = labs;
     let mut seconds = Vec::new();
     for round in 0..rounds {
         progress(&format!("control: restart, round {} of {rounds}", round + 1));
@@ -277,7 +315,7 @@ fn restarts(labs: Labs, rounds: usize, all: &mut Vec<Times>) -> Result<Labs> {
     }
     let what = "`runtime up` after a kill, until it answers, with 10,000 published ports";
     all.push(Times::new(what, "this datapath", seconds, "traffic goes on meanwhile"));
-    Ok(Labs { docker, ours, up, server })
+    Ok(Labs { docker, ours, up, source })
 }
 
 /// The daemon's first start and its restarts where there are 1,000 containers.
@@ -323,7 +361,7 @@ fn times(all: &[Times]) -> Table {
         all.iter().map(|t| json!({"what": t.what, "who": t.who, "note": t.note, "seconds": t.seconds})).collect();
     Table {
         title: "Control: how long changes take".to_owned(),
-        note: "From the start of the command to the first byte that a client is sent: p50 / p99 (of few rounds: the slowest).".to_owned(),
+        note: "From the start of the command, or of the request on the daemon's socket, to the first byte that a client is sent: p50 / p99 (of few rounds: the slowest).".to_owned(),
         head: ["what", "who", "p50 / p99", "rounds", "how"].map(str::to_owned).into(),
         rows: all.iter().map(Times::row).collect(),
         lines: vec![],
