@@ -19,6 +19,8 @@ pub const SOCKET_NAME: &str = "runtime.sock";
 
 /// How long the daemon may take over one request.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long over what concerns all containers at once: the kernel needs some 20 ms to attach or to detach a program.
+pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why the daemon did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +107,21 @@ impl DatapathClient {
     /// # Errors
     /// [`DatapathError::NotUp`] where nothing listens, [`DatapathError::Refused`] where the daemon says no.
     pub async fn request(&self, request: &Value) -> Result<Value, DatapathError> {
-        match tokio::time::timeout(PATIENCE, self.exchange(request)).await {
+        self.request_within(PATIENCE, request).await
+    }
+
+    /// Takes the datapath away, and the daemon with it.
+    ///
+    /// # Errors
+    /// Those of [`DatapathClient::request`].
+    pub async fn down(&self) -> Result<(), DatapathError> {
+        self.request_within(LONG_PATIENCE, &json!({"command": "down"})).await.map(drop)
+    }
+
+    async fn request_within(&self, patience: Duration, request: &Value) -> Result<Value, DatapathError> {
+        match tokio::time::timeout(patience, self.exchange(request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.no_answer(format!("nothing within {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(self.no_answer(format!("nothing within {} s", patience.as_secs()))),
         }
     }
 

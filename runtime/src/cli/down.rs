@@ -1,7 +1,6 @@
 //! `runtime down`: leaves nothing behind.
 
 use clap::Args;
-use serde_json::json;
 
 use super::datapath_client::DatapathError;
 use super::{Failure, Globals};
@@ -12,8 +11,8 @@ use crate::datapath::{Pins, remove_everything};
 pub(super) struct DownArgs {}
 
 pub(super) async fn run(_: DownArgs, globals: &Globals) -> Result<(), Failure> {
-    match globals.datapath().request(&json!({"command": "down"})).await {
-        Ok(_) => {}
+    match globals.datapath().down().await {
+        Ok(()) => {}
         // A daemon that was killed leaves its datapath at work: that goes too.
         Err(DatapathError::NotUp) => {
             let _lock = DaemonLock::take(&globals.run_dir).map_err(anyhow::Error::from)?;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
+use super::datapath_client::LONG_PATIENCE;
 use super::{Failure, Globals};
 use crate::daemon;
 use crate::datapath::{HookOptions, XdpMode};
@@ -44,9 +45,6 @@ pub(super) struct UpArgs {
     #[arg(long)]
     datapath_log: bool,
 }
-
-/// How long a detached daemon may take until it serves.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: UpArgs, globals: &Globals) -> Result<(), Failure> {
     if args.detach {
@@ -91,7 +89,7 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
     }
     let mut child = command.spawn().context("cannot start the daemon")?;
     let client = globals.datapath();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + LONG_PATIENCE;
     loop {
         // Another daemon may answer: it must be this one.
         let pid = client.request(&serde_json::json!({"command": "ping"})).await.ok();
@@ -111,7 +109,7 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
             let _ = child.kill();
             return Err(anyhow::anyhow!(
                 "the daemon does not serve after {} s: see {}",
-                PATIENCE.as_secs(),
+                LONG_PATIENCE.as_secs(),
                 log_path.display()
             )
             .into());

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, Link as _, PinnedLink};
@@ -13,8 +14,12 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::xdp::{XdpLink, XdpMode as AyaXdpMode};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use serde::{Deserialize, Serialize};
+use tracing::info;
 
 use super::{DatapathError, Pins, chain, clsact, features, host_hooks, sys};
+
+/// How long attaching may take without a word.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Where a program stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -178,18 +183,22 @@ impl Attached {
                 }
             }
         }
-        for (key, name) in &hooks {
-            if self.held.contains_key(key) {
-                continue;
+        let missing: Vec<_> = hooks.iter().filter(|(key, _)| !self.held.contains_key(key)).collect();
+        let mut told = Instant::now();
+        for (n, (key, name)) in missing.iter().enumerate() {
+            // The kernel waits for all processors after each: on a host with a thousand containers, that takes a while.
+            if told.elapsed() >= SILENCE {
+                info!("{n} of {} programs attached", missing.len());
+                told = Instant::now();
             }
             match self.attach(ebpf, pins, key.0, key.1, name) {
                 Ok(held) => {
-                    self.held.insert(*key, held);
+                    self.held.insert(**key, held);
                 }
                 // Containers come and go: an interface that is gone needs no program.
                 Err(_) if nix::net::if_::if_nametoindex(name.as_str()).is_err() => {}
                 Err(reason) => {
-                    errors.push(DatapathError::Attach { hook: key.1, interface: name.clone(), reason });
+                    errors.push(DatapathError::Attach { hook: key.1, interface: (*name).clone(), reason });
                 }
             }
         }

@@ -111,17 +111,27 @@ fn mark(c: &Compared, y: usize, x: &impl Fn(f64) -> f64) -> String {
     )
 }
 
-/// Lines over a logarithmic scale, from zero up.
+/// Lines over a logarithmic scale, on one: a new conversation costs ten times what the others' packets do.
 fn scales(lines: &[(String, Vec<(f64, f64)>)]) -> String {
     let points = || lines.iter().flat_map(|(_, points)| points);
-    let most = points().map(|p| p.1).fold(1.0, f64::max);
+    const LEAST: f64 = 10.0;
+    let most = points().map(|p| p.1).fold(10.0 * LEAST, f64::max).log10().ceil();
+    let powers = most - LEAST.log10();
     let widest = points().map(|p| p.0).fold(10.0, f64::max).log10();
     let x = |scale: f64| 60.0 + 480.0 * scale.max(1.0).log10() / widest;
-    let y = |v: f64| 280.0 - 260.0 * v / most;
+    let y = |v: f64| 280.0 - 260.0 * (v.max(LEAST) / LEAST).log10() / powers;
     let mut inner = format!(
-        "<line x1=\"60\" x2=\"540\" y1=\"280\" y2=\"280\" stroke=\"#333\"/><line x1=\"60\" x2=\"60\" y1=\"20\" y2=\"280\" stroke=\"#333\"/>\
-         <text x=\"52\" y=\"26\" text-anchor=\"end\">{most:.0}</text><text x=\"52\" y=\"284\" text-anchor=\"end\">0</text>"
+        "<line x1=\"60\" x2=\"540\" y1=\"280\" y2=\"280\" stroke=\"#333\"/><line x1=\"60\" x2=\"60\" y1=\"20\" y2=\"280\" stroke=\"#333\"/>"
     );
+    for power in 1..=most as i32 {
+        let at = 10f64.powi(power);
+        let _ = write!(
+            inner,
+            "<line x1=\"60\" x2=\"540\" y1=\"{0}\" y2=\"{0}\" stroke=\"#ddd\"/><text x=\"52\" y=\"{1}\" text-anchor=\"end\">{at}</text>",
+            y(at),
+            y(at) + 4.0
+        );
+    }
     for power in 0..=widest as u32 {
         let at = 10f64.powi(power as i32);
         let _ = write!(inner, "<text x=\"{}\" y=\"300\" text-anchor=\"middle\">{at}</text>", x(at));

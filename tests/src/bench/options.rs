@@ -56,7 +56,7 @@ impl Options {
 
     /// How many rounds of traffic, and how long a load.
     pub fn traffic(&self) -> (usize, Duration) {
-        if self.quick { (5, Duration::from_millis(50)) } else { (15, Duration::from_millis(300)) }
+        if self.quick { (5, Duration::from_millis(50)) } else { (11, Duration::from_millis(300)) }
     }
 
     /// How many rounds of applications; each takes about half a minute.
