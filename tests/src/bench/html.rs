@@ -120,8 +120,8 @@ fn scales(lines: &[(String, Vec<(f64, f64)>)]) -> String {
     let widest = points().map(|p| p.0).fold(10.0, f64::max).log10();
     let x = |scale: f64| 60.0 + 480.0 * scale.max(1.0).log10() / widest;
     let y = |v: f64| 280.0 - 260.0 * (v.max(LEAST) / LEAST).log10() / powers;
-    let mut inner = format!(
-        "<line x1=\"60\" x2=\"540\" y1=\"280\" y2=\"280\" stroke=\"#333\"/><line x1=\"60\" x2=\"60\" y1=\"20\" y2=\"280\" stroke=\"#333\"/>"
+    let mut inner = String::from(
+        "<line x1=\"60\" x2=\"540\" y1=\"280\" y2=\"280\" stroke=\"#333\"/><line x1=\"60\" x2=\"60\" y1=\"20\" y2=\"280\" stroke=\"#333\"/>",
     );
     for power in 1..=most as i32 {
         let at = 10f64.powi(power);
