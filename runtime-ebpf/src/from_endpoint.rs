@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
-use runtime_common::decide::{Decision, arp, endpoint};
+use runtime_common::decide::{Decision, arp, endpoint, endpoint_known};
 use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint, Flow, FlowAction, Sums, Way, Zone};
 use runtime_common::packet::{
     ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Message, Packet, TCP, UDP, ethernet, headers,
@@ -29,31 +29,39 @@ use crate::tables::{Maps, now};
 pub fn from_endpoint(ctx: TcContext) -> i32 {
     let mut skb = Skb(&ctx);
     let ifindex = skb.raw().ifindex;
-    // SAFETY: entries are replaced as a whole and stay readable while the program runs.
-    let Some(ep) = (unsafe { ENDPOINTS.get(ifindex) }) else {
-        return refuse(Verdict::EndpointClosed, None, ifindex);
-    };
     let ethernet = match ethernet(&skb) {
         Ok(e) => e,
         Err(v) => return refuse(v, None, ifindex),
     };
-    if ethernet.src != Mac::read(&ep.mac) {
-        return refuse(Verdict::SpoofedMac, None, ifindex);
-    }
-    match ethernet.ethertype {
-        ETH_IPV4 | ETH_IPV6 if skb.raw().vlan_present == 0 => {}
-        ETH_ARP if skb.raw().vlan_present == 0 => return finish(arp(&skb, ep), ifindex),
-        _ if ep.flags & ENDPOINT_ISOLATED == 0 => return finish(Decision::Pass(Verdict::Network), ifindex),
-        _ => return refuse(Verdict::EtherType, None, ifindex),
-    }
     let Some(maps) = Maps::with(ctx.skb.skb) else {
         return DROP;
     };
     let h = maps.headers();
-    if let Err(v) = headers(&skb, ethernet.ethertype, Zone::Endpoint, h) {
-        return refuse(v, None, ifindex);
-    }
-    let complaint = match endpoint(&skb, &maps, ep, ifindex, h) {
+    let is_ip = matches!(ethernet.ethertype, ETH_IPV4 | ETH_IPV6) && skb.raw().vlan_present == 0;
+    let read = if is_ip { headers(&skb, ethernet.ethertype, Zone::Endpoint, h) } else { Err(Verdict::EtherType) };
+    let known = if read.is_ok() { endpoint_known(&maps, ifindex, ethernet.src, h) } else { None };
+    let decision = match known {
+        Some(decision) => decision,
+        None => {
+            let Some(ep) = behind(ifindex) else {
+                return refuse(Verdict::EndpointClosed, None, ifindex);
+            };
+            if ethernet.src != Mac::read(&ep.mac) {
+                return refuse(Verdict::SpoofedMac, None, ifindex);
+            }
+            match ethernet.ethertype {
+                _ if is_ip => {}
+                ETH_ARP if skb.raw().vlan_present == 0 => return finish(arp(&skb, ep), ifindex),
+                _ if ep.flags & ENDPOINT_ISOLATED == 0 => return finish(Decision::Pass(Verdict::Network), ifindex),
+                _ => return refuse(Verdict::EtherType, None, ifindex),
+            }
+            if let Err(v) = read {
+                return refuse(v, None, ifindex);
+            }
+            endpoint(&skb, &maps, ep, ifindex, h)
+        }
+    };
+    let complaint = match decision {
         Decision::Pass(v) => {
             count(v);
             return NEXT;
@@ -62,7 +70,7 @@ pub fn from_endpoint(ctx: TcContext) -> i32 {
         Decision::Drop(v) => return refuse(v, Some(h), ifindex),
         Decision::Forward(v, flow) => {
             // SAFETY: an entry of a map, valid while the program runs.
-            match forward(&mut skb, h, ep, unsafe { &mut *flow.as_ptr() }) {
+            match forward(&mut skb, h, unsafe { &mut *flow.as_ptr() }) {
                 Ok(action) => {
                     count(v);
                     return action;
@@ -75,7 +83,14 @@ pub fn from_endpoint(ctx: TcContext) -> i32 {
             }
         }
     };
-    complain_back(&mut skb, h, ep, ifindex, complaint)
+    complain_back(&mut skb, h, ifindex, complaint)
+}
+
+/// The container behind an interface.
+#[inline(always)]
+fn behind(ifindex: u32) -> Option<&'static Endpoint> {
+    // SAFETY: entries are replaced as a whole and stay readable while the program runs.
+    unsafe { ENDPOINTS.get(ifindex) }
 }
 
 /// Why a packet is not sent on after all.
@@ -89,8 +104,11 @@ enum Refusal {
 
 /// Answers a container's packet with the error about it.
 #[inline(always)]
-fn complain_back(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, ifindex: u32, complaint: Complaint) -> i32 {
+fn complain_back(skb: &mut Skb<'_>, h: &Headers, ifindex: u32, complaint: Complaint) -> i32 {
     dropped(complaint.verdict(), Some(h), ifindex, Zone::Endpoint);
+    let Some(ep) = behind(ifindex) else {
+        return DROP;
+    };
     let gateway = if h.v4 { &ep.gateway4 } else { &ep.gateway6 };
     if !complain(skb, h, gateway, complaint) {
         return DROP;
@@ -120,10 +138,10 @@ fn refuse(v: Verdict, h: Option<&Headers>, ifindex: u32) -> i32 {
 }
 
 #[inline(always)]
-fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &mut Flow) -> Result<i32, Refusal> {
+fn forward(skb: &mut Skb<'_>, h: &Headers, flow: &mut Flow) -> Result<i32, Refusal> {
     let (target, action) = (flow.ifindex, flow.action);
     if action == FlowAction::ReplyOut as u8 || action == FlowAction::Masquerade as u8 {
-        return outward(skb, h, ep.bridge, flow);
+        return outward(skb, h, flow);
     }
     // Over a link nothing changes, but for a source port that would be mistaken for another conversation's.
     if flow.sums != Sums::default() {
@@ -145,7 +163,7 @@ fn forward(skb: &mut Skb<'_>, h: &Headers, ep: &Endpoint, flow: &mut Flow) -> Re
 
 /// To the outside, by the way that the host's routes said not long ago, or by what they say now.
 #[inline(always)]
-fn outward(skb: &mut Skb<'_>, h: &Headers, bridge: u32, flow: &mut Flow) -> Result<i32, Refusal> {
+fn outward(skb: &mut Skb<'_>, h: &Headers, flow: &mut Flow) -> Result<i32, Refusal> {
     let size = largest(skb, h);
     // An error's flow was not touched: it may have been silent for long.
     let known = flow.way_tick == Flow::tick(flow.last_seen) && !matches!(h.message, Message::IcmpError);
@@ -155,7 +173,7 @@ fn outward(skb: &mut Skb<'_>, h: &Headers, bridge: u32, flow: &mut Flow) -> Resu
         // SAFETY: it only records the target; an interface that is gone drops the packet.
         return Ok(unsafe { bpf_redirect(flow.way_ifindex, 0) } as i32);
     }
-    let way = way_out(skb, h, (bridge, size), flow);
+    let way = way_out(skb, h, size, flow);
     match way.result() {
         BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {
             translate(skb, h, &flow.to, flow.sums).map_err(Refusal::Drop)?;
@@ -208,13 +226,14 @@ impl Told {
 /// found.
 // With a stack frame of its own: the helpers' parameters are large.
 #[inline(never)]
-fn way_out(skb: &mut Skb<'_>, h: &Headers, (bridge, size): (u32, u16), flow: &mut Flow) -> Told {
+fn way_out(skb: &mut Skb<'_>, h: &Headers, size: u16, flow: &mut Flow) -> Told {
     // Not the flow's own time: an error does not touch it.
     let tick = Flow::tick(now());
     let to = &flow.to;
-    let Some(way) = WAYS.get_ptr_mut(Way::slot(to)) else {
+    let (Some(way), Some(ep)) = (WAYS.get_ptr_mut(Way::slot(to)), behind(skb.raw().ifindex)) else {
         return Told::new(BPF_FIB_LKUP_RET_BLACKHOLE, 0);
     };
+    let bridge = ep.bridge;
     // SAFETY: this CPU's element, and programs of one hook do not interrupt one another on a CPU.
     let way = unsafe { &mut *way };
     // CPUs that race for the flow know the same way, but for the moment in which a route changes.

@@ -4,10 +4,10 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingB
 use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
-    Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket, HostSocketKey,
-    Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOST_SOCKETS,
-    MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication,
-    PublicationKey, Uplink, Way,
+    ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket,
+    HostSocketKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS,
+    MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, MAX_WAYS,
+    PORT_WORDS, Publication, PublicationKey, Uplink, Way,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -26,6 +26,10 @@ pub static ENDPOINTS: HashMap<u32, Endpoint, MAX_ENDPOINTS> = HashMap::new();
 /// What each address of this machine belongs to.
 #[btf_map]
 pub static ADDRESSES: HashMap<Addr, Address, MAX_ADDRESSES> = HashMap::new();
+
+/// A bit for each address that an entry of `ADDRESSES` has, shared by others; then the same for containers alone.
+#[btf_map]
+pub static ADDRESS_BITS: Array<u64, ADDRESS_WORDS> = Array::new();
 
 /// Interfaces that lead to the outside.
 #[btf_map]

@@ -3,18 +3,21 @@
 use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
+use aya_ebpf::btf_maps::Array;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use runtime_common::Addr;
 use runtime_common::decide::{Clock, Opening, Scratch, Tables};
 use runtime_common::maps::{
     Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
-    PublicationKey, port_bit,
+    PublicationKey, address_bit, port_bit,
 };
 
 use runtime_common::packet::Headers;
 
-use crate::maps::{ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PUBLICATIONS, RULES, SCRATCH};
+use crate::maps::{
+    ADDRESS_BITS, ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PUBLICATIONS, RULES, SCRATCH,
+};
 use crate::newcomers::{masquerade_begins, settle_masqueraded, settle_published};
 use crate::outside;
 
@@ -107,8 +110,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn may_publish(&self, port: u16, protocol: u8) -> bool {
-        let (element, bit) = port_bit(u16::from_be(port), protocol);
-        PORTS.get(element).is_some_and(|bits| bits & bit != 0)
+        has_bit(&PORTS, port_bit(u16::from_be(port), protocol))
     }
 
     #[inline(always)]
@@ -142,6 +144,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn may_be_ours(&self, addr: &Addr) -> bool {
+        has_bit(&ADDRESS_BITS, address_bit(addr, false))
+    }
+
+    #[inline(always)]
+    fn may_be_endpoint(&self, addr: &Addr) -> bool {
+        has_bit(&ADDRESS_BITS, address_bit(addr, true))
+    }
+
+    #[inline(always)]
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool {
         outside::source(self.1, h, bridge, found)
     }
@@ -171,6 +183,11 @@ impl Tables for Maps {
     fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
         let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
     }
+}
+
+#[inline(always)]
+fn has_bit<const N: usize>(map: &Array<u64, N>, (element, bit): (u32, u64)) -> bool {
+    map.get(element).is_some_and(|bits| bits & bit != 0)
 }
 
 /// Nanoseconds of the coarse monotonic clock: one tick exact, and far cheaper than the fine one.

@@ -1,6 +1,6 @@
 //! Packets that a container sends.
 
-use super::flow::{Found, Target, complete_fragment, follow, open, prepare, quoted_flow};
+use super::flow::{Found, Target, complete_fragment, established, follow, open, prepare, quoted_flow, touch};
 use super::masquerade::{expect, masquerade, moved};
 use super::publication::to_host;
 use super::{Decision, Tables};
@@ -23,6 +23,24 @@ pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
         Ok((_, addr)) if addr != ep.ipv4.v4_as_word() && addr != 0 => Decision::Drop(Verdict::SpoofedAddress),
         Ok(_) => Decision::Pass(Verdict::Neighbour),
     }
+}
+
+/// Decides about an IP packet from the container with the MAC address `mac` behind `ifindex`, where an answered conversation
+/// has them both: whether the container may have them, and everything else that [`endpoint`] looks at, was looked at when it
+/// began. `None` for all others.
+#[inline(always)]
+pub fn endpoint_known<T: Tables>(t: &T, ifindex: u32, mac: Mac, h: &Headers) -> Option<Decision> {
+    if !matches!(h.message, Message::TcpSegment | Message::Datagram) || h.syn || h.first_fragment {
+        return None;
+    }
+    let flow = established(t, h, ifindex, mac)?;
+    // SAFETY: entries stay valid while the program runs; counters may race and only that.
+    let f = unsafe { &mut *flow.as_ptr() };
+    if f.action == FlowAction::Masquerade as u8 && moved(t, f) {
+        return None;
+    }
+    touch(t, f, h);
+    Some(forward(h, f.action, flow))
 }
 
 /// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`].

@@ -7,7 +7,7 @@ use crate::maps::{
     FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts,
     Sums, Tuple, Zone,
 };
-use crate::packet::{Headers, Message, Packet, TCP, quoted};
+use crate::packet::{Headers, Mac, Message, Packet, TCP, quoted};
 
 /// What the flow tables say of a packet.
 pub(super) enum Found {
@@ -94,6 +94,20 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
         return t.answered(key).map_or(Found::Live(found), Found::Live);
     }
     Found::Live(found)
+}
+
+/// The answered flow of a packet from a container, where that is the very one that the flow says. The packet must not begin
+/// a conversation, nor be a fragment, and is yet to be counted in it.
+#[inline(always)]
+pub(super) fn established<T: Tables>(t: &T, h: &Headers, ifindex: u32, mac: Mac) -> Option<NonNull<Flow>> {
+    let found = t.answered(&h.key)?;
+    // SAFETY: as in `follow`.
+    let flow = unsafe { found.as_ref() };
+    let from_there = flow.from_ifindex == ifindex && Mac::read(&flow.from_mac) == mac;
+    if !from_there || t.generation(flow.rule) != flow.generation {
+        return None;
+    }
+    Some(found)
 }
 
 /// The flow that an ICMP error is about: of what it quotes, as it is or `reversed`, in a zone.
@@ -217,8 +231,9 @@ fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     t.promote(key, flow)
 }
 
+/// Counts a packet in its flow.
 #[inline(always)]
-fn touch<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
+pub(super) fn touch<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
     flow.last_seen = t.now();
     flow.packets += 1;
     flow.bytes += h.bytes as u64;
@@ -279,12 +294,15 @@ pub(super) fn prepare<T: Tables>(
 /// What an [`Opening`] says beside its tuples.
 #[inline(always)]
 pub(super) fn fill(o: &mut Opening, (generation, rule): (u64, u32), forward: Target, reply: Target) {
-    for (flow, target) in [(&mut o.forward, forward), (&mut o.reply, reply)] {
+    for (flow, target, from) in [(&mut o.forward, forward, reply), (&mut o.reply, reply, forward)] {
         flow.generation = generation;
         flow.rule = rule;
         flow.ifindex = target.ifindex;
         flow.mac = target.mac;
         flow.action = target.action as u8;
+        // Where the answers go to is where it comes from.
+        flow.from_ifindex = from.ifindex;
+        flow.from_mac = from.mac;
     }
 }
 

@@ -14,7 +14,7 @@ mod uplink;
 
 use core::ptr::NonNull;
 
-pub use endpoint::{arp, endpoint};
+pub use endpoint::{arp, endpoint, endpoint_known};
 pub use flow::Opening;
 pub use gate::gate;
 pub use masquerade::begin_masquerade;
@@ -61,6 +61,14 @@ pub trait Tables {
     fn link(&self, key: &LinkKey) -> Option<&Link>;
     /// An entry of `ADDRESSES`.
     fn address(&self, addr: &Addr) -> Option<&Address>;
+    /// Whether there may be an entry of `ADDRESSES` with this address: a cheap question as well.
+    fn may_be_ours(&self, _addr: &Addr) -> bool {
+        true
+    }
+    /// Whether there may be such an entry, of a container.
+    fn may_be_endpoint(&self, _addr: &Addr) -> bool {
+        true
+    }
     /// The address of this host that its routes would give a packet from a container behind `bridge`, where they lead out
     /// by an uplink, into `found`. False where they do not.
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;

@@ -55,10 +55,15 @@ pub fn uplink_new<T: Tables>(t: &T, h: &mut Headers) -> Decision {
     if has_loopback(h) {
         return Decision::Drop(Verdict::Loopback);
     }
-    if t.address(&h.key.tuple.src).is_some() {
+    let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
+    if t.may_be_ours(src) && t.address(src).is_some() {
         return Decision::Drop(Verdict::SpoofedLocal);
     }
-    match t.address(&h.key.tuple.dst) {
+    // Most of what is for the host itself needs no more than that.
+    if !t.may_be_endpoint(dst) && !t.may_publish(h.key.tuple.dport, h.key.protocol) {
+        return Decision::Pass(Verdict::Host);
+    }
+    match t.address(dst) {
         None => Decision::Pass(Verdict::Host),
         Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, None),
         Some(_) => {

@@ -141,7 +141,11 @@ pub struct Flow {
     /// [`Zone`] of the other direction's key.
     pub pair_zone: u8,
     /// Always zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 5],
+    /// The MAC address of the container that packets of this direction come from.
+    pub from_mac: [u8; 6],
+    /// Host-side interface of that container; 0 where they come from elsewhere, or where it is not known.
+    pub from_ifindex: u32,
 }
 
 /// What a translation does to the checksums of a packet: one's complement differences, see [`crate::checksum`].

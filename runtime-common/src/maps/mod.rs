@@ -184,6 +184,20 @@ pub const fn port_bit(port: u16, protocol: u8) -> (u32, u64) {
     (first + port as u32 / 64, 1 << (port % 64))
 }
 
+/// Words of `ADDRESS_BITS`: as many for all addresses of this machine as for those of its containers.
+pub const ADDRESS_WORDS: usize = 2 << 10;
+
+/// Where an address has its bit in `ADDRESS_BITS`, one of containers among those of containers alone: the element, and the
+/// bit alone. Others share it: a bit that is set says "perhaps".
+#[inline(always)]
+pub const fn address_bit(addr: &Addr, of_containers: bool) -> (u32, u64) {
+    let w = addr.as_words();
+    // Most addresses differ in the last word alone, by little.
+    let mixed = (w[0] ^ w[1].rotate_left(7) ^ w[2].rotate_left(13) ^ w[3]).wrapping_mul(0x9e37_79b1) >> 16;
+    let first = if of_containers { 1 << 10 } else { 0 };
+    (first + mixed / 64, 1 << (mixed % 64))
+}
+
 /// Value of `WAYS`: what the host's routes said not long ago of packets between two addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -241,7 +255,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]
@@ -309,7 +323,7 @@ plain_data! {
     Tuple = 36: Addr, Addr, u16, u16;
     FlowKey = 40: Tuple, u8, u8, u16;
     Sums = 8: u32, u32;
-    Flow = 120: u64, u64, u64, u64, Tuple, u32, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, [u8; 7];
+    Flow = 128: u64, u64, u64, u64, Tuple, u32, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, [u8; 5], [u8; 6], u32;
     PublicationKey = 20: Addr, u16, u8, u8;
     Publication = 48: u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
     FilterKey = 24: u64, Addr;

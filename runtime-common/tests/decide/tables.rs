@@ -7,7 +7,8 @@ use std::ptr::NonNull;
 use runtime_common::Addr;
 use runtime_common::decide::{Opening, Tables};
 use runtime_common::maps::{
-    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+    ADDRESS_ENDPOINT, Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
+    PublicationKey, address_bit,
 };
 use runtime_common::packet::Headers;
 
@@ -119,6 +120,16 @@ impl Tables for Memory {
 
     fn address(&self, addr: &Addr) -> Option<&Address> {
         self.addresses.get(addr)
+    }
+
+    fn may_be_ours(&self, addr: &Addr) -> bool {
+        let bit = address_bit(addr, false);
+        self.addresses.keys().any(|a| address_bit(a, false) == bit)
+    }
+
+    fn may_be_endpoint(&self, addr: &Addr) -> bool {
+        let bit = address_bit(addr, true);
+        self.addresses.iter().any(|(a, value)| value.kind == ADDRESS_ENDPOINT && address_bit(a, true) == bit)
     }
 
     fn source(&self, _: &Headers, _: u32, found: &mut Addr) -> bool {

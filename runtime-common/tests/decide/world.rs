@@ -1,6 +1,6 @@
 //! A host with two isolated containers, as tables.
 
-use runtime_common::decide::{Decision, endpoint, gate, uplink};
+use runtime_common::decide::{Decision, endpoint, endpoint_known, gate, uplink};
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ENDPOINT_ISOLATED, Endpoint, FlowKey, Link, LinkKey, Publication,
     PublicationKey, Tuple, Zone,
@@ -128,7 +128,10 @@ impl World {
     pub fn endpoint(&self, which: usize, packet: &Forge) -> Decision {
         let packet = packet.build();
         let mut h = read(&packet, Zone::Endpoint).unwrap();
-        endpoint(&Frame(packet), &self.tables, &self.endpoints[which], 2 + which as u32, &mut h)
+        let frame = Frame(packet);
+        let (mac, ifindex) = (ethernet(&frame).unwrap().src, 2 + which as u32);
+        endpoint_known(&self.tables, ifindex, mac, &h)
+            .unwrap_or_else(|| endpoint(&frame, &self.tables, &self.endpoints[which], ifindex, &mut h))
     }
 
     /// What is decided where a packet is about to enter a container by the bridge.

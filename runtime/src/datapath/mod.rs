@@ -3,6 +3,7 @@
 //! The pins under the bpffs are the only references: a daemon that dies leaves the programs at work, and the next one
 //! adopts what it finds and replaces programs in place.
 
+mod bits;
 mod clsact;
 mod events;
 mod features;
@@ -118,7 +119,8 @@ impl Datapath {
             addresses: hash(&mut ebpf, "ADDRESSES")?,
             uplinks: hash(&mut ebpf, "UPLINKS")?,
             publications: hash(&mut ebpf, "PUBLICATIONS")?,
-            ports: Array::try_from(take(&mut ebpf, "PORTS")?).map_err(|e| map_error("PORTS", &e))?,
+            ports: bits(&mut ebpf, "PORTS")?,
+            address_bits: bits(&mut ebpf, "ADDRESS_BITS")?,
             filters: LpmTrie::try_from(take(&mut ebpf, "FILTERS")?).map_err(|e| map_error("FILTERS", &e))?,
             limits: hash(&mut ebpf, "LIMITS")?,
             links: hash(&mut ebpf, "LINKS")?,
@@ -245,6 +247,11 @@ fn hash<K: aya::Pod, V: aya::Pod>(
     name: &'static str,
 ) -> Result<HashMap<MapData, K, V>, DatapathError> {
     HashMap::try_from(take(ebpf, name)?).map_err(|e| map_error(name, &e))
+}
+
+fn bits(ebpf: &mut Ebpf, name: &'static str) -> Result<bits::Bits, DatapathError> {
+    let array = Array::try_from(take(ebpf, name)?).map_err(|e| map_error(name, &e))?;
+    bits::Bits::adopt(name, array)
 }
 
 fn map_error(map: &'static str, e: &dyn std::error::Error) -> DatapathError {

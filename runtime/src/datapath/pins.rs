@@ -16,6 +16,7 @@ pub const MAPS: &[&str] = &[
     "CONFIG",
     "RULES",
     "PORTS",
+    "ADDRESS_BITS",
     "WAYS",
     "ENDPOINTS",
     "ADDRESSES",

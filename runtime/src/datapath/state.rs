@@ -7,11 +7,12 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
-    Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_LIMITS,
-    MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PUBLICATION_CLOSED, Publication, PublicationKey, Uplink,
-    port_bit,
+    ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS,
+    MAX_LIMITS, MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PUBLICATION_CLOSED, Publication, PublicationKey,
+    Uplink, address_bit, port_bit,
 };
 
+use super::bits::Bits;
 use super::slots::Slots;
 use super::table::{Differences, Table, check_size, write_elements};
 use super::{DatapathError, map_error};
@@ -83,7 +84,8 @@ pub(super) struct Maps {
     pub addresses: HashMap<MapData, Addr, Address>,
     pub uplinks: HashMap<MapData, u32, Uplink>,
     pub publications: HashMap<MapData, PublicationKey, Publication>,
-    pub ports: Array<MapData, u64>,
+    pub ports: Bits,
+    pub address_bits: Bits,
     pub filters: LpmTrie<MapData, FilterKey, u32>,
     pub limits: HashMap<MapData, u64, Limit>,
     pub links: HashMap<MapData, LinkKey, Link>,
@@ -99,8 +101,8 @@ pub(super) struct State {
     addresses: Table<Addr, Address>,
     uplinks: Table<u32, Uplink>,
     publications: Table<PublicationKey, Publication>,
-    /// `PORTS`, and what it holds.
-    ports: (Array<MapData, u64>, Vec<u64>),
+    ports: Bits,
+    address_bits: Bits,
     links: Table<LinkKey, Link>,
     filters: (LpmTrie<MapData, FilterKey, u32>, Filters),
     limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
@@ -130,14 +132,14 @@ impl State {
             .map_err(|e| map_error("FILTERS", &e))?;
         let limits = maps.limits.iter().map(|entry| entry.map(|(g, l)| (g, l.per_second)));
         let limits = limits.collect::<Result<_, MapError>>().map_err(|e| map_error("LIMITS", &e))?;
-        let ports = maps.ports.iter().collect::<Result<_, MapError>>().map_err(|e| map_error("PORTS", &e))?;
         let mut state = State {
             rules: maps.rules,
             endpoints: Table::adopt("ENDPOINTS", MAX_ENDPOINTS, maps.endpoints)?,
             addresses: Table::adopt("ADDRESSES", MAX_ADDRESSES, maps.addresses)?,
             uplinks: Table::adopt("UPLINKS", MAX_UPLINKS, maps.uplinks)?,
             publications: Table::adopt("PUBLICATIONS", MAX_PUBLICATIONS, maps.publications)?,
-            ports: (maps.ports, ports),
+            ports: maps.ports,
+            address_bits: maps.address_bits,
             links: Table::adopt("LINKS", MAX_LINKS, maps.links)?,
             filters: (maps.filters, filters),
             limits: (maps.limits, limits),
@@ -220,7 +222,11 @@ impl State {
         if let Some(p) = &publishing {
             self.write_conditions(p, &mut ops)?;
             // While both are there: what goes, and what comes.
-            self.write_ports(&p.all, true)?;
+            self.ports.set(port_bits(&p.all))?;
+        }
+        let moved = !was_whole || !addresses.new.is_empty() || !addresses.gone.is_empty();
+        if moved {
+            self.address_bits.set(address_bits(&desired.addresses))?;
         }
         let slots = &self.slots;
         let rule = |generation| slots.of(generation).unwrap_or_default();
@@ -231,9 +237,12 @@ impl State {
         self.links.write(links, &mut ops, |l| Link { rule: rule(l.generation), ..*l })?;
         self.endpoints.write(endpoints, &mut ops, |e| Endpoint { rule: rule(e.generation), ..*e })?;
         if let Some(p) = &publishing {
-            self.write_ports(&p.all, false)?;
+            self.ports.set_only(port_bits(&p.all))?;
             self.remove_conditions(p, &mut ops)?;
             self.published = Some(desired.published.clone());
+        }
+        if moved {
+            self.address_bits.set_only(address_bits(&desired.addresses))?;
         }
         self.whole = true;
         Ok(ops)
@@ -319,23 +328,6 @@ impl State {
         result
     }
 
-    /// The bits of the ports of `all`; with `more`, those that are set already stay.
-    fn write_ports(&mut self, all: &[(PublicationKey, Publication)], more: bool) -> Result<(), DatapathError> {
-        let (array, holds) = &mut self.ports;
-        let mut wanted = if more { holds.clone() } else { vec![0; holds.len()] };
-        for (key, _) in all {
-            let (element, bit) = port_bit(u16::from_be(key.port), key.protocol);
-            if let Some(bits) = wanted.get_mut(element as usize) {
-                *bits |= bit;
-            }
-        }
-        let changed = (0u32..).zip(&wanted).zip(holds.iter()).filter(|((_, new), old)| new != old);
-        let changed: Vec<(u32, u64)> = changed.map(|((element, new), _)| (element, *new)).collect();
-        write_elements("PORTS", array, &changed)?;
-        *holds = wanted;
-        Ok(())
-    }
-
     /// Filters and limits, before the publications that they belong to.
     fn write_conditions(&mut self, wanted: &Publishing, ops: &mut Operations) -> Result<(), DatapathError> {
         let (map, holds) = &mut self.filters;
@@ -381,6 +373,17 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// What `PORTS` is to say of these.
+fn port_bits(all: &[(PublicationKey, Publication)]) -> impl Iterator<Item = (u32, u64)> {
+    all.iter().map(|(key, _)| port_bit(u16::from_be(key.port), key.protocol))
+}
+
+/// What `ADDRESS_BITS` is to say of these.
+fn address_bits(all: &BTreeMap<Addr, Address>) -> impl Iterator<Item = (u32, u64)> {
+    let of_containers = all.iter().filter(|(_, a)| a.kind == ADDRESS_ENDPOINT).map(|(addr, _)| address_bit(addr, true));
+    all.keys().map(|addr| address_bit(addr, false)).chain(of_containers)
 }
 
 /// Every prefix begins with a whole generation.

@@ -56,8 +56,8 @@ pub fn measure_all(rounds: usize) -> Result<Vec<Suite>> {
     let (mut pgbench, databases) = databases(&labs);
     for round in 0..rounds {
         progress(&format!("applications: round {} of {rounds}", round + 1));
-        wrk.round(|i| ask_nginx(sites[i].0, sites[i].1));
-        pgbench.round(|i| ask_postgres(databases[i]));
+        wrk.round(&[Keep::Connection, Keep::Nothing], |i, keep| ask_nginx(sites[i].0, sites[i].1, keep));
+        pgbench.round(&[()], |i, ()| ask_postgres(databases[i]));
     }
     labs.up.stop();
     labs.ours.lab.down();
@@ -148,20 +148,29 @@ fn nginx(port: u16, root: &str, pid: &str) -> String {
     )
 }
 
-fn ask_nginx(ns: &Netns, to: SocketAddr) -> Figures {
+/// What wrk keeps from one request to the next.
+#[derive(Clone, Copy)]
+enum Keep {
+    Connection,
+    Nothing,
+}
+
+fn ask_nginx(ns: &Netns, to: SocketAddr, keep: Keep) -> Figures {
     let core = CLIENT_CORE.to_string();
     let url = format!("http://{to}/");
-    let wrk = |more: &[&str]| {
-        let words = ["taskset", "-c", &core, "wrk", "-t1", "-c16", "-d", SECONDS, "--latency"];
-        let done = ns.run(words.iter().chain(more).chain(&[url.as_str()]));
-        if done.success() { Ok(done.stdout) } else { Err(done.to_string()) }
-    };
-    let kept = wrk(&[])?;
-    let closed = wrk(&["-H", "Connection: close"])?;
-    let figures = parse_wrk(&kept).zip(parse_wrk(&closed));
-    let ([rate, p50, p99], [closed, ..]) =
-        figures.ok_or_else(|| format!("wrk writes something else: {kept}{closed}"))?;
-    Ok(vec![rate, p50, p99, closed])
+    let mut words = vec!["taskset", "-c", &core, "wrk", "-t1", "-c16", "-d", SECONDS, "--latency", &url];
+    if let Keep::Nothing = keep {
+        words.extend(["-H", "Connection: close"]);
+    }
+    let done = ns.run(&words);
+    if !done.success() {
+        return Err(done.to_string());
+    }
+    let figures = parse_wrk(&done.stdout).ok_or_else(|| format!("wrk writes something else: {}", done.stdout))?;
+    Ok(match keep {
+        Keep::Connection => figures.into(),
+        Keep::Nothing => figures[..1].into(),
+    })
 }
 
 /// Requests a second, p50 and p99.

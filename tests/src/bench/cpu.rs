@@ -16,37 +16,44 @@ pub fn pin(core: usize) -> io::Result<()> {
 
 /// Counts busy time of all cores from its start, on a machine that does nothing else.
 pub struct Busy {
-    start: Instant,
-    idle: Duration,
+    start: Idle,
     cores: usize,
     home: usize,
+}
+
+/// How long cores had been idle at a moment.
+struct Idle {
+    at: Instant,
+    time: Duration,
 }
 
 impl Busy {
     /// For a thread that stays on core `home`.
     pub fn start(home: usize) -> io::Result<Busy> {
         let cores = std::thread::available_parallelism()?.get();
-        let idle = idle(cores, home)?;
-        Ok(Busy { start: Instant::now(), idle, cores, home })
+        Ok(Busy { start: idle(cores, home)?, cores, home })
     }
 
     /// Seconds that cores were busy, summed over all of them.
     pub fn seconds(&self) -> io::Result<f64> {
-        let wall = self.start.elapsed() * self.cores as u32;
-        let idle = idle(self.cores, self.home)?.saturating_sub(self.idle);
-        Ok(wall.saturating_sub(idle).as_secs_f64())
+        let end = idle(self.cores, self.home)?;
+        let wall = (end.at - self.start.at) * self.cores as u32;
+        Ok(wall.saturating_sub(end.time.saturating_sub(self.start.time)).as_secs_f64())
     }
 }
 
 /// Idle time of all cores: nanoseconds where the kernel shows them to root, else hundredths of a second.
-fn idle(cores: usize, home: usize) -> io::Result<Duration> {
-    let Ok(_) = fs::metadata(TIMERS) else { return parse_stat(&fs::read_to_string("/proc/stat")?) };
+fn idle(cores: usize, home: usize) -> io::Result<Idle> {
+    let now = |time| Idle { at: Instant::now(), time };
+    let Ok(_) = fs::metadata(TIMERS) else { return Ok(now(parse_stat(&fs::read_to_string("/proc/stat")?)?)) };
     // A core that sleeps adds its time when it wakes: each has this thread as a visitor.
     for core in (0..cores).filter(|core| *core != home) {
         pin(core)?;
     }
     pin(home)?;
-    parse_timers(&fs::read_to_string(TIMERS)?)
+    // To go there and back takes its time, in which they may sleep on: the moment is that of the reading.
+    let text = fs::read_to_string(TIMERS)?;
+    Ok(now(parse_timers(&text)?))
 }
 
 const TIMERS: &str = "/proc/timer_list";

@@ -16,8 +16,9 @@ pub fn page(report: &Report) -> String {
     let mut page =
         format!("<!doctype html><meta charset=utf-8><title>runtime: measurements</title><style>{STYLE}</style>\n");
     let _ = writeln!(page, "<h1>Measurements</h1>\n<p>{}</p>", escape(&report.about));
-    page += "<p>Each line is this datapath's figure over the other's, paired round by round: dot = median, line = quartiles. Green: this \
-             datapath is better. Red: it is worse. Grey: the noise hides it. Hollow: a variant against itself, which is the noise.</p>\n";
+    page += "<p>Each line is this datapath's figure over the other's, paired round by round: dot = median, thick line = where the \
+             median is known to be (19 times in 20), thin line = quartiles. Green: this datapath \
+             is better. Red: it is worse. Grey: the noise hides it. Hollow: a variant against itself, which is the noise.</p>\n";
     for suite in &report.suites {
         let _ = writeln!(page, "<h2>{}</h2>", escape(suite.title));
         for (m, measure) in suite.measures.iter().enumerate() {
@@ -99,8 +100,12 @@ fn mark(c: &Compared, y: usize, x: &impl Fn(f64) -> f64) -> String {
     };
     let fill = if c.word == Word::Noise { "#fff" } else { colour };
     let r = c.judged.ratio;
+    let interval = c.judged.interval.map_or(String::new(), |i| {
+        let (low, high) = (x(i.low), x(i.high));
+        format!("<line x1=\"{low}\" x2=\"{high}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{colour}\" stroke-width=\"5\"/>")
+    });
     format!(
-        "<line x1=\"{0}\" x2=\"{1}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{colour}\" stroke-width=\"3\"/><circle cx=\"{2}\" cy=\"{y}\" r=\"5\" \
+        "<line x1=\"{0}\" x2=\"{1}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{colour}\" stroke-width=\"1\"/>{interval}<circle cx=\"{2}\" cy=\"{y}\" r=\"5\" \
          fill=\"{fill}\" stroke=\"{colour}\" stroke-width=\"2\"/><text x=\"760\" y=\"{3}\" fill=\"{colour}\">{4:.2} {5}</text>",
         x(r.q1),
         x(r.q3),

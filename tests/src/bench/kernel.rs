@@ -92,6 +92,10 @@ fn verified(w: &World) -> Table {
 /// A world in which two flows turn a repeated packet to and fro: each run is given the packet as the run before has left it.
 fn prepared(flows: usize) -> Result<World> {
     let mut w = World::again(u32::try_from(flows)?);
+    // The answer leaves with the uplink's MAC address, and is sent again as it is then.
+    let mut endpoints = w.kernel.map::<u32, Endpoint>("ENDPOINTS");
+    let web = endpoints.get(&ifindex("web"), 0).context("the endpoint `web`")?;
+    endpoints.insert(ifindex("web"), Endpoint { mac: MAC_UPLINK, ..web }, 0)?;
     let uplink = [tuple(CLIENT, 40000, HOST, 80), tuple(CLIENT, 40000, WEB.v4, 8080)];
     w.translate_to_and_fro(uplink, TCP, Zone::Uplink, FlowAction::Publish);
     let reply = [tuple(WEB.v4, 80, CLIENT, 40000), tuple(WEB.v4, 8080, CLIENT, 40000)];
@@ -99,10 +103,6 @@ fn prepared(flows: usize) -> Result<World> {
     w.translate_to_and_fro([tuple(WEB.v4, 5000, DB.v4, 5432); 2], TCP, Zone::Endpoint, FlowAction::Link);
     w.publish(HOST, 80, TCP, &WEB, 80);
     w.link(&WEB, &DB, 5432, TCP);
-    // The answer leaves with the uplink's MAC address.
-    let mut endpoints = w.kernel.map::<u32, Endpoint>("ENDPOINTS");
-    let web = endpoints.get(&ifindex("web"), 0).context("the endpoint `web`")?;
-    endpoints.insert(ifindex("web"), Endpoint { mac: MAC_UPLINK, ..web }, 0)?;
     Ok(w)
 }
 

@@ -32,11 +32,25 @@ const WINDOW: usize = 32;
 const RUN: usize = 64;
 const RUNS: usize = 4;
 
-/// What [`measure`] gives, in its order.
+/// What is asked of a server, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub enum Load {
+    Upload,
+    Download,
+    Connections,
+    Talk,
+    Echoed,
+    OneWay,
+}
+
+/// All of them, in the order of [`MEASURES`].
+pub const LOADS: &[Load] = &[Load::Upload, Load::Download, Load::Connections, Load::Talk, Load::Echoed, Load::OneWay];
+
+/// What [`LOADS`] give.
 pub const MEASURES: &[Measure] = &[
     Measure::more("TCP stream to the server", "bytes/s"),
-    Measure::more("TCP stream from the server", "bytes/s"),
     Measure::less("CPU per byte to the server", "s"),
+    Measure::more("TCP stream from the server", "bytes/s"),
     Measure::less("CPU per byte from the server", "s"),
     Measure::more("connections", "/s"),
     Measure::less("connect p50", "s"),
@@ -50,34 +64,29 @@ pub const MEASURES: &[Measure] = &[
     Measure::less("CPU per datagram", "s"),
 ];
 
-/// Measures everything once, with the ports moved by `shift`, from the calling thread, which stays on the client's core; each load
-/// lasts `time`.
-pub fn measure(server: IpAddr, shift: u16, time: Duration) -> io::Result<Vec<f64>> {
-    pin(CLIENT_CORE)?;
-    let at = |port: u16| SocketAddr::from((server, port + shift));
-    let (connect, connections) = count(|| connections(at(ACCEPT), time))?;
-    let connect = sorted(connect);
-    let talk = sorted(talk(at(ECHO), time)?);
-    let (_, up) = count(|| upload(at(SINK), time))?;
-    let (_, down) = count(|| download(at(SOURCE), time))?;
-    let (_, udp) = count(|| datagrams(at(ECHO), time))?;
-    let (_, one_way) = count(|| one_way(at(COUNT), time))?;
-    Ok(vec![
-        up.rate,
-        down.rate,
-        up.cpu,
-        down.cpu,
-        connections.rate,
-        quantile(&connect, 0.5),
-        quantile(&connect, 0.99),
-        connections.cpu,
-        quantile(&talk, 0.5),
-        quantile(&talk, 0.99),
-        udp.rate,
-        udp.cpu,
-        one_way.rate,
-        one_way.cpu,
-    ])
+impl Load {
+    /// Puts it on a server, whose ports are moved by `shift`, for `time`, from the calling thread, which stays on the
+    /// client's core.
+    pub fn measure(self, server: IpAddr, shift: u16, time: Duration) -> io::Result<Vec<f64>> {
+        pin(CLIENT_CORE)?;
+        let at = |port: u16| SocketAddr::from((server, port + shift));
+        let rate_and_cpu = |cost: Cost| vec![cost.rate, cost.cpu];
+        Ok(match self {
+            Load::Upload => rate_and_cpu(count(|| upload(at(SINK), time))?.1),
+            Load::Download => rate_and_cpu(count(|| download(at(SOURCE), time))?.1),
+            Load::Connections => {
+                let (times, cost) = count(|| connections(at(ACCEPT), time))?;
+                let times = sorted(times);
+                vec![cost.rate, quantile(&times, 0.5), quantile(&times, 0.99), cost.cpu]
+            }
+            Load::Talk => {
+                let times = sorted(talk(at(ECHO), time)?);
+                vec![quantile(&times, 0.5), quantile(&times, 0.99)]
+            }
+            Load::Echoed => rate_and_cpu(count(|| datagrams(at(ECHO), time))?.1),
+            Load::OneWay => rate_and_cpu(count(|| one_way(at(COUNT), time))?.1),
+        })
+    }
 }
 
 /// Something that can be counted: bytes, connections, answers.

@@ -54,14 +54,14 @@ impl Options {
         if self.only.is_empty() { !(self.quick && part == Part::Apps) } else { self.only.contains(&part) }
     }
 
-    /// How many rounds of traffic, and how long a load.
+    /// How many rounds of traffic, and how long a load: many short ones, for the machine's speed changes meanwhile.
     pub fn traffic(&self) -> (usize, Duration) {
-        if self.quick { (5, Duration::from_millis(50)) } else { (11, Duration::from_millis(300)) }
+        if self.quick { (9, Duration::from_millis(20)) } else { (60, Duration::from_millis(50)) }
     }
 
     /// How many rounds of applications; each takes about half a minute.
     pub fn apps(&self) -> usize {
-        if self.quick { 5 } else { 9 }
+        if self.quick { 6 } else { 12 }
     }
 }
 

@@ -43,7 +43,7 @@ impl Report {
         for suite in &self.suites {
             let _ = writeln!(
                 text,
-                "\n=== {}: median; to {}; this datapath to it [quartiles]",
+                "\n=== {}: median; to {}; this datapath to it, in the median's interval [quartiles]",
                 suite.title, suite.variants[0]
             );
             for (m, measure) in suite.measures.iter().enumerate() {
@@ -52,7 +52,7 @@ impl Report {
                 for row in suite.rows(m) {
                     let own = row.own.map_or("-".to_owned(), |o| value(o.median, measure.unit));
                     let (base, ours) = (compared(&row.to_baseline), compared(&row.ours_to_it));
-                    let _ = writeln!(text, "  {:34} {own:>12}  {base:38}  {ours}", row.variant);
+                    let _ = writeln!(text, "  {:38} {own:>12}  {base:54}  {ours}", row.variant);
                 }
             }
         }
@@ -90,7 +90,7 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text = format!(
             "{}\n\nThis datapath's figure over the other's: median of paired rounds. **Bold**: this datapath loses. In brackets: hidden \
-             by noise.\n",
+             by noise (an interval that holds the median 19 times in 20 has 1 in it, or equals differ as much).\n",
             self.about
         );
         for suite in &self.suites {
@@ -123,7 +123,8 @@ impl Report {
 fn compared(c: &Option<Compared>) -> String {
     let Some(Compared { judged, word }) = c else { return String::new() };
     let r = judged.ratio;
-    format!("{:5.2} [{:.2} .. {:.2}] {}", r.median, r.q1, r.q3, word.text())
+    let interval = judged.interval.map_or(String::new(), |i| format!(" in {:.2}-{:.2}", i.low, i.high));
+    format!("{:5.2}{interval} [{:.2} .. {:.2}] {}", r.median, r.q1, r.q3, word.text())
 }
 
 fn marked(c: &Option<Compared>) -> String {

@@ -1,7 +1,7 @@
 //! Medians, quartiles, and whether a difference is more than noise.
 
-/// The chance of a difference that is none, above which it counts as none.
-const CHANCE: f64 = 0.1;
+/// The chance of a difference that is none, above which it counts as none; an interval leaves as much outside.
+const CHANCE: f64 = 0.05;
 
 /// First quartile, median and third quartile.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,17 +24,47 @@ impl Spread {
         };
         Some(Spread { q1: at(0.25), median: at(0.5), q3: at(0.75) })
     }
+}
 
-    /// How far the quartiles of ratios reach from 1, as the logarithm of a factor: 0.5 is as far away as 2.
-    fn reach(&self) -> f64 {
-        self.q1.ln().abs().max(self.q3.ln().abs())
+/// Where the median of what was sampled lies, whatever its distribution: 19 in 20 such intervals hold it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Interval {
+    /// The narrowest interval between two of the values for which the binomial distribution vouches; `None` for less than
+    /// six values.
+    pub fn of(values: &[f64]) -> Option<Interval> {
+        let values = sorted(values.iter().copied().filter(|v| v.is_finite()).collect());
+        let n = values.len();
+        let outside = (0..n / 2).take_while(|k| 2.0 * tail(n, *k) <= CHANCE).last()?;
+        Some(Interval { low: values[outside], high: values[n - 1 - outside] })
     }
+
+    /// How far an interval of ratios reaches from 1, as the logarithm of a factor: 0.5 is as far away as 2.
+    fn reach(&self) -> f64 {
+        self.low.ln().abs().max(self.high.ln().abs())
+    }
+}
+
+/// The chance that of `n` tosses of a fair coin at most `k` fall on one given side.
+fn tail(n: usize, k: usize) -> f64 {
+    let (mut tail, mut ways) = (0.0, 0.5f64.powi(n as i32));
+    for i in 0..=k {
+        tail += ways;
+        ways *= (n - i) as f64 / (i + 1) as f64;
+    }
+    tail
 }
 
 /// What paired ratios show.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judged {
     pub ratio: Spread,
+    /// Where the median lies; none where there are too few rounds to tell.
+    pub interval: Option<Interval>,
     pub rounds: usize,
     /// How often a coin would fall as one-sidedly as these ratios lie about 1.
     pub chance: f64,
@@ -44,14 +74,14 @@ pub struct Judged {
 
 impl Judged {
     /// Of ratios, and of the ratios of every pair of equals measured in the same run. The noise hides a difference when the
-    /// quartiles of one such pair reach as far, when its own quartiles lie on both sides of 1, or when a sign test says so.
+    /// interval of its median holds 1, or when that of one such pair reaches as far from 1 as the median does.
     pub fn of(ratios: &[f64], equals: &[Vec<f64>]) -> Option<Judged> {
         let ratio = Spread::of(ratios)?;
-        let noise = equals.iter().filter_map(|e| Some(Spread::of(e)?.reach())).reduce(f64::max);
-        let chance = sign_test(ratios);
-        let one_sided = ratio.q1 > 1.0 || ratio.q3 < 1.0;
-        let real = one_sided && chance <= CHANCE && noise.is_some_and(|n| ratio.median.ln().abs() > n);
-        Some(Judged { ratio, rounds: ratios.len(), chance, real })
+        let interval = Interval::of(ratios);
+        let noise = equals.iter().map(|e| Interval::of(e).map_or(f64::INFINITY, |i| i.reach())).reduce(f64::max);
+        let one_sided = interval.is_some_and(|i| i.low > 1.0 || i.high < 1.0);
+        let real = one_sided && noise.is_some_and(|n| ratio.median.ln().abs() > n);
+        Some(Judged { ratio, interval, rounds: ratios.len(), chance: sign_test(ratios), real })
     }
 }
 
@@ -59,14 +89,7 @@ impl Judged {
 pub fn sign_test(ratios: &[f64]) -> f64 {
     let above = ratios.iter().filter(|r| **r > 1.0).count();
     let below = ratios.iter().filter(|r| **r < 1.0).count();
-    let n = above + below;
-    let mut tail = 0.0;
-    let mut ways = 0.5f64.powi(n as i32);
-    for k in 0..=above.min(below) {
-        tail += ways;
-        ways *= (n - k) as f64 / (k + 1) as f64;
-    }
-    (2.0 * tail).min(1.0)
+    (2.0 * tail(above + below, above.min(below))).min(1.0)
 }
 
 /// Each round's value over the same round's value of the baseline. Rounds that lack either are left out.
@@ -117,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_leaves_one_in_twenty_outside() {
+        // Of six tosses, all fall on one side twice in 64 times; of eight, at most one falls on the other 18 times in 256.
+        let up_to = |n: u32| (1..=n).map(f64::from).collect::<Vec<_>>();
+        assert_eq!(Interval::of(&up_to(5)), None);
+        assert_eq!(Interval::of(&up_to(6)), Some(Interval { low: 1.0, high: 6.0 }));
+        assert_eq!(Interval::of(&up_to(8)), Some(Interval { low: 1.0, high: 8.0 }));
+        assert_eq!(Interval::of(&up_to(9)), Some(Interval { low: 2.0, high: 8.0 }));
+        // As tables of the sign test have it.
+        assert_eq!(Interval::of(&up_to(60)), Some(Interval { low: 22.0, high: 39.0 }));
+    }
+
+    #[test]
     fn ratios_are_of_the_same_round() {
         let ratios = paired(&[Some(10.0), Some(30.0), None, Some(1.0)], &[Some(5.0), Some(10.0), Some(1.0), Some(0.0)]);
         assert_eq!(ratios, [2.0, 3.0]);
@@ -135,6 +170,10 @@ mod tests {
         let real = |ratios: &[f64], equals: &[Vec<f64>]| Judged::of(ratios, equals).expect("there are ratios").real;
         let quiet = vec![0.99, 1.0, 1.01, 1.0, 1.0, 0.99, 1.01];
         let loud = vec![0.8, 0.8, 1.0, 1.0, 1.0, 1.3, 1.3];
+        let wide =
+            [0.5, 0.8, 0.9, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07, 1.08, 1.09, 1.1, 1.11, 1.12, 1.13, 1.2, 1.5, 2.0];
+        assert!(real(&wide, &[vec![1.0; 18]]), "many rounds tell what few do not");
+        assert!(!real(&wide[..9], &[vec![1.0; 9]]));
         assert!(real(&[1.1; 7], std::slice::from_ref(&quiet)));
         assert!(real(&[0.9; 7], std::slice::from_ref(&quiet)));
         assert!(!real(&[1.1; 7], &[quiet.clone(), loud]), "the louder pair of equals decides");

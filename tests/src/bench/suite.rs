@@ -1,6 +1,6 @@
 //! Variants of one path, measured side by side and compared round by round.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::stats::{Judged, Spread, paired, shuffled};
 
@@ -22,7 +22,7 @@ impl Measure {
     }
 }
 
-/// One variant's figures of a round, or why there are none.
+/// One variant's figures of a round or of a load, or why there are none.
 pub type Figures = Result<Vec<f64>, String>;
 
 /// Where in every suite's list of variants the baseline stands, and this datapath; each is followed by itself once more.
@@ -37,6 +37,8 @@ pub struct Suite {
     pub measures: &'static [Measure],
     pub variants: Vec<&'static str>,
     pub rounds: Vec<Vec<Figures>>,
+    /// The order in which each round's loads were put on the variants.
+    orders: Vec<Vec<Vec<usize>>>,
 }
 
 /// What a comparison comes to.
@@ -81,16 +83,30 @@ impl Suite {
     /// `variants` begin with the baseline and this datapath, each followed by itself once more.
     pub fn new(title: &'static str, measures: &'static [Measure], variants: Vec<&'static str>) -> Self {
         assert!(variants.len() >= OTHERS, "{title}: the baseline and the datapath, each twice");
-        Suite { title, measures, variants, rounds: Vec::new() }
+        Suite { title, measures, variants, rounds: Vec::new(), orders: Vec::new() }
     }
 
-    /// Measures every variant once, in an order that the round's number decides.
-    pub fn round(&mut self, mut measure: impl FnMut(usize) -> Figures) {
-        let mut figures: Vec<Figures> = self.variants.iter().map(|_| Err("not measured".to_owned())).collect();
-        for i in shuffled(self.variants.len(), self.rounds.len() as u64) {
-            figures[i] = measure(i);
+    /// Puts each load on every variant, one after the other, in an order that the numbers of round and load decide: what is
+    /// compared was measured within a moment. The figures of all loads make up the measures.
+    pub fn round<L: Copy>(&mut self, loads: &[L], mut measure: impl FnMut(usize, L) -> Figures) {
+        let mut figures: Vec<Figures> = self.variants.iter().map(|_| Ok(Vec::new())).collect();
+        let mut orders = Vec::new();
+        for (n, load) in loads.iter().enumerate() {
+            let order = shuffled(self.variants.len(), (self.rounds.len() * loads.len() + n) as u64);
+            for i in &order {
+                let more = measure(*i, *load);
+                // The first failure stands for the variant's round.
+                if let Ok(all) = &mut figures[*i] {
+                    match more {
+                        Ok(more) => all.extend(more),
+                        Err(e) => figures[*i] = Err(e),
+                    }
+                }
+            }
+            orders.push(order);
         }
         self.rounds.push(figures);
+        self.orders.push(orders);
     }
 
     fn values(&self, variant: usize, measure: usize) -> Vec<Option<f64>> {
@@ -149,8 +165,8 @@ impl Suite {
     pub fn json(&self) -> Value {
         let compared = |c: &Option<Compared>| {
             let Some(Compared { judged: j, word }) = c else { return Value::Null };
-            json!({"median": j.ratio.median, "q1": j.ratio.q1, "q3": j.ratio.q3, "rounds": j.rounds, "sign_test": j.chance,
-                "verdict": word.text()})
+            json!({"median": j.ratio.median, "q1": j.ratio.q1, "q3": j.ratio.q3, "interval": j.interval.map(|i| [i.low, i.high]),
+                "rounds": j.rounds, "sign_test": j.chance, "verdict": word.text()})
         };
         let measures: Vec<Value> = self.measures.iter().enumerate().map(|(m, measure)| {
             let variants: Vec<Value> = self.rows(m).iter().enumerate().map(|(v, row)| {
@@ -159,11 +175,8 @@ impl Suite {
             }).collect();
             json!({"measure": measure.name, "unit": measure.unit, "more_is_better": measure.more_is_better, "variants": variants})
         }).collect();
-        let orders: Map<String, Value> = (0..self.rounds.len())
-            .map(|round| (round.to_string(), json!(shuffled(self.variants.len(), round as u64))))
-            .collect();
         json!({"suite": self.title, "baseline": self.variants[BASELINE], "datapath": self.variants[OURS],
-            "order_by_seed": orders, "measures": measures, "failures": self.failures()})
+            "orders": self.orders, "measures": measures, "failures": self.failures()})
     }
 }
 
@@ -175,13 +188,14 @@ mod tests {
 
     fn suite() -> Suite {
         let mut suite = Suite::new("s", MEASURES, vec!["base", "base again", "ours", "ours again", "other"]);
-        for round in 0..6 {
+        // Two loads, a figure each.
+        for round in 0..7 {
             let speed = f64::from(round + 1);
-            suite.round(|v| match v {
-                0 | 1 => Ok(vec![speed, 1.0]),
-                2 | 3 => Ok(vec![speed * 2.0, 2.0]),
-                _ if round == 5 => Err("broken".to_owned()),
-                _ => Ok(vec![speed * 4.0, 2.0]),
+            suite.round(&[true, false], |v, first| match v {
+                0 | 1 => Ok(vec![if first { speed } else { 1.0 }]),
+                2 | 3 => Ok(vec![if first { speed * 2.0 } else { 2.0 }]),
+                _ if round == 5 && !first => Err("broken".to_owned()),
+                _ => Ok(vec![if first { speed * 4.0 } else { 2.0 }]),
             });
         }
         suite
@@ -197,7 +211,7 @@ mod tests {
         assert_eq!(word(&time[4].ours_to_it), Some(Word::Hidden));
         assert_eq!(word(&speed[1].to_baseline), Some(Word::Noise));
         assert_eq!(word(&speed[3].ours_to_it), Some(Word::Noise));
-        assert_eq!(speed[4].ours_to_it.map(|c| (c.judged.ratio.median, c.judged.rounds)), Some((0.5, 5)));
+        assert_eq!(speed[4].ours_to_it.map(|c| (c.judged.ratio.median, c.judged.rounds)), Some((0.5, 6)));
     }
 
     #[test]

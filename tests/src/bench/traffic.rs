@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tests::{Background, Builder, Container, HOST, Image, Lab, Netns, Up, wait_until};
 
-use crate::load::{ACCEPT, COUNT, ECHO, MEASURES, SERVER_CORE, SINK, SOURCE, measure};
+use crate::load::{ACCEPT, COUNT, ECHO, LOADS, MEASURES, SERVER_CORE, SINK, SOURCE};
 use crate::progress;
 use crate::suite::{Figures, Suite};
 
@@ -30,9 +30,11 @@ pub struct Labs {
     pub bare: Host,
     /// Docker without rules, and this datapath in their place.
     pub ours: Host,
-    /// The same servers outside of a container, in `bare`.
-    _process: Background,
-    up: Up,
+    /// Docker with its rules, and this datapath as well: as it is where nothing of Docker's is configured.
+    pub beside: Host,
+    /// The same servers outside of a container, in `bare` and in `docker`.
+    _processes: [Background; 2],
+    up: [Up; 2],
 }
 
 /// A lab with its containers.
@@ -51,7 +53,8 @@ impl Labs {
         let nft = Host::make(unruled("nftables"));
         let bare = Host::make(unruled("no rules"));
         let ours = Host::make(unruled("this datapath"));
-        let up = ours.lab.up(&[]);
+        let beside = Host::make(ruled("this datapath beside Docker's rules"));
+        let up = [ours.lab.up(&[]), beside.lab.up(&[])];
         let ports: Vec<(u16, u16)> = (ECHO..=COUNT).map(|port| (port, port)).collect();
         netavark(&nft.lab, &nft.server, &ports)?;
         // Appended, so that the packets of published ports are accepted by Docker's own rules before it.
@@ -62,15 +65,19 @@ impl Labs {
         let peer = std::env::current_exe()?.with_file_name("peer");
         let words = ["taskset", "-c", SERVER_CORE, peer.to_str().context("the program's path is not UTF-8")?];
         let servers = servers(SHIFT);
-        let log = bare.lab.dir().join("peer.log");
-        let process = bare.lab.host().spawn(&log, words.into_iter().chain(servers.iter().map(String::as_str)));
-        Ok(Labs { docker, proxy, nft, bare, ours, _process: process, up })
+        let processes = [&bare, &docker].map(|Host { lab, .. }| {
+            lab.host().spawn(&lab.dir().join("peer.log"), words.into_iter().chain(servers.iter().map(String::as_str)))
+        });
+        Ok(Labs { docker, proxy, nft, bare, ours, beside, _processes: processes, up })
     }
 
     /// Ends the daemon and takes the datapath away.
     pub fn end(self) {
-        self.up.stop();
+        let [ours, beside] = self.up;
+        ours.stop();
+        beside.stop();
         self.ours.lab.down();
+        self.beside.lab.down();
     }
 }
 
@@ -161,8 +168,6 @@ struct Variant {
     client: Netns,
     server: IpAddr,
     shift: u16,
-    /// Whether the datapath must carry it.
-    ours: bool,
 }
 
 /// Clients of one place and family.
@@ -205,13 +210,7 @@ impl Family {
 fn place(title: &'static str, list: Vec<(&'static str, &Netns, IpAddr, u16)>) -> Place {
     let variants: Vec<Variant> = list
         .into_iter()
-        .map(|(name, client, server, shift)| Variant {
-            name,
-            client: Netns::at(client.path()),
-            server,
-            shift,
-            ours: name.starts_with("this datapath"),
-        })
+        .map(|(name, client, server, shift)| Variant { name, client: Netns::at(client.path()), server, shift })
         .collect();
     Place { suite: Suite::new(title, MEASURES, variants.iter().map(|v| v.name).collect()), variants }
 }
@@ -229,10 +228,12 @@ fn external(labs: &Labs, family: Family) -> Place {
             ("Docker's iptables again", docker.lab.client(), host, 0),
             ("this datapath", labs.ours.lab.client(), host, 0),
             ("this datapath again", labs.ours.lab.client(), host, 0),
+            ("this datapath, Docker's rules beside it", labs.beside.lab.client(), host, 0),
             ("nftables map (netavark)", labs.nft.lab.client(), host, 0),
             ("direct route, tracked", docker.lab.client(), family.container(&docker.server), 0),
             ("direct route, no rules", labs.bare.lab.client(), family.container(&labs.bare.server), 0),
-            ("process on the host", labs.bare.lab.client(), host, SHIFT),
+            ("process on the host, Docker's rules", labs.docker.lab.client(), host, SHIFT),
+            ("process on the host, no rules", labs.bare.lab.client(), host, SHIFT),
         ],
     )
 }
@@ -250,11 +251,13 @@ fn local(labs: &Labs, family: Family) -> Place {
             ("docker-proxy again", labs.proxy.lab.host(), own, 0),
             ("this datapath", labs.ours.lab.host(), own, 0),
             ("this datapath again", labs.ours.lab.host(), own, 0),
+            ("this datapath, Docker's rules beside it", labs.beside.lab.host(), own, 0),
             ("Docker's iptables, host's address", labs.docker.lab.host(), host, 0),
             ("nftables map, host's address", labs.nft.lab.host(), host, 0),
             ("the container itself, beside it", labs.ours.lab.host(), family.container(&labs.ours.server), 0),
             ("the container itself, no rules", labs.bare.lab.host(), family.container(&labs.bare.server), 0),
-            ("process on the host", labs.bare.lab.host(), own, SHIFT),
+            ("process on the host, Docker's rules", labs.docker.lab.host(), own, SHIFT),
+            ("process on the host, no rules", labs.bare.lab.host(), own, SHIFT),
         ],
     )
 }
@@ -286,19 +289,22 @@ impl Place {
             let opens = |port: u16| v.client.tcp((v.server, port + v.shift)).is_ok();
             let what = format!("{}: {}", self.suite.title, v.name);
             wait_until(&what, SOON, || [ECHO, SINK, SOURCE, ACCEPT].into_iter().all(opens));
-            if v.ours {
-                // Figures count only where the datapath carries the packets.
-                labs.ours.lab.assert_carried(|| v.client.tcp((v.server, ECHO)).map(drop)).with_context(|| what)?;
-            }
+            // Figures count only where the datapath carries the packets.
+            let lab = match v.name {
+                "this datapath, Docker's rules beside it" => &labs.beside.lab,
+                name if name.starts_with("this datapath") => &labs.ours.lab,
+                _ => continue,
+            };
+            lab.assert_carried(|| v.client.tcp((v.server, ECHO)).map(drop)).with_context(|| what)?;
         }
         Ok(())
     }
 
     fn round(&mut self, time: Duration) {
         let variants = &self.variants;
-        self.suite.round(|i| -> Figures {
+        self.suite.round(LOADS, |i, load| -> Figures {
             let v = &variants[i];
-            v.client.within(|| measure(v.server, v.shift, time)).map_err(|e| e.to_string())
+            v.client.within(|| load.measure(v.server, v.shift, time)).map_err(|e| format!("{load:?}: {e}"))
         });
     }
 }

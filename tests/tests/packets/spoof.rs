@@ -1,6 +1,7 @@
 //! What a container may say of itself.
 
 use runtime_common::Verdict;
+use runtime_common::packet::UDP;
 
 use super::world::*;
 use crate::forge::*;
@@ -20,6 +21,31 @@ fn other(ethertype: u16, by: &Container) -> Vec<u8> {
 fn neighbour(src: &str, dst: &str, kind: u8, target: &str) -> Forge {
     let std::net::IpAddr::V6(target) = ip(target) else { panic!("neighbour discovery is for IPv6") };
     icmp(src, dst, kind, 0, [0x60, 0, 0, 0]).payload(&target.octets()).ttl(255)
+}
+
+#[test]
+fn an_answered_conversation_is_its_own_containers_alone() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 5353, UDP, &WEB, 53);
+    w.link(&WEB, &DB, 5432, UDP);
+    let (answer, asked) = (udp(WEB.v4, 53, CLIENT, 40000), udp(WEB.v4, 7000, DB.v4, 5432));
+    let mut counts = |what: &str, at: At, packet: &Forge, verdict: Verdict| {
+        assert_eq!(w.run(at, &packet.build(), 1).counted, [(verdict, 1)], "{what}");
+    };
+    counts("question", Uplink, &inbound(udp(CLIENT, 40000, HOST, 5353)), Verdict::Published);
+    counts("answer", Leaving("web"), &sent(answer.clone(), &WEB), Verdict::PublishedReply);
+    counts("question over a link", Leaving("web"), &sent(asked.clone(), &WEB), Verdict::Linked);
+    counts("its answer", Leaving("db"), &sent(udp(DB.v4, 5432, WEB.v4, 7000), &DB), Verdict::LinkedReply);
+    for (packet, own) in [(answer, Verdict::PublishedReply), (asked, Verdict::Linked)] {
+        counts("its own", Leaving("web"), &sent(packet.clone(), &WEB), own);
+        let stranger = packet.clone().macs(STRANGER, MAC_BRIDGE);
+        counts("a stranger's MAC address", Leaving("web"), &stranger, Verdict::SpoofedMac);
+        counts("by a sibling", Leaving("db"), &sent(packet.clone(), &DB), Verdict::SpoofedAddress);
+        counts("by a sibling with its MAC address", Leaving("db"), &sent(packet.clone(), &WEB), Verdict::SpoofedMac);
+        counts("by a closed interface", Leaving(UNKNOWN), &sent(packet.clone(), &WEB), Verdict::EndpointClosed);
+        counts("its own again", Leaving("web"), &sent(packet, &WEB), own);
+    }
+    assert_eq!(w.flows("FLOWS").len(), 4);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::Command;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, Flow, FlowAction,
     FlowKey, FragmentKey, FragmentPorts, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums,
-    Tuple, Zone, port_bit,
+    Tuple, Zone, address_bit, port_bit,
 };
 use runtime_common::{Addr, Verdict};
 
@@ -159,7 +159,20 @@ impl World {
     /// An address of the host's.
     pub fn add_host_address(&mut self, host: &str) {
         let value = Address { kind: ADDRESS_HOST, ..Address::default() };
-        self.kernel.map::<Addr, Address>("ADDRESSES").insert(addr(host), value, 0).unwrap();
+        self.add_address(addr(host), value);
+    }
+
+    fn add_address(&mut self, addr: Addr, value: Address) {
+        self.kernel.map::<Addr, Address>("ADDRESSES").insert(addr, value, 0).unwrap();
+        self.set_bit("ADDRESS_BITS", address_bit(&addr, false));
+        if value.kind == ADDRESS_ENDPOINT {
+            self.set_bit("ADDRESS_BITS", address_bit(&addr, true));
+        }
+    }
+
+    fn set_bit(&mut self, map: &'static str, (element, bit): (u32, u64)) {
+        let bits = self.kernel.element(map, element) | bit;
+        self.kernel.set(map, element, bits);
     }
 
     pub fn enforce(&mut self, on: bool) {
@@ -198,7 +211,7 @@ impl World {
         let value =
             Address { ifindex: ifindex(c.name), bridge, mac: c.mac, kind: ADDRESS_ENDPOINT, flags: flags as u8 };
         for a in [c.v4, c.v6] {
-            self.kernel.map::<Addr, Address>("ADDRESSES").insert(addr(a), value, 0).unwrap();
+            self.add_address(addr(a), value);
         }
     }
 
@@ -218,9 +231,7 @@ impl World {
         };
         let key = publication_key(host, port, protocol);
         self.kernel.map("PUBLICATIONS").insert(key, value, 0).unwrap();
-        let (element, bit) = port_bit(port, protocol);
-        let bits = self.kernel.element("PORTS", element) | bit;
-        self.kernel.set("PORTS", element, bits);
+        self.set_bit("PORTS", port_bit(port, protocol));
         rule
     }
 
@@ -242,9 +253,10 @@ impl World {
         rule
     }
 
-    /// Two flows that translate into each other.
+    /// Two flows that translate into each other, of packets from the container `web` and to it.
     pub fn translate_to_and_fro(&mut self, tuples: [Tuple; 2], protocol: u8, zone: Zone, action: FlowAction) {
         let (rule, generation) = self.rule();
+        let web = self.kernel.map::<u32, Endpoint>("ENDPOINTS").get(&ifindex("web"), 0).unwrap();
         for (from, to) in [(tuples[0], tuples[1]), (tuples[1], tuples[0])] {
             let flow = Flow {
                 generation,
@@ -255,6 +267,8 @@ impl World {
                 mac: WEB.mac,
                 action: action as u8,
                 state: FLOW_ANSWERED,
+                from_ifindex: ifindex("web"),
+                from_mac: web.mac,
                 ..Flow::default()
             };
             self.kernel.map("FLOWS").insert(FlowKey::new(from, protocol, zone), flow, 0).unwrap();
