@@ -222,14 +222,14 @@ impl Lab {
         command
     }
 
-    /// A `runtime` command against this lab's Engine and folders, to be run in one's own way.
+    /// A `runtime` command against this lab's Engine and folders, to be run in one's own way, from within its host.
     ///
     /// # Panics
     /// When it has not been built.
     #[track_caller]
     pub fn runtime_command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::process::Command {
         let words = self.runtime_words(words);
-        let mut command = self.host.command(&words[0]);
+        let mut command = std::process::Command::new(&words[0]);
         command.args(&words[1..]);
         command
     }

@@ -189,7 +189,12 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return finish(explain(&e)),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // The daemon alone has work for more than one thread; to start them takes a command as long as its question.
+    let mut builder = match cli.command {
+        Command::Up(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return finish(Err(anyhow::Error::new(e).context("cannot start threads").into())),
     };

@@ -48,13 +48,14 @@ struct Times {
 
 /// The control tables.
 pub fn measure(quick: bool) -> Result<Vec<Table>> {
-    let labs = Labs::make();
+    let mut labs = Labs::make();
     let mut all = Vec::new();
     let (few, many) = if quick { (3, 10) } else { (20, 100) };
     run_to_first_byte(&labs, few, &mut all)?;
     live_changes(&labs, many, "", &mut all)?;
     let idle = memory(&labs, "one container")?;
     ranges(&labs, quick, &mut all)?;
+    docker_restarts(&mut labs.docker, if quick { 1 } else { 5 }, &mut all)?;
     let full = publish(&labs, SIZES[2], LIMIT)?;
     if full.is_none() {
         bail!("a range of {} ports is not served within {LIMIT:?}", SIZES[2]);
@@ -76,7 +77,7 @@ pub fn measure(quick: bool) -> Result<Vec<Table>> {
 
 impl Labs {
     fn make() -> Labs {
-        let docker = Lab::builder("control, Docker").images(&[Image::Echo]).build();
+        let docker = Lab::builder("control, Docker").images(&[Image::Echo]).engine_arg("--live-restore").build();
         let ours = Lab::builder("control, this datapath").images(&[Image::Echo]).without_iptables().build();
         let up = ours.up(&[]);
         start(&ours);
@@ -135,10 +136,11 @@ fn effective(
     })
 }
 
-/// Runs a command to its end, which must be a good one.
-fn finish(mut command: Command, limit: Duration) -> Result<()> {
+/// Runs a command to its end on a lab's host, which must be a good one.
+fn finish(lab: &Lab, mut command: Command, limit: Duration) -> Result<()> {
     let name = format!("{:?}", command.get_args().collect::<Vec<_>>());
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().with_context(|| name.clone())?;
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = lab.host().within(|| command.spawn()).with_context(|| name.clone())?;
     let status = wait_for(limit, || child.try_wait().transpose());
     // It has ended, or takes too long.
     let _ = child.kill();
@@ -185,7 +187,7 @@ fn run_to_first_byte(labs: &Labs, rounds: usize, all: &mut Vec<Times>) -> Result
             (&labs.ours, labs.ours.runtime_command(&ours)),
         ];
         for ((lab, command), seconds) in turns.into_iter().zip(&mut seconds) {
-            let time = effective(|| finish(command, LIMIT), lab.client(), to, LIMIT)?;
+            let time = effective(|| finish(lab, command, LIMIT), lab.client(), to, LIMIT)?;
             let time = time.context("a published port is not served")?;
             seconds.push(time);
             lab.docker(["rm", "-f", "one"]).ok();
@@ -210,7 +212,7 @@ fn live_changes(labs: &Labs, rounds: usize, with: &str, all: &mut Vec<Times>) ->
         let spec = format!("{port}:7");
         let publish = json!({"command": "publish", "container": "server", "spec": spec});
         let link = json!({"command": "link", "recipient": "recipient", "source": "source", "alias": "alias", "all_ports": false});
-        let by_command = |words: &[&str]| finish(lab.runtime_command(words), LIMIT);
+        let by_command = |words: &[&str]| finish(lab, lab.runtime_command(words), LIMIT);
         for by_socket in [true, false] {
             let change = || if by_socket { ask(lab, &publish) } else { by_command(&["publish", "server", &spec]) };
             let time = effective(change, lab.client(), (HOST, port).into(), LIMIT)?;
@@ -235,7 +237,7 @@ fn live_changes(labs: &Labs, rounds: usize, with: &str, all: &mut Vec<Times>) ->
 fn publish(labs: &Labs, size: u16, limit: Duration) -> Result<Option<f64>> {
     let last = RANGE + size - 1;
     let command = labs.ours.runtime_command(["publish", "server", &format!("{RANGE}-{last}:{RANGE}-{last}")]);
-    effective(|| finish(command, limit), labs.ours.client(), (HOST, last).into(), limit)
+    effective(|| finish(&labs.ours, command, limit), labs.ours.client(), (HOST, last).into(), limit)
 }
 
 fn ranges(labs: &Labs, quick: bool, all: &mut Vec<Times>) -> Result<()> {
@@ -290,7 +292,7 @@ fn run_range(lab: &Lab, size: u16) -> Result<Option<f64>> {
     let range = format!("{RANGE}-{last}:{RANGE}-{last}");
     let words = ["run", "-d", "--name", "many", "--stop-signal=SIGKILL", "-p", &range, "echo", "peer"];
     let command = lab.docker_command(words.into_iter().chain(servers.iter().map(String::as_str)));
-    effective(|| finish(command, LONG), lab.client(), (HOST, last).into(), LONG)
+    effective(|| finish(lab, command, LONG), lab.client(), (HOST, last).into(), LONG)
 }
 
 /// Taking a range away takes Docker as long as making it.
@@ -299,6 +301,26 @@ fn remove(lab: &Lab) -> Result<()> {
     if !removed.success() {
         bail!("`docker rm -f many` failed ({removed})");
     }
+    Ok(())
+}
+
+/// Restarts dockerd while a container with a range of ports runs on.
+fn docker_restarts(docker: &mut Lab, rounds: usize, all: &mut Vec<Times>) -> Result<()> {
+    let size = SIZES[1];
+    if run_range(docker, size)?.is_none() {
+        bail!("Docker does not serve a range of {size} ports within {LONG:?}");
+    }
+    let mut seconds = Vec::new();
+    for round in 0..rounds {
+        progress(&format!("control: restart of dockerd, round {} of {rounds}", round + 1));
+        docker.stop_engine();
+        let start = Instant::now();
+        docker.start_engine();
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    remove(docker)?;
+    let what = format!("`dockerd`, until it answers, with {size} published ports");
+    all.push(Times::new(&what, "Docker", seconds, "`--live-restore`: it makes its rules anew"));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// Keeps the calling thread on one core.
 pub fn pin(core: usize) -> io::Result<()> {
@@ -30,7 +30,9 @@ struct Idle {
 impl Busy {
     /// For a thread that stays on core `home`.
     pub fn start(home: usize) -> io::Result<Busy> {
-        let cores = std::thread::available_parallelism()?.get();
+        // Of the machine: `available_parallelism` would count those that the thread may use.
+        let online = sysconf(SysconfVar::_NPROCESSORS_ONLN)?.ok_or_else(|| io::Error::other("no number of cores"))?;
+        let cores = usize::try_from(online).map_err(io::Error::other)?;
         Ok(Busy { start: idle(cores, home)?, cores, home })
     }
 
@@ -90,6 +92,9 @@ mod tests {
                       cpu: 1\n  .idle_sleeptime : 3000 nsecs\n  .iowait_sleeptime: 1 nsecs\n";
         assert_eq!(parse_timers(timers).expect("times"), Duration::from_nanos(8021));
         assert!(parse_timers("nothing").is_err());
+        pin(0).expect("a core");
+        let busy = Busy::start(0).expect("idle times");
+        assert!(busy.cores == 1 || busy.cores > std::thread::available_parallelism().expect("a number").get());
         assert_eq!(parse_stat("cpu  1 2 3 40 5 6 7 0 0 0\ncpu0 1\n").expect("times"), Duration::from_millis(450));
         assert!(parse_stat("cpu 1 2").is_err());
     }

@@ -25,6 +25,8 @@ mod options;
 mod packets;
 #[path = "../bench/report.rs"]
 mod report;
+#[path = "../bench/share.rs"]
+mod share;
 #[path = "../bench/stats.rs"]
 mod stats;
 #[path = "../bench/suite.rs"]
@@ -62,13 +64,18 @@ fn run() -> Result<()> {
     let mut report = Report { about: about(&options)?, ..Report::default() };
     let mut broken = Vec::new();
     if options.has(Part::Traffic) {
-        report.suites.extend(part("traffic", &mut broken, || {
+        let measured = part("traffic", &mut broken, || {
             let labs = traffic::Labs::make()?;
             let (rounds, time) = options.traffic();
             let suites = traffic::measure_all(&labs, rounds, time)?;
+            let share = share::measure(&labs, rounds.min(15), time)?;
             labs.end();
-            Ok(suites)
-        }));
+            Ok(vec![(suites, share)])
+        });
+        for (suites, share) in measured {
+            report.suites.extend(suites);
+            report.tables.push(share);
+        }
     }
     if options.has(Part::Apps) {
         report.suites.extend(part("apps", &mut broken, || apps::measure_all(options.apps())));
