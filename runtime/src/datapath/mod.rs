@@ -13,6 +13,7 @@ mod host_hooks;
 mod object;
 mod peers;
 mod pins;
+mod published;
 mod slots;
 mod state;
 mod sys;
@@ -25,7 +26,8 @@ pub use hooks::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
 pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
-pub use state::{Desired, Operations, Published};
+pub use published::Published;
+pub use state::{Desired, Operations};
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;

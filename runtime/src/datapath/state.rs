@@ -8,11 +8,12 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS,
-    MAX_LIMITS, MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, PUBLICATION_CLOSED, Publication, PublicationKey,
-    Uplink, address_bit, port_bit,
+    MAX_LIMITS, MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, Publication, PublicationKey, Uplink, address_bit,
+    port_bit,
 };
 
 use super::bits::Bits;
+use super::published::{self, Published};
 use super::slots::Slots;
 use super::table::{Differences, Table, check_size, write_elements};
 use super::{DatapathError, map_error};
@@ -32,37 +33,10 @@ pub struct Desired {
     pub links: BTreeMap<LinkKey, Link>,
 }
 
-/// The published ports of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Published {
-    /// Published ports. Of entries for the same port the first one counts, and what serves before what is closed.
-    pub publications: Vec<(PublicationKey, Publication)>,
-    /// Sources that filtered publications name, by prefix and its length in bits of the address; `FILTER_*`.
-    pub filters: BTreeMap<(FilterKey, u32), u32>,
-    /// New conversations in a second, by the generation of limited publications.
-    pub limits: BTreeMap<u64, u32>,
-}
-
-/// By key; what serves before what is closed.
-fn order((key, value): &(PublicationKey, Publication)) -> (PublicationKey, u16) {
-    (*key, value.flags & PUBLICATION_CLOSED)
-}
-
-impl Published {
-    /// Puts the ports in the order of the map's keys, once for all the times that they are looked through.
-    pub fn sort(&mut self) {
-        self.publications.sort_by_key(order);
-    }
-}
-
 impl Desired {
     /// All published ports, in the order of their keys.
     pub fn publications(&self) -> Vec<(PublicationKey, Publication)> {
-        let mut all: Vec<_> = self.published.iter().flat_map(|p| p.publications.iter().copied()).collect();
-        // Stable: of equals the first one stays. What is in order already costs next to nothing.
-        all.sort_by_key(order);
-        all.dedup_by_key(|(key, _)| *key);
-        all
+        published::all_of(&self.published)
     }
 }
 
@@ -117,7 +91,7 @@ pub(super) struct State {
 
 /// What is to be done to publications and what belongs to them.
 struct Publishing {
-    all: Vec<(PublicationKey, Publication)>,
+    publications: Differences<PublicationKey, Publication>,
     filters: BTreeMap<(FilterKey, u32), u32>,
     limits: BTreeMap<u64, u32>,
 }
@@ -179,19 +153,16 @@ impl State {
 
     /// Makes the maps say `desired`. On an error what is done stays done, and the next call goes on from there.
     pub fn apply(&mut self, desired: &Desired) -> Result<Operations, DatapathError> {
-        let publishing = self.publishing(desired);
+        let mut publishing = self.publishing(desired);
         self.check_sizes(desired, publishing.as_ref())?;
         let was_whole = std::mem::take(&mut self.whole);
         if publishing.is_some() {
             self.published = None;
         }
+        let fewer = !was_whole || publishing.as_ref().is_some_and(|p| !p.publications.gone.is_empty());
         let mut ops = Operations::default();
         let endpoints = self.endpoints.differences(&desired.endpoints);
         let links = self.links.differences(&desired.links);
-        let publications = match &publishing {
-            Some(p) => self.publications.differences(p.all.iter().map(|(k, v)| (k, v))),
-            None => Differences::default(),
-        };
         let addresses = self.addresses.differences(&desired.addresses);
         let uplinks = self.uplinks.differences(&desired.uplinks);
 
@@ -199,7 +170,7 @@ impl State {
         let mut gone: HashSet<u64> = match was_whole {
             true => {
                 let endpoints = endpoints.old.iter().map(|(_, e)| e.generation);
-                let publications = publications.old.iter().map(|(_, p)| p.generation);
+                let publications = publishing.iter().flat_map(|p| &p.publications.old).map(|(_, p)| p.generation);
                 endpoints.chain(publications).chain(links.old.iter().map(|(_, l)| l.generation)).collect()
             }
             false => self.slots.generations().collect(),
@@ -211,18 +182,20 @@ impl State {
         }
         ops.ended = self.end(gone)?;
         self.links.remove(&links, &mut ops)?;
-        self.publications.remove(&publications, &mut ops)?;
+        if let Some(p) = &publishing {
+            self.publications.remove(&p.publications, &mut ops)?;
+        }
         self.uplinks.remove(&uplinks, &mut ops)?;
         self.addresses.remove(&addresses, &mut ops)?;
         self.endpoints.remove(&endpoints, &mut ops)?;
 
         let new = endpoints.new.iter().map(|(_, e)| e.generation);
-        let new = new.chain(publications.new.iter().map(|(_, p)| p.generation));
+        let new = new.chain(publishing.iter().flat_map(|p| &p.publications.new).map(|(_, p)| p.generation));
         self.begin(new.chain(links.new.iter().map(|(_, l)| l.generation)))?;
         if let Some(p) = &publishing {
             self.write_conditions(p, &mut ops)?;
             // While both are there: what goes, and what comes.
-            self.ports.set(port_bits(&p.all))?;
+            self.ports.set(port_bits(p.publications.new.iter().map(|(key, _)| key)))?;
         }
         let moved = !was_whole || !addresses.new.is_empty() || !addresses.gone.is_empty();
         if moved {
@@ -233,11 +206,16 @@ impl State {
         // Addresses before endpoints: a container that is opened finds its siblings known as such.
         self.addresses.write(addresses, &mut ops, |a| *a)?;
         self.uplinks.write(uplinks, &mut ops, |u| *u)?;
-        self.publications.write(publications, &mut ops, |p| Publication { rule: rule(p.generation), ..*p })?;
+        if let Some(p) = &mut publishing {
+            let publications = std::mem::take(&mut p.publications);
+            self.publications.write(publications, &mut ops, |p| Publication { rule: rule(p.generation), ..*p })?;
+        }
         self.links.write(links, &mut ops, |l| Link { rule: rule(l.generation), ..*l })?;
         self.endpoints.write(endpoints, &mut ops, |e| Endpoint { rule: rule(e.generation), ..*e })?;
         if let Some(p) = &publishing {
-            self.ports.set_only(port_bits(&p.all))?;
+            if fewer {
+                self.ports.set_only(port_bits(self.publications.holds.keys()))?;
+            }
             self.remove_conditions(p, &mut ops)?;
             self.published = Some(desired.published.clone());
         }
@@ -258,7 +236,11 @@ impl State {
             return None;
         }
         Some(Publishing {
-            all: desired.publications(),
+            publications: published::differences(
+                &self.publications.holds,
+                self.published.as_deref(),
+                &desired.published,
+            ),
             filters: desired.published.iter().flat_map(|p| p.filters.iter().map(|(k, v)| (*k, *v))).collect(),
             limits: desired.published.iter().flat_map(|p| p.limits.iter().map(|(k, v)| (*k, *v))).collect(),
         })
@@ -266,7 +248,7 @@ impl State {
 
     fn check_sizes(&self, desired: &Desired, publishing: Option<&Publishing>) -> Result<(), DatapathError> {
         if let Some(p) = publishing {
-            check_size("PUBLICATIONS", p.all.len(), MAX_PUBLICATIONS)?;
+            check_size("PUBLICATIONS", self.publications.len_after(&p.publications), MAX_PUBLICATIONS)?;
             check_size("FILTERS", p.filters.len(), MAX_FILTERS)?;
             check_size("LIMITS", p.limits.len(), MAX_LIMITS)?;
         }
@@ -274,9 +256,9 @@ impl State {
         check_size("ENDPOINTS", desired.endpoints.len(), MAX_ENDPOINTS)?;
         check_size("ADDRESSES", desired.addresses.len(), MAX_ADDRESSES)?;
         check_size("UPLINKS", desired.uplinks.len(), MAX_UPLINKS)?;
-        let most = MAX_PUBLICATIONS.min(publishing.map_or(self.publications.holds.len(), |p| p.all.len()))
-            + desired.links.len()
-            + desired.endpoints.len();
+        let publications =
+            publishing.map_or(self.publications.holds.len(), |p| self.publications.len_after(&p.publications));
+        let most = publications + desired.links.len() + desired.endpoints.len();
         if most <= MAX_RULES {
             return Ok(());
         }
@@ -291,10 +273,9 @@ impl State {
     fn generations(&self, desired: &Desired, publishing: Option<&Publishing>, mut each: impl FnMut(u64)) {
         desired.endpoints.values().for_each(|e| each(e.generation));
         desired.links.values().for_each(|l| each(l.generation));
-        match publishing {
-            Some(p) => p.all.iter().for_each(|(_, p)| each(p.generation)),
-            None => self.publications.holds.values().for_each(|p| each(p.generation)),
-        }
+        let none = Differences::default();
+        let changes = publishing.map_or(&none, |p| &p.publications);
+        self.publications.kept(changes).chain(changes.new.iter().map(|(_, p)| p)).for_each(|p| each(p.generation));
     }
 
     /// Ends all flows of these generations.
@@ -376,8 +357,8 @@ impl State {
 }
 
 /// What `PORTS` is to say of these.
-fn port_bits(all: &[(PublicationKey, Publication)]) -> impl Iterator<Item = (u32, u64)> {
-    all.iter().map(|(key, _)| port_bit(u16::from_be(key.port), key.protocol))
+fn port_bits<'a>(keys: impl Iterator<Item = &'a PublicationKey>) -> impl Iterator<Item = (u32, u64)> {
+    keys.map(|key| port_bit(u16::from_be(key.port), key.protocol))
 }
 
 /// What `ADDRESS_BITS` is to say of these.

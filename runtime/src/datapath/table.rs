@@ -40,7 +40,7 @@ impl<K, V> Default for Differences<K, V> {
 
 impl<K: Pod + Ord, V: Pod + PartialEq> Differences<K, V> {
     /// Of two lists in the order of their keys.
-    fn of<'a>(
+    pub fn of<'a>(
         current: impl IntoIterator<Item = (&'a K, &'a V)>,
         desired: impl IntoIterator<Item = (&'a K, &'a V)>,
     ) -> Self {
@@ -76,6 +76,19 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
     /// What is to be done so that it says this.
     pub fn differences<'a>(&'a self, desired: impl IntoIterator<Item = (&'a K, &'a V)>) -> Differences<K, V> {
         Differences::of(&self.holds, desired)
+    }
+
+    /// How many entries it will have.
+    pub fn len_after(&self, d: &Differences<K, V>) -> usize {
+        self.holds.len() + d.new.len() - d.old.len()
+    }
+
+    /// The entries that neither go nor change.
+    pub fn kept<'a>(&'a self, d: &'a Differences<K, V>) -> impl Iterator<Item = &'a V> {
+        // Both are in the order of their keys.
+        let mut old = d.old.iter().map(|(key, _)| key).peekable();
+        let others = self.holds.iter().filter(move |(key, _)| old.next_if_eq(key).is_none());
+        others.map(|(_, value)| value)
     }
 
     /// Removes what goes.
