@@ -36,6 +36,34 @@ fn unpublish_cuts_what_it_carried() {
 }
 
 #[test]
+fn what_the_disk_does_not_take_is_not_made() {
+    let lab = Lab::builder("full disk").images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    lab.run("server", &["-p", "8001:7", "echo"]);
+    Talk::when_up(lab.client(), (HOST, 8001));
+    lab.runtime(["publish", "server", "8002:7"]).ok();
+    // Where the changes are written first: nobody can write to a folder, not even root.
+    let in_the_way = lab.dir().join("state/live.json.new");
+    std::fs::create_dir(&in_the_way).expect("a folder");
+    let refused = lab.runtime(["publish", "server", "8000:7"]).fails(1);
+    assert!(refused.contains("live.json"), "{refused}");
+    assert!(Talk::open(lab.client(), (HOST, 8000)).is_err(), "it is served all the same");
+    let refused = lab.runtime(["unpublish", "server", "8002:7"]).fails(1);
+    assert!(refused.contains("live.json"), "{refused}");
+    Talk::open(lab.client(), (HOST, 8002)).expect("what stood stands");
+    let listed = lab.runtime(["port", "server", "7/tcp"]).ok();
+    assert!(listed.contains(":8001") && listed.contains(":8002") && !listed.contains(":8000"), "{listed}");
+
+    std::fs::remove_dir(&in_the_way).expect("the folder");
+    lab.runtime(["publish", "server", "8000:7"]).ok();
+    up.kill();
+    let _up = lab.up(&[]);
+    for port in [8000, 8001, 8002] {
+        Talk::open(lab.client(), (HOST, port)).unwrap_or_else(|e| panic!("{port}: {e}"));
+    }
+}
+
+#[test]
 fn publish_serves_at_once_and_survives_restarts_of_daemon_and_container() {
     let lab = Lab::builder("publish").images(&[Image::Echo]).build();
     let up = lab.up(&[]);

@@ -75,10 +75,7 @@ impl World {
             filter: filter.clone(),
             created,
         }));
-        if let Err(refusal) = self.set_live(live) {
-            self.held_ports.give_back();
-            return Err(refusal);
-        }
+        self.set_live(live);
         Ok(json!({"changed": true, "publications": made}))
     }
 
@@ -112,7 +109,7 @@ impl World {
         let id = container.id.clone();
         live.forget_publications(&id, &gone);
         live.unpublished.extend(of_engine.into_iter().map(|p| (id.clone(), p)));
-        self.set_live(live)?;
+        self.set_live(live);
         Ok(json!({"changed": true, "publications": gone}))
     }
 
@@ -154,7 +151,7 @@ impl World {
         let link = Link { source: source.id.clone(), alias };
         live.unlinked.retain(|(id, l)| !(*id == recipient.id && *l == link));
         live.links.push(LiveLink { recipient: recipient.id.clone(), link, all_ports, created: now() });
-        self.set_live(live)?;
+        self.set_live(live);
         Ok(json!({"changed": true}))
     }
 
@@ -187,7 +184,7 @@ impl World {
             live.unlinked.push((recipient.id.clone(), link));
         }
         live.unlinked.dedup();
-        self.set_live(live)?;
+        self.set_live(live);
         Ok(json!({"changed": true}))
     }
 }

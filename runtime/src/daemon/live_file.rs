@@ -37,17 +37,31 @@ impl LiveFile {
         &self.live
     }
 
-    /// Puts other changes in their place: on disk first, so that nothing is in force that a restart forgets.
+    /// Puts other changes in their place, on disk first.
     pub fn set(&mut self, live: Live) -> anyhow::Result<()> {
+        self.write(&live)?;
+        self.live = live;
+        Ok(())
+    }
+
+    /// Puts other changes in their place, which the disk is told of by [`LiveFile::save`].
+    pub fn set_unsaved(&mut self, live: Live) {
+        self.live = live;
+    }
+
+    /// Tells the disk: when this returns, a restart finds the changes, whatever happens.
+    pub fn save(&self) -> anyhow::Result<()> {
+        self.write(&self.live)
+    }
+
+    fn write(&self, live: &Live) -> anyhow::Result<()> {
         let temporary = self.path.with_extension("json.new");
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec(&live)?)?;
+            file.write_all(&serde_json::to_vec(live)?)?;
             file.sync_all()?;
             fs::rename(&temporary, &self.path)
         };
-        write().with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.live = live;
-        Ok(())
+        write().with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

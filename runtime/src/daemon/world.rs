@@ -203,11 +203,18 @@ impl World {
             return;
         }
         self.errors.clear();
-        self.refused = self.make_true().await.err().map(|e| format!("{e:#}"));
+        let mut made = self.make_true().await;
+        if made.is_ok() && self.before.is_some() {
+            // The disk can take longer than all the rest. Nobody has been told yet that the change is made: a daemon that is
+            // killed in between has not made it, and its successor takes back what the kernel was told of it.
+            made = self.live.save();
+        }
+        self.refused = made.err().map(|e| format!("{e:#}"));
         if let (Some(refused), Some(before)) = (self.refused.clone(), self.before.take()) {
-            // Nothing half-applied: back to what stood, which the kernel had room for.
+            // Nothing half-applied: back to what stood, which the kernel and the disk had room for.
             self.note(refused);
-            if let Err(e) = self.live.set(before) {
+            self.live.set_unsaved(before);
+            if let Err(e) = self.live.save() {
                 self.note(format!("{e:#}"));
             }
             if let Err(e) = self.make_true().await {
@@ -246,12 +253,11 @@ impl World {
         errors.into_iter().next().map_or(Ok(()), |e| Err(e.into()))
     }
 
-    /// Puts live changes in force with the next reconciliation.
-    pub(super) fn set_live(&mut self, live: Live) -> Result<(), Refusal> {
+    /// Puts live changes in force with the next reconciliation, and on disk.
+    pub(super) fn set_live(&mut self, live: Live) {
         let before = self.live.get().clone();
-        self.live.set(live).map_err(|e| Refusal::failed(format!("{e:#}")))?;
+        self.live.set_unsaved(live);
         self.before.get_or_insert(before);
-        Ok(())
     }
 
     /// Takes in what there is of firewall rules, and warns of those that are new.

@@ -56,7 +56,7 @@ impl Options {
 
     /// How many rounds of traffic, and how long a load: many short ones, for the machine's speed changes meanwhile.
     pub fn traffic(&self) -> (usize, Duration) {
-        if self.quick { (9, Duration::from_millis(20)) } else { (40, Duration::from_millis(50)) }
+        if self.quick { (7, Duration::from_millis(15)) } else { (40, Duration::from_millis(50)) }
     }
 
     /// How many rounds of applications; each takes about half a minute.

@@ -99,10 +99,10 @@ pub fn paired(values: &[Option<f64>], baseline: &[Option<f64>]) -> Vec<f64> {
     pairs.collect()
 }
 
-/// The value below which `share` of the values lie; they must be in order.
+/// The least value that `share` of the values do not exceed; they must be in order.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let at = (share * sorted.len() as f64) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
 /// The values in order.
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_occurred() {
         let values = sorted(vec![3.0, 1.0, 2.0, 4.0]);
-        assert_eq!((quantile(&values, 0.5), quantile(&values, 0.99)), (3.0, 4.0));
+        assert_eq!((quantile(&values, 0.5), quantile(&values, 0.99)), (2.0, 4.0));
         assert!(quantile(&[], 0.5).is_nan());
     }
 }
