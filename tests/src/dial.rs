@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::Netns;
-use crate::sockets::{PATIENCE, Talk, ask};
+use crate::sockets::{PATIENCE, Talk, ask, uninterrupted};
 
 /// How a client asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub fn wildcard(like: &SocketAddr) -> SocketAddr {
 pub fn exchange(socket: &UdpSocket, to: SocketAddr, words: &[u8]) -> io::Result<(SocketAddr, SocketAddr)> {
     socket.send_to(words, to)?;
     let mut buffer = [0; 2048];
-    let (n, from) = socket.recv_from(&mut buffer)?;
+    let (n, from) = uninterrupted(|| socket.recv_from(&mut buffer))?;
     let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
     let seen = text.strip_prefix("peer ").and_then(|t| t.lines().next()).and_then(|a| a.parse().ok());
     Ok((seen.ok_or_else(|| io::Error::other(format!("no echo server: it says {text:?}")))?, from))
@@ -81,10 +81,8 @@ pub fn dial(ns: &Netns, how: How, from: Option<SocketAddr>, to: SocketAddr) -> i
         How::Connected => {
             let socket = ns.udp_from(bound, to)?;
             let client = ask(&socket, b"words")?;
-            let (_, from) = {
-                socket.send(b"again")?;
-                socket.recv_from(&mut [0; 2048])?
-            };
+            socket.send(b"again")?;
+            let (_, from) = uninterrupted(|| socket.recv_from(&mut [0; 2048]))?;
             let peer = socket.peer_addr()?;
             if from != peer {
                 return Err(io::Error::other(format!("an answer comes from {from}, the peer is {peer}")));

@@ -16,6 +16,17 @@ use crate::wait::wait_for;
 /// How long a client waits for a connection or an answer: far longer than the lab needs, short enough to fail by.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Goes on with what was interrupted: a process that is stopped and goes on, a signal that nobody handles even, ends a wait of
+/// a socket with a timeout (signal(7)), and says nothing of the other end.
+pub fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match operation() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 pub(crate) fn connect(from: Option<SocketAddr>, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(from) = from {
@@ -93,7 +104,7 @@ impl Talk {
     /// Waits, saying nothing, until the other end ends the conversation: `Ok` by a FIN, an error by a RST, by an abort of this
     /// end, or (see [`is_silence`]) not within a second.
     pub fn hear_the_end(&mut self) -> io::Result<()> {
-        match self.stream.read(&mut [0])? {
+        match uninterrupted(|| self.stream.read(&mut [0]))? {
             0 => Ok(()),
             _ => Err(io::Error::other("the other end says something instead")),
         }
@@ -124,7 +135,7 @@ impl Talk {
                 if heard == bytes {
                     break Ok(());
                 }
-                match self.stream.read(&mut buffer) {
+                match uninterrupted(|| self.stream.read(&mut buffer)) {
                     Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(n) => {
                         if let Some(i) = (0..n).find(|i| buffer[*i] != pattern(heard + i)) {
@@ -152,7 +163,7 @@ pub fn ask(socket: &UdpSocket, words: &[u8]) -> io::Result<SocketAddr> {
     let mut buffer = vec![0; 65536];
     // An answer to an earlier question may still be under way.
     loop {
-        let n = socket.recv(&mut buffer)?;
+        let n = uninterrupted(|| socket.recv(&mut buffer))?;
         let (head, tail) = buffer[..n].split_at(buffer[..n].iter().position(|b| *b == b'\n').unwrap_or(n));
         let seen = std::str::from_utf8(head).ok().and_then(|h| h.strip_prefix("peer ")).and_then(|a| a.parse().ok());
         if tail.get(1..) == Some(words) {
@@ -211,4 +222,18 @@ pub fn is_silence(error: &io::Error) -> bool {
 /// Sends one echo request; whether the reply comes within a second.
 pub fn pings(ns: &Netns, to: impl Into<IpAddr>) -> bool {
     ns.run(["ping", "-n", "-c", "1", "-W", "1", &to.into().to_string()]).success()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_interrupted_goes_on_and_what_fails_fails() {
+        use io::ErrorKind::{ConnectionReset, Interrupted};
+        let mut outcomes = [Err(Interrupted), Err(Interrupted), Ok(7), Err(ConnectionReset)].into_iter();
+        let mut operation = || outcomes.next().expect("not asked again").map_err(io::Error::from);
+        assert_eq!(uninterrupted(&mut operation).expect("it went on"), 7);
+        assert_eq!(uninterrupted(&mut operation).expect_err("it failed").kind(), ConnectionReset);
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aya::maps::{HashMap, Map, MapData};
 use runtime_common::maps::{Flow, FlowKey, Publication, PublicationKey, Zone};
 use tests::frames::{Way, Wire, holds};
-use tests::sockets::{Talk, ask, ask_when_up, is_silence, pings};
+use tests::sockets::{Talk, ask, ask_when_up, is_silence, pings, uninterrupted};
 use tests::{Container, HOST, Image, Lab, Netns, Up, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -178,7 +178,7 @@ fn assert_heals(lab: &Lab, server: &Container, lost: Zone, answered: bool) {
     let socket = lab.client().udp((HOST, 8000)).expect("a socket");
     let port = socket.local_addr().expect("its address").port().to_be();
     socket.send(b"first").expect("sent");
-    let (_, client) = slow.recv_from(&mut buffer).expect("the first question");
+    let (_, client) = uninterrupted(|| slow.recv_from(&mut buffer)).expect("the first question");
     let mut pending: HashMap<MapData, FlowKey, Flow> = map(lab, "PENDING");
     let own = |key: &FlowKey| key.tuple.sport == port || key.tuple.dport == port;
     let pair: Vec<FlowKey> = pending.keys().flatten().filter(own).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tests::far::{FAR, FAR6 as FAR_V6, far};
-use tests::sockets::{Talk, ask, ask_when_up};
+use tests::sockets::{Talk, ask, ask_when_up, uninterrupted};
 use tests::{CLIENT, HOST, HOST2, Image, Lab, Netns, wait_for};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ fn error_of(socket: &UdpSocket, words: &[u8]) -> std::io::Error {
         if let Err(e) = socket.send(words) {
             return Some(e);
         }
-        match socket.recv(&mut buffer) {
+        match uninterrupted(|| socket.recv(&mut buffer)) {
             Err(e) if e.kind() != ErrorKind::WouldBlock => Some(e),
             _ => None,
         }
@@ -114,7 +114,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
         let mut buffer = [0; 65536];
         socket.send(b"hello").expect("sent");
         server.set_read_timeout(Some(SOON)).expect("a timeout");
-        let (n, peer) = server.recv_from(&mut buffer).expect("the client's words");
+        let (n, peer) = uninterrupted(|| server.recv_from(&mut buffer)).expect("the client's words");
         assert_eq!((&buffer[..n], peer), (&b"hello"[..], SocketAddr::from((client, 5000))));
         server.connect(peer).expect("connected");
         server.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
@@ -124,7 +124,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
                 told = Some(e);
                 return None;
             }
-            socket.recv(&mut buffer).ok()
+            uninterrupted(|| socket.recv(&mut buffer)).ok()
         });
         assert_eq!(whole, Some(1400), "{host} does not get through to the client; {:?}", lab.counters());
         // What the container has learned with the stream before holds for the datagrams: then no error is needed.
@@ -134,7 +134,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
         // And from the client.
         let whole = wait_for(SOON, || {
             socket.send(&[8; 1400]).ok()?;
-            server.recv(&mut buffer).ok()
+            uninterrupted(|| server.recv(&mut buffer)).ok()
         });
         assert_eq!(whole, Some(1400), "the client does not get through to {host}; {:?}", lab.counters());
     }
@@ -152,7 +152,7 @@ fn cilium_12968_and_33844_path_mtu_discovery_works_through_a_publication() {
     let socket = far.udp_from((FAR, 6000).into(), (HOST2, 9)).expect("a socket");
     let from_container = container.udp_from((server.ip(), 9).into(), (FAR, 6000)).expect("a socket");
     socket.send(b"hello").expect("sent");
-    assert_eq!(from_container.recv(&mut [0; 9]).expect("the client's words"), 5);
+    assert_eq!(uninterrupted(|| from_container.recv(&mut [0; 9])).expect("the client's words"), 5);
     let error = error_of(&from_container, &[1; 1400]);
     assert_eq!(error.raw_os_error(), Some(nix::libc::EMSGSIZE), "{error}");
     drop(from_container);

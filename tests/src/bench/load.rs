@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tests::sockets::Talk;
+use tests::sockets::{Talk, is_silence, uninterrupted};
 
 use crate::cpu::{Busy, pin};
 use crate::stats::{quantile, sorted};
@@ -132,7 +132,7 @@ fn upload(server: SocketAddr, time: Duration) -> io::Result<usize> {
     let mut stream = dial(server)?;
     let (start, bytes, mut sent) = (Instant::now(), [0; 65536], 0);
     while start.elapsed() < time {
-        sent += stream.write(&bytes)?;
+        sent += uninterrupted(|| stream.write(&bytes))?;
     }
     Ok(sent)
 }
@@ -141,7 +141,7 @@ fn download(server: SocketAddr, time: Duration) -> io::Result<usize> {
     let mut stream = dial(server)?;
     let (start, mut bytes, mut heard) = (Instant::now(), [0; 65536], 0);
     while start.elapsed() < time {
-        match stream.read(&mut bytes)? {
+        match uninterrupted(|| stream.read(&mut bytes))? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             n => heard += n,
         }
@@ -158,7 +158,7 @@ fn connections(server: SocketAddr, time: Duration) -> io::Result<Vec<f64>> {
         times.push(before.elapsed().as_secs_f64());
         // The server's turn: without it the client would run ahead until the backlog overflows.
         stream.set_read_timeout(Some(LIMIT))?;
-        let _ = stream.read(&mut [0])?;
+        let _ = uninterrupted(|| stream.read(&mut [0]))?;
         // Ended by RST: no port waits in TIME_WAIT, so that a long run does not use them up.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     }
@@ -195,14 +195,14 @@ fn one_way(server: SocketAddr, time: Duration) -> io::Result<usize> {
         }
         under_way += 1;
         while under_way >= RUNS {
-            match socket.recv(&mut buffer) {
+            match uninterrupted(|| socket.recv(&mut buffer)) {
                 Ok(_) => {
                     last = u64::from_be_bytes(buffer);
                     first.get_or_insert(last);
                     under_way -= 1;
                 }
                 // The question or its answer was lost: the next run asks again.
-                Err(e) if tests::sockets::is_silence(&e) => under_way = 0,
+                Err(e) if is_silence(&e) => under_way = 0,
                 Err(e) => return Err(e),
             }
         }
@@ -219,10 +219,10 @@ fn datagrams(server: SocketAddr, time: Duration) -> io::Result<usize> {
             socket.send(b"x")?;
         }
         for _ in 0..WINDOW {
-            match socket.recv(&mut buffer) {
+            match uninterrupted(|| socket.recv(&mut buffer)) {
                 Ok(_) => answers += 1,
                 // One was lost: the next window starts.
-                Err(e) if tests::sockets::is_silence(&e) => break,
+                Err(e) if is_silence(&e) => break,
                 Err(e) => return Err(e),
             }
         }
