@@ -310,6 +310,12 @@ impl Lab {
     /// When it ends, or does not serve in time, with what it wrote.
     #[track_caller]
     pub fn up(&self, words: &[&str]) -> Up {
+        self.up_while(words, |_| ())
+    }
+
+    /// As [`Lab::up`]; `meanwhile` is called before anything is waited for.
+    #[track_caller]
+    pub fn up_while(&self, words: &[&str], meanwhile: impl FnOnce(&Background)) -> Up {
         let words = self.runtime_words(["up"].iter().chain(words));
         let mut process = loud(Background::start(
             {
@@ -319,6 +325,7 @@ impl Lab {
             },
             &self.runtime_log(),
         ));
+        meanwhile(&process);
         let mut ended = None;
         let ready = wait_for(READY, || {
             ended = process.ended();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tests::sockets::{Talk, ask, is_silence};
 use tests::{HOST, Image, Lab, wait_until};
 
@@ -90,6 +91,20 @@ fn survive_a_kill(arguments: &[&str]) -> Lab {
         drop(next);
     });
     lab
+}
+
+/// The verifier gives up where a signal arrives, and nobody can choose when a process is stopped and goes on.
+#[test]
+fn a_daemon_that_is_stopped_and_goes_on_while_the_kernel_verifies_comes_up() {
+    let lab = Lab::builder("interrupted").build();
+    let up = lab.up_while(&[], |process| {
+        for _ in 0..12 {
+            std::thread::sleep(Duration::from_millis(40));
+            process.signal(Signal::SIGSTOP);
+            process.signal(Signal::SIGCONT);
+        }
+    });
+    assert_eq!(lab.status()["enforcing"], true, "{}", up.output());
 }
 
 #[test]

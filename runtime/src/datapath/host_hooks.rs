@@ -15,7 +15,7 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use nix::libc;
 use runtime_common::maps::{HostSocket, HostSocketKey};
 
-use super::hooks::{Hook, HookStatus};
+use super::hooks::{self, Hook, HookStatus};
 use super::table::read_entries;
 use super::{Pins, chain, features, map_error, sys, take};
 
@@ -100,7 +100,8 @@ impl HostHooks {
 
 fn load(ebpf: &mut Ebpf) -> Result<Array<MapData, u64>, String> {
     for hook in HOOKS {
-        program(ebpf, hook)?.load().map_err(|e| format!("{hook}: {}", chain(&e)))?;
+        let program = program(ebpf, hook)?;
+        hooks::load(hook, || program.load())?;
     }
     let netns = take(ebpf, "HOST_NETNS").map_err(|e| e.to_string())?;
     Array::try_from(netns).map_err(|e| map_error("HOST_NETNS", &e).to_string())

@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use runtime_common::Verdict;
 use runtime_common::maps::{Config, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT};
 
@@ -107,6 +107,8 @@ impl Datapath {
         pins.prepare()?;
         pins.check_layout(LAYOUT)?;
         let mut loader = EbpfLoader::new();
+        // What is wrong, not every instruction: of the largest program that would be more than aya has room for.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
         for name in pins::MAPS {
             loader.map_pin_path(name, pins.map(name));
         }
@@ -272,7 +274,7 @@ fn chain(e: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    // The verifier's log runs to thousands of lines: its end says what is wrong.
+    // The verifier's log can be long: its end says what is wrong.
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     if lines.len() > 4 { format!("{} ... {}", lines[0], lines[lines.len() - 3..].join(" | ")) } else { lines.join(" ") }
 }

@@ -1,12 +1,13 @@
 //! The kernel side, loaded for one test and unloaded at its end.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use runtime_common::{VERDICT_SLOTS, Verdict};
 
 /// The programs at tc hooks.
@@ -60,24 +61,35 @@ fn object() -> &'static Path {
     })
 }
 
+/// Loads a program, again where a signal interrupted the verifier: a test that is stopped and goes on.
+fn load(mut attempt: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    loop {
+        match attempt() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 impl Kernel {
     /// Builds the object where it is out of date, and loads it with maps that hold `flows` conversations or little more.
     pub fn load(flows: u32) -> Self {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FLOWS", flows)
             .map_max_entries("PENDING", 4096)
+            .verifier_log_level(VerifierLogLevel::STATS)
             .load(&std::fs::read(object()).unwrap())
             .unwrap();
         for name in CLASSIFIERS {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            load(|| program.load()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
         }
         for name in HOST_SOCKETS {
             let program: &mut CgroupSockAddr = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            load(|| program.load()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
         }
         let program: &mut Xdp = ebpf.program_mut(XDP).unwrap().try_into().unwrap();
-        program.load().unwrap_or_else(|e| panic!("{XDP}: {e:?}"));
+        load(|| program.load()).unwrap_or_else(|e| panic!("{XDP}: {e:?}"));
         Kernel { ebpf }
     }
 
@@ -120,17 +132,23 @@ impl Kernel {
         let silent = repeat > 1;
         let before = if silent { vec![0; VERDICT_SLOTS] } else { self.counters() };
         let mut out = vec![0; packet.len() + 256];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(packet);
-        options.data_out = Some(&mut out);
-        options.ctx_in = context;
-        options.repeat = repeat;
-        let result = match self.ebpf.program_mut(name).unwrap() {
-            Program::SchedClassifier(program) => program.test_run(options),
-            Program::Xdp(program) => program.test_run(options),
-            other => panic!("{name}: {other:?}"),
-        }
-        .unwrap_or_else(|e| panic!("{name}: {} bytes: {e:?}", packet.len()));
+        let result = loop {
+            let mut options = TestRunOptions::new();
+            options.data_in = Some(packet);
+            options.data_out = Some(&mut out);
+            options.ctx_in = context;
+            options.repeat = repeat;
+            let outcome = match self.ebpf.program_mut(name).unwrap() {
+                Program::SchedClassifier(program) => program.test_run(options),
+                Program::Xdp(program) => program.test_run(options),
+                other => panic!("{name}: {other:?}"),
+            };
+            match outcome {
+                // Between two of many runs.
+                Err(ProgramError::SyscallError(e)) if e.io_error.kind() == ErrorKind::Interrupted => {}
+                outcome => break outcome.unwrap_or_else(|e| panic!("{name}: {} bytes: {e:?}", packet.len())),
+            }
+        };
         out.truncate(result.data_size_out as usize);
         let after = if silent { before.clone() } else { self.counters() };
         let counted = Verdict::ALL
