@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::Netns;
-use crate::sockets::{PATIENCE, Talk, ask, uninterrupted};
+use crate::sockets::{PATIENCE, Talk, ask, bind_udp, uninterrupted};
 
 /// How a client asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn exchange(socket: &UdpSocket, to: SocketAddr, words: &[u8]) -> io::Result<
 /// answer.
 pub fn unconnected(ns: &Netns, from: SocketAddr) -> io::Result<UdpSocket> {
     ns.within(|| {
-        let socket = UdpSocket::bind(from)?;
+        let socket = bind_udp(from)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         match from {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),

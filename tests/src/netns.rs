@@ -125,7 +125,7 @@ impl Netns {
     pub fn udp_from(&self, from: SocketAddr, to: impl Into<SocketAddr>) -> std::io::Result<UdpSocket> {
         let to = to.into();
         self.within(|| {
-            let socket = UdpSocket::bind(from)?;
+            let socket = sockets::bind_udp(from)?;
             socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             socket.connect(to)?;
             Ok(socket)

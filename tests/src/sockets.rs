@@ -27,6 +27,17 @@ pub fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Res
     }
 }
 
+/// A UDP socket that is bound to an address and port. One that was closed a moment ago may still have it: a child of another
+/// test holds all of the process's descriptors until it runs its own program.
+pub fn bind_udp(to: impl Into<SocketAddr>) -> io::Result<UdpSocket> {
+    let to = to.into();
+    let bound = wait_for(PATIENCE, || match UdpSocket::bind(to) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => None,
+        outcome => Some(outcome),
+    });
+    bound.unwrap_or_else(|| UdpSocket::bind(to))
+}
+
 pub(crate) fn connect(from: Option<SocketAddr>, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(from) = from {

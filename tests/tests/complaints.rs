@@ -3,7 +3,7 @@
 //! Others are tested where their subject is: `addresses` (moby#39559), `errors` (cilium#25709, calico#8821, cilium#12968,
 //! cilium#33844), `flood` (cilium#3232), `masquerade` (cilium#44348), `host_local` (cilium#48096).
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use aya::maps::{HashMap, Map, MapData};
 use runtime_common::maps::{Flow, FlowKey, Publication, PublicationKey, Zone};
 use tests::frames::{Way, Wire, holds};
-use tests::sockets::{Talk, ask, ask_when_up, is_silence, pings, uninterrupted};
+use tests::sockets::{Talk, ask, ask_when_up, bind_udp, is_silence, pings, uninterrupted};
 use tests::{Container, HOST, Image, Lab, Netns, Up, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -172,7 +172,7 @@ fn moby_9891_what_a_link_says_follows_its_source() {
 /// again.
 fn assert_heals(lab: &Lab, server: &Container, lost: Zone, answered: bool) {
     // It hears, and answers when the test says so.
-    let slow = server.ns().within(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7))).expect("a socket");
+    let slow = server.ns().within(|| bind_udp((Ipv4Addr::UNSPECIFIED, 7))).expect("a socket");
     slow.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     let mut buffer = [0; 64];
     let socket = lab.client().udp((HOST, 8000)).expect("a socket");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tests::far::{FAR, FAR6 as FAR_V6, far};
-use tests::sockets::{Talk, ask, ask_when_up, uninterrupted};
+use tests::sockets::{Talk, ask, ask_when_up, bind_udp, uninterrupted};
 use tests::{CLIENT, HOST, HOST2, Image, Lab, Netns, wait_for};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ fn works_both_ways(lab: &Lab, far: &Netns, container: &Netns) {
             Talk::when_up(far, (host, 7)).transfer(4_000_000, |_| ()).unwrap_or_else(|e| panic!("{host}: {e}"));
         });
         // A datagram from the container that does not fit: first an error, then it comes in pieces.
-        let server = container.within(|| UdpSocket::bind((any, 9))).expect("a socket in the container");
+        let server = container.within(|| bind_udp((any, 9))).expect("a socket in the container");
         let socket = far.udp_from((client, 5000).into(), (host, 9)).expect("a socket");
         let mut buffer = [0; 65536];
         socket.send(b"hello").expect("sent");

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use tests::dial::{How, dial, exchange, unconnected, wildcard};
-use tests::sockets::{Talk, ask, ask_when_up, uninterrupted};
+use tests::sockets::{Talk, ask, ask_when_up, bind_udp, uninterrupted};
 use tests::{Builder, HOST, Image, Lab, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -180,7 +180,7 @@ fn datagrams_follow_a_container_to_another_address() {
     let heir = lab.run("heir", &["busybox", "sleep", "100000"]);
     assert_eq!(heir.at(7), old, "the Engine gives the heir another address");
     let ours = at(GATEWAY, socket.local_addr().expect("its address").port());
-    let stranger = heir.ns().within(|| UdpSocket::bind(("0.0.0.0", old.port()))).expect("a socket");
+    let stranger = heir.ns().within(|| bind_udp((Ipv4Addr::UNSPECIFIED, old.port()))).expect("a socket");
     stranger.send_to(b"unasked", ours).expect("it is sent");
     assert_eq!(uninterrupted(|| socket.recv_from(&mut [0; 2048])).expect("a datagram").1, old);
 }

@@ -1,14 +1,19 @@
 //! How long changes take until clients notice, and what the daemon and its maps weigh.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tests::{Container, HOST, Image, Lab, Netns, Up, wait_for};
 
 use crate::crowd::Crowd;
@@ -20,9 +25,11 @@ use crate::units::value;
 /// Ends of the ranges that begin at this port.
 const RANGE: u16 = 20_000;
 const SIZES: [u16; 3] = [1, 200, 10_000];
-/// Longer than an attempt takes when the way is open, and how long between two of them.
-const ATTEMPT: Duration = Duration::from_millis(1);
+/// How long between two attempts of a client, so many of which are under way: none waits for another that is dropped.
 const PAUSE: Duration = Duration::from_micros(200);
+const ATTEMPTS: usize = 16;
+/// How long a server may take for its first byte.
+const ANSWER: Duration = Duration::from_millis(10);
 /// How many containers a large host has here.
 const CROWD: usize = 1_000;
 /// How long a change may take before that is the result.
@@ -115,13 +122,13 @@ fn effective(
         let client = scope.spawn(|| {
             from.within(|| {
                 let start = Instant::now();
+                let mut attempts = VecDeque::new();
                 // Nobody waits for it where the change failed before.
                 let _ = ready.send(());
                 while start.elapsed() < limit && !gave_up.load(Ordering::Relaxed) {
-                    if first_byte(to) {
+                    if first_byte(to, &mut attempts) {
                         return Some(Instant::now());
                     }
-                    std::thread::sleep(PAUSE);
                 }
                 None
             })
@@ -151,15 +158,51 @@ fn finish(lab: &Lab, mut command: Command, limit: Duration) -> Result<()> {
     Ok(())
 }
 
-fn first_byte(to: SocketAddr) -> bool {
-    let byte = || -> std::io::Result<bool> {
-        let stream = TcpStream::connect_timeout(&to, ATTEMPT)?;
-        stream.set_read_timeout(Some(10 * ATTEMPT))?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        Ok(line.starts_with("peer "))
-    };
-    byte().unwrap_or(false)
+/// Begins one more attempt to connect, and looks after all of them until it is time for the next: whether the server has spoken
+/// to one.
+fn first_byte(to: SocketAddr, attempts: &mut VecDeque<TcpStream>) -> bool {
+    let next = Instant::now() + PAUSE;
+    attempts.extend(begin(to));
+    if attempts.len() > ATTEMPTS {
+        attempts.pop_front();
+    }
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        let mut polled: Vec<_> = attempts.iter().map(|a| PollFd::new(a.as_fd(), PollFlags::POLLOUT)).collect();
+        // Interrupted or not, they are looked at.
+        let _ = ppoll(&mut polled, Some(left.into()), None);
+        let decided: Vec<bool> = polled.iter().map(|p| p.any().unwrap_or_default()).collect();
+        let (ended, open) =
+            std::mem::take(attempts).into_iter().zip(decided).partition::<Vec<_>, _>(|(_, decided)| *decided);
+        attempts.extend(open.into_iter().map(|(attempt, _)| attempt));
+        if ended.into_iter().any(|(attempt, _)| is_served(attempt).unwrap_or(false)) {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
+        }
+    }
+}
+
+/// A connection under way; `None` where it is refused at once.
+fn begin(to: SocketAddr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None).ok()?;
+    match socket.connect(&to.into()) {
+        Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => None,
+        _ => Some(socket.into()),
+    }
+}
+
+/// Whether the server speaks over a connection whose beginning is decided.
+fn is_served(stream: TcpStream) -> std::io::Result<bool> {
+    if let Some(refused) = stream.take_error()? {
+        return Err(refused);
+    }
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line.starts_with("peer "))
 }
 
 /// Asks the daemon by its socket, as the commands do.
