@@ -1,7 +1,7 @@
 //! Published ports, asked by the host's own processes: no proxy, and for most of these tests no rule of iptables either.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tests::dial::{How, dial, exchange, unconnected, wildcard};
