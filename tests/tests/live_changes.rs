@@ -63,6 +63,36 @@ fn what_the_disk_does_not_take_is_not_made() {
     }
 }
 
+/// As a daemon leaves it that is killed when the kernel has its changes and the disk has not: nobody was told that they are made.
+#[test]
+fn what_a_killed_daemon_had_not_written_is_taken_back_by_the_next() {
+    let lab = Lab::builder("killed before it wrote").images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    let (source, recipient) = pair(&lab);
+    lab.run("server", &["-p", "8000:7", "echo"]);
+    Talk::when_up(lab.client(), (HOST, 8000));
+    lab.runtime(["publish", "server", "8001:7"]).ok();
+    let file = lab.dir().join("state/live.json");
+    let written = std::fs::read(&file).expect("the changes on disk");
+    lab.runtime(["publish", "server", "8002:7"]).ok();
+    lab.runtime(["unpublish", "server", "8001:7"]).ok();
+    lab.runtime(["link", "recipient", "source:alias", "--all-ports"]).ok();
+    up.kill();
+    std::fs::write(&file, written).expect("the changes on disk");
+    let mut published = Talk::open(lab.client(), (HOST, 8002)).expect("the kernel has it");
+    let mut linked = Talk::open(&recipient.ns(), source.at(7)).expect("the kernel has it");
+
+    let _up = lab.up(&[]);
+    assert!(published.say(b"still there?").is_err(), "a connection survives the publication that carried it");
+    assert!(linked.say(b"still there?").is_err(), "a connection survives the link that carried it");
+    assert!(Talk::open(lab.client(), (HOST, 8002)).is_err(), "a publication that is not on disk is served");
+    assert!(lab.assert_dropped("not_linked", || recipient.ns().tcp(source.at(7))).is_err());
+    assert!(!pings(&recipient.ns(), source.ip()), "a link that is not on disk lets echo requests through");
+    for port in [8000, 8001] {
+        Talk::open(lab.client(), (HOST, port)).unwrap_or_else(|e| panic!("{port}: {e}"));
+    }
+}
+
 #[test]
 fn publish_serves_at_once_and_survives_restarts_of_daemon_and_container() {
     let lab = Lab::builder("publish").images(&[Image::Echo]).build();

@@ -194,7 +194,7 @@ pub const fn address_bit(addr: &Addr, of_containers: bool) -> (u32, u64) {
     let w = addr.as_words();
     // Most addresses differ in the last word alone, by little.
     let mixed = (w[0] ^ w[1].rotate_left(7) ^ w[2].rotate_left(13) ^ w[3]).wrapping_mul(0x9e37_79b1) >> 16;
-    let first = if of_containers { 1 << 10 } else { 0 };
+    let first = if of_containers { ADDRESS_WORDS as u32 / 2 } else { 0 };
     (first + mixed / 64, 1 << (mixed % 64))
 }
 
