@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::LazyLock;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
@@ -65,7 +66,8 @@ impl HeldPorts {
             return;
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let bind = |key: &(Protocol, u16)| Some((*key, bind_socket(key.0, WILDCARDS[1], key.1, false).ok()??));
+        let families = if is_dual_by_default() { Families::AsMade } else { Families::Both };
+        let bind = |key: &(Protocol, u16)| Some((*key, bind_socket(key.0, WILDCARDS[1], key.1, families).ok()??));
         std::thread::scope(|scope| {
             let parts: Vec<_> = ports
                 .chunks(ports.len().div_ceil(threads))
@@ -205,10 +207,13 @@ const MANY: usize = 256;
 /// Descriptors that are left for everything else: the daemon itself must still be able to open files and to answer.
 const OWN_DESCRIPTORS: usize = 256;
 
-/// How many descriptors ports may have.
+/// How many descriptors ports may have. The daemon's limit is set when it starts, before anything is held: asked for once.
 pub fn descriptors() -> usize {
-    let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
-    room.saturating_sub(OWN_DESCRIPTORS)
+    static DESCRIPTORS: LazyLock<usize> = LazyLock::new(|| {
+        let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
+        room.saturating_sub(OWN_DESCRIPTORS)
+    });
+    *DESCRIPTORS
 }
 
 const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
@@ -246,7 +251,7 @@ fn are_wildcards(addresses: &[IpAddr]) -> bool {
 /// Binds a port on these addresses.
 fn reserve_all(protocol: Protocol, addresses: &[IpAddr], port: u16) -> Result<Vec<Held>, String> {
     if are_wildcards(addresses)
-        && let Ok(Some(socket)) = bind_socket(protocol, WILDCARDS[1], port, false)
+        && let Ok(Some(socket)) = bind_socket(protocol, WILDCARDS[1], port, Families::Both)
     {
         return Ok(vec![Held { on: On::Both, socket }]);
     }
@@ -264,7 +269,7 @@ fn reserve_all(protocol: Protocol, addresses: &[IpAddr], port: u16) -> Result<Ve
 /// # Errors
 /// One line that names who has it.
 fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<OwnedFd>, String> {
-    match bind_socket(protocol, address, port, true) {
+    match bind_socket(protocol, address, port, Families::Own) {
         Ok(socket) => Ok(socket),
         // Connections of a relay that are over may linger there. They hinder nobody, but the port cannot be held with them.
         Err(nix::Error::EADDRINUSE) if address.is_ipv6() && lingers_only(protocol, address, port) => Ok(None),
@@ -282,19 +287,35 @@ fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<Owne
 
 /// Whether nothing but connections that are over has a port.
 fn lingers_only(protocol: Protocol, address: IpAddr, port: u16) -> bool {
-    let Ok(Some(fd)) = new_socket(protocol, address, true) else { return false };
+    let Ok(Some(fd)) = new_socket(protocol, address, Families::Own) else { return false };
     protocol == Protocol::Tcp
         && setsockopt(&fd, sockopt::ReuseAddr, &true).is_ok()
         && bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, port))).is_ok()
 }
 
-fn bind_socket(protocol: Protocol, address: IpAddr, port: u16, alone: bool) -> nix::Result<Option<OwnedFd>> {
-    let Some(fd) = new_socket(protocol, address, alone)? else { return Ok(None) };
+/// Whose packets a socket of IPv6 is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Families {
+    /// IPv6 alone.
+    Own,
+    /// IPv4 as well.
+    Both,
+    /// What the host's sockets are for when they are made.
+    AsMade,
+}
+
+/// Whether the host's sockets of IPv6 are for IPv4 as well when they are made: a system call less for each.
+fn is_dual_by_default() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "0")
+}
+
+fn bind_socket(protocol: Protocol, address: IpAddr, port: u16, families: Families) -> nix::Result<Option<OwnedFd>> {
+    let Some(fd) = new_socket(protocol, address, families)? else { return Ok(None) };
     bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, port)))?;
     Ok(Some(fd))
 }
 
-fn new_socket(protocol: Protocol, address: IpAddr, alone: bool) -> nix::Result<Option<OwnedFd>> {
+fn new_socket(protocol: Protocol, address: IpAddr, families: Families) -> nix::Result<Option<OwnedFd>> {
     let kind = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
@@ -302,8 +323,8 @@ fn new_socket(protocol: Protocol, address: IpAddr, alone: bool) -> nix::Result<O
     };
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
-    if !address.is_ipv4() {
-        setsockopt(&fd, sockopt::Ipv6V6Only, &alone)?;
+    if !address.is_ipv4() && families != Families::AsMade {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &(families == Families::Own))?;
     }
     if protocol == Protocol::Udp {
         // Nobody reads from it.
