@@ -209,11 +209,11 @@ const OWN_DESCRIPTORS: usize = 256;
 
 /// How many descriptors ports may have. The daemon's limit is set when it starts, before anything is held: asked for once.
 pub fn descriptors() -> usize {
-    static DESCRIPTORS: LazyLock<usize> = LazyLock::new(|| {
+    static ROOM: LazyLock<usize> = LazyLock::new(|| {
         let room = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| soft as usize);
         room.saturating_sub(OWN_DESCRIPTORS)
     });
-    *DESCRIPTORS
+    *ROOM
 }
 
 const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];

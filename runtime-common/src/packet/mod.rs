@@ -1,106 +1,15 @@
 //! Reading packets: Ethernet, IPv4, IPv6 and what of the transport headers a decision needs.
 
+mod icmp;
+mod window;
+
+pub use icmp::{ICMP_LEN, neighbour_target, quoted, quoted_ipv6};
+pub use window::{Mac, Packet, Window};
+
+use icmp::icmp;
+
 use crate::maps::{FlowKey, Zone};
 use crate::{Addr, Verdict};
-
-/// A packet that starts with its Ethernet header.
-#[expect(clippy::len_without_is_empty, reason = "no hook is given an empty packet")]
-pub trait Packet {
-    /// Length of the whole packet in bytes, also of what cannot be read directly.
-    fn len(&self) -> usize;
-
-    /// Where the `len` bytes from `offset` are, if they can be read directly.
-    fn at(&self, offset: usize, len: usize) -> Option<*const u8>;
-
-    /// The `N` bytes from `offset`, if they can be read directly.
-    #[inline(always)]
-    fn window<const N: usize>(&self, offset: usize) -> Option<Window<N>> {
-        self.at(offset, N).map(Window)
-    }
-}
-
-/// `N` bytes of a packet, checked once and then read by words as they stand there (network byte order).
-#[derive(Clone, Copy)]
-pub struct Window<const N: usize>(*const u8);
-
-impl<const N: usize> Window<N> {
-    /// The byte at `i`.
-    #[inline(always)]
-    pub fn u8(self, i: usize) -> u8 {
-        debug_assert!(i < N);
-        // SAFETY: `Packet::at` vouches for N bytes.
-        unsafe { *self.0.add(i) }
-    }
-
-    /// The two bytes at `i`.
-    #[inline(always)]
-    pub fn u16(self, i: usize) -> u16 {
-        debug_assert!(i + 2 <= N);
-        // SAFETY: as above; the kernel's architectures read misaligned words, and the compiler for BPF would otherwise
-        // read byte by byte.
-        unsafe {
-            let p = self.0.add(i).cast::<u16>();
-            if cfg!(target_arch = "bpf") { *p } else { p.read_unaligned() }
-        }
-    }
-
-    /// The four bytes at `i`.
-    #[inline(always)]
-    pub fn u32(self, i: usize) -> u32 {
-        debug_assert!(i + 4 <= N);
-        // SAFETY: as for `u16`.
-        unsafe {
-            let p = self.0.add(i).cast::<u32>();
-            if cfg!(target_arch = "bpf") { *p } else { p.read_unaligned() }
-        }
-    }
-
-    /// The six bytes at `i`.
-    #[inline(always)]
-    pub fn mac(self, i: usize) -> Mac {
-        Mac { high: self.u32(i), low: self.u16(i + 4) }
-    }
-
-    /// The sixteen bytes at `i`.
-    #[inline(always)]
-    pub fn addr(self, i: usize) -> Addr {
-        Addr::words([self.u32(i), self.u32(i + 4), self.u32(i + 8), self.u32(i + 12)])
-    }
-}
-
-/// A MAC address in two words as they stand in a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mac {
-    high: u32,
-    low: u16,
-}
-
-impl Mac {
-    /// Of six bytes.
-    #[inline(always)]
-    pub const fn new(b: [u8; 6]) -> Self {
-        Mac { high: u32::from_ne_bytes([b[0], b[1], b[2], b[3]]), low: u16::from_ne_bytes([b[4], b[5]]) }
-    }
-
-    /// Of six bytes in a map, read by words: the compiler for BPF would read byte by byte. Not of six on the stack, which
-    /// the verifier lets nobody read misaligned.
-    #[inline(always)]
-    pub fn read(b: &[u8; 6]) -> Self {
-        Window::<6>(b.as_ptr()).mac(0)
-    }
-
-    /// Whether it is a group address: broadcast or multicast.
-    #[inline(always)]
-    pub const fn is_group(self) -> bool {
-        self.high.to_ne_bytes()[0] & 1 != 0
-    }
-
-    /// Its words.
-    #[inline(always)]
-    pub const fn parts(self) -> (u32, u16) {
-        (self.high, self.low)
-    }
-}
 
 /// EtherType of IPv4.
 pub const ETH_IPV4: u16 = 0x0800;
@@ -110,9 +19,6 @@ pub const ETH_IPV6: u16 = 0x86dd;
 pub const ETH_ARP: u16 = 0x0806;
 /// Length of the Ethernet header in bytes: where the IP header starts.
 pub const ETH_LEN: usize = 14;
-
-/// Length of the header of an ICMP or ICMPv6 error in bytes: where what it quotes starts.
-pub const ICMP_LEN: usize = 8;
 
 /// IP protocol number of ICMP.
 pub const ICMP: u8 = 1;
@@ -135,10 +41,6 @@ const MOBILITY: u8 = 135;
 /// The most extension headers that are looked through, and the offset of what may follow them, in bytes.
 const MAX_EXTENSIONS: usize = 4;
 const MAX_L4: usize = 0xff;
-
-/// ICMPv6 types of neighbour discovery (RFC 4861).
-const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
 
 const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
@@ -422,88 +324,6 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
         _ => {}
     }
     Ok(())
-}
-
-/// The target of a neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4), and whether it is an advertisement.
-///
-/// # Errors
-/// [`Verdict::Malformed`] where it ends too early.
-#[inline(always)]
-pub fn neighbour_target<P: Packet>(p: &P, h: &Headers) -> Result<(Addr, bool), Verdict> {
-    let w = p.window::<24>(h.l4()).filter(|_| h.has(24)).ok_or(Verdict::Malformed)?;
-    Ok((w.addr(8), w.u8(0) == ADVERTISEMENT))
-}
-
-#[inline(always)]
-fn icmp<P: Packet>(
-    p: &P,
-    h: &mut Headers,
-    echo: [u8; 2],
-    is_error: fn(u8) -> bool,
-    is_router: fn(u8) -> bool,
-) -> Result<(), Verdict> {
-    let w = p.window::<8>(h.l4()).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
-    let (kind, id) = (w.u8(0), w.u16(4));
-    if kind == echo[0] {
-        h.message = Message::EchoRequest;
-        h.key.tuple.sport = id;
-    } else if kind == echo[1] {
-        h.message = Message::EchoReply;
-        h.key.tuple.dport = id;
-    } else if is_error(kind) {
-        h.message = Message::IcmpError;
-    } else if is_router(kind) {
-        h.message = Message::Router;
-    } else if !h.v4 && (kind == SOLICITATION || kind == ADVERTISEMENT) {
-        h.message = Message::Neighbour;
-    }
-    Ok(())
-}
-
-/// Reads of the packet that an ICMP error quotes (RFC 792, RFC 4443) what makes up its flow's key, into `key`; the zone
-/// is left alone. `None` where it cannot be read, as in a later fragment.
-#[inline(always)]
-pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
-    let inner = h.l4() + ICMP_LEN;
-    let l4 = if h.v4 {
-        let w = p.window::<20>(inner)?;
-        if u16::from_be(w.u16(6)) & 0x1fff != 0 {
-            return None;
-        }
-        key.tuple.src = Addr::v4_word(w.u32(12));
-        key.tuple.dst = Addr::v4_word(w.u32(16));
-        key.protocol = w.u8(9);
-        inner + ((w.u8(0) & 0xf) as usize) * 4
-    } else {
-        let w = p.window::<40>(inner)?;
-        key.tuple.src = w.addr(8);
-        key.tuple.dst = w.addr(24);
-        key.protocol = w.u8(6);
-        let (l4, protocol) = quoted_ipv6(p, inner, key.protocol)?;
-        key.protocol = protocol;
-        l4
-    };
-    let w = p.window::<8>(l4)?;
-    key.reserved = 0;
-    if matches!(key.protocol, ICMP | ICMPV6) {
-        key.tuple.sport = w.u16(4);
-        key.tuple.dport = 0;
-    } else {
-        key.tuple.sport = w.u16(0);
-        key.tuple.dport = w.u16(2);
-    }
-    Some(())
-}
-
-/// Where the transport header of a quoted IPv6 packet at `inner` is whose header names `next`, and its protocol: behind a
-/// fragment header too, as a first fragment that was too big is quoted. `None` for later fragments.
-#[inline(always)]
-pub fn quoted_ipv6<P: Packet>(p: &P, inner: usize, next: u8) -> Option<(usize, u8)> {
-    if next != FRAGMENT_HEADER {
-        return Some((inner + 40, next));
-    }
-    let w = p.window::<8>(inner + 40)?;
-    (u16::from_be(w.u16(2)) & !7 == 0).then(|| (inner + 48, w.u8(0)))
 }
 
 /// Whether an address is in 127.0.0.0/8 or ::1.

@@ -1,0 +1,95 @@
+//! ICMP and ICMPv6: what a message is, and what it is about.
+
+use super::{FRAGMENT_HEADER, Headers, ICMP, ICMPV6, Message, Packet};
+use crate::maps::FlowKey;
+use crate::{Addr, Verdict};
+
+/// Length of the header of an ICMP or ICMPv6 error in bytes: where what it quotes starts.
+pub const ICMP_LEN: usize = 8;
+
+/// ICMPv6 types of neighbour discovery (RFC 4861).
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+
+/// The target of a neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4), and whether it is an advertisement.
+///
+/// # Errors
+/// [`Verdict::Malformed`] where it ends too early.
+#[inline(always)]
+pub fn neighbour_target<P: Packet>(p: &P, h: &Headers) -> Result<(Addr, bool), Verdict> {
+    let w = p.window::<24>(h.l4()).filter(|_| h.has(24)).ok_or(Verdict::Malformed)?;
+    Ok((w.addr(8), w.u8(0) == ADVERTISEMENT))
+}
+
+/// Reads an ICMP header into `h`: `echo` are the types of request and reply, and the others tell what else a type is.
+#[inline(always)]
+pub(super) fn icmp<P: Packet>(
+    p: &P,
+    h: &mut Headers,
+    echo: [u8; 2],
+    is_error: fn(u8) -> bool,
+    is_router: fn(u8) -> bool,
+) -> Result<(), Verdict> {
+    let w = p.window::<8>(h.l4()).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
+    let (kind, id) = (w.u8(0), w.u16(4));
+    if kind == echo[0] {
+        h.message = Message::EchoRequest;
+        h.key.tuple.sport = id;
+    } else if kind == echo[1] {
+        h.message = Message::EchoReply;
+        h.key.tuple.dport = id;
+    } else if is_error(kind) {
+        h.message = Message::IcmpError;
+    } else if is_router(kind) {
+        h.message = Message::Router;
+    } else if !h.v4 && (kind == SOLICITATION || kind == ADVERTISEMENT) {
+        h.message = Message::Neighbour;
+    }
+    Ok(())
+}
+
+/// Reads of the packet that an ICMP error quotes (RFC 792, RFC 4443) what makes up its flow's key, into `key`; the zone
+/// is left alone. `None` where it cannot be read, as in a later fragment.
+#[inline(always)]
+pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
+    let inner = h.l4() + ICMP_LEN;
+    let l4 = if h.v4 {
+        let w = p.window::<20>(inner)?;
+        if u16::from_be(w.u16(6)) & 0x1fff != 0 {
+            return None;
+        }
+        key.tuple.src = Addr::v4_word(w.u32(12));
+        key.tuple.dst = Addr::v4_word(w.u32(16));
+        key.protocol = w.u8(9);
+        inner + ((w.u8(0) & 0xf) as usize) * 4
+    } else {
+        let w = p.window::<40>(inner)?;
+        key.tuple.src = w.addr(8);
+        key.tuple.dst = w.addr(24);
+        key.protocol = w.u8(6);
+        let (l4, protocol) = quoted_ipv6(p, inner, key.protocol)?;
+        key.protocol = protocol;
+        l4
+    };
+    let w = p.window::<8>(l4)?;
+    key.reserved = 0;
+    if matches!(key.protocol, ICMP | ICMPV6) {
+        key.tuple.sport = w.u16(4);
+        key.tuple.dport = 0;
+    } else {
+        key.tuple.sport = w.u16(0);
+        key.tuple.dport = w.u16(2);
+    }
+    Some(())
+}
+
+/// Where the transport header of a quoted IPv6 packet at `inner` is whose header names `next`, and its protocol: behind a
+/// fragment header too, as a first fragment that was too big is quoted. `None` for later fragments.
+#[inline(always)]
+pub fn quoted_ipv6<P: Packet>(p: &P, inner: usize, next: u8) -> Option<(usize, u8)> {
+    if next != FRAGMENT_HEADER {
+        return Some((inner + 40, next));
+    }
+    let w = p.window::<8>(inner + 40)?;
+    (u16::from_be(w.u16(2)) & !7 == 0).then(|| (inner + 48, w.u8(0)))
+}
