@@ -9,7 +9,7 @@ use super::api::{Answer, Refusal, Request};
 use super::renamed::keep_links;
 use super::world::{Waiting, World};
 use super::{Input, Refresh};
-use crate::engine::{EngineError, Event};
+use crate::engine::{Change, EngineError, Event};
 use crate::model::{Container, Network, Snapshot};
 
 impl World {
@@ -73,14 +73,14 @@ impl World {
 
     fn on_event(&mut self, event: Event, refresh: &mut Refresh<'_>) {
         match event {
-            Event::Container { id, action } => match action.as_str() {
-                "destroy" => {
+            Event::Container { id, change } => match change {
+                Change::Removed => {
                     self.snapshot.containers.remove(&id);
                     self.forget_removed();
                     self.dirty = true;
                 }
                 // Its end must not wait for an answer of the engine.
-                "die" => {
+                Change::Ended => {
                     if let Some(container) = self.snapshot.containers.get_mut(&id) {
                         container.running = false;
                         container.publications.clear();
@@ -88,9 +88,7 @@ impl World {
                     self.dirty = true;
                     refresh.container(&id);
                 }
-                // They change nothing that matters here, and there can be many of them.
-                a if a.starts_with("exec_") || a.starts_with("health_status") || a == "top" || a == "resize" => {}
-                _ => refresh.container(&id),
+                Change::Updated => refresh.container(&id),
             },
             Event::Endpoint { network, container, connected } => {
                 if !connected && let Some(network) = self.snapshot.networks.get_mut(&network) {
@@ -106,7 +104,7 @@ impl World {
                     refresh.container(&container);
                 }
             }
-            Event::Network { id, .. } => self.ask_network(&id, refresh),
+            Event::Network { id } => self.ask_network(&id, refresh),
         }
     }
 

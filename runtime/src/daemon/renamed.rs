@@ -72,7 +72,6 @@ mod tests {
                 subnets: Vec::new(),
                 internal: false,
                 masquerade: true,
-                gateways: Vec::new(),
                 endpoints: BTreeMap::new(),
             };
             sources.networks.insert(id.into(), network);

@@ -2,8 +2,6 @@
 
 pub mod docker;
 
-use std::net::IpAddr;
-
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
@@ -12,12 +10,12 @@ use crate::model::{Container, Network, Snapshot};
 /// Something changed at the engine; what it names is to be asked for again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A container was created, or its configuration or state changed (start, die, rename, update, pause, ...).
+    /// A container was created, or its configuration or state changed.
     Container {
         /// Full id.
         id: String,
-        /// The engine's word for what happened: `create`, `start`, `die`, `destroy`, `rename`, ...
-        action: String,
+        /// What happened to it.
+        change: Change,
     },
     /// A container was connected to or disconnected from a network. Comes before the container's process starts.
     Endpoint {
@@ -32,9 +30,18 @@ pub enum Event {
     Network {
         /// Full id.
         id: String,
-        /// The engine's word for what happened.
-        action: String,
     },
+}
+
+/// What happened to a container, as far as it makes a difference whether one asks for it anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Created, started, renamed, paused, ...: to be asked for again.
+    Updated,
+    /// Its process has ended.
+    Ended,
+    /// It is no more.
+    Removed,
 }
 
 /// Why an engine did not do what it was asked.
@@ -76,8 +83,4 @@ pub trait Engine: Send + Sync {
     async fn events(&self) -> Result<BoxStream<'static, Event>, EngineError>;
     /// Name and version, for people.
     async fn version(&self) -> Result<String, EngineError>;
-    /// Addresses under which the engine may publish when none was given.
-    fn wildcard_addresses(&self) -> Vec<IpAddr> {
-        vec![std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()]
-    }
 }

@@ -152,8 +152,6 @@ pub struct Network {
     pub internal: bool,
     /// Whether the engine is to give what its containers send to the outside an address of the host's.
     pub masquerade: bool,
-    /// The bridge's own addresses on it, where the engine tells.
-    pub gateways: Vec<IpAddr>,
     /// Endpoints on it by container id, as the *network* knows them. A container that is being started is here before
     /// the engine answers questions about the container itself.
     pub endpoints: std::collections::BTreeMap<String, Endpoint>,

@@ -89,7 +89,6 @@ mod tests {
             subnets: vec!["fd00:17::/64".into(), "172.17.0.0/16".into()],
             internal,
             masquerade,
-            gateways: vec![],
             endpoints: BTreeMap::new(),
         }
     }

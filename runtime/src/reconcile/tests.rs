@@ -45,7 +45,6 @@ fn world(names: &[&str]) -> (Snapshot, Host) {
         subnets: vec!["172.17.0.0/16".into()],
         internal: false,
         masquerade: true,
-        gateways: vec![],
         endpoints: BTreeMap::new(),
     };
     let loopback = Interface { is_loopback: true, is_ethernet: false, ..interface(1, "lo") };

@@ -9,7 +9,7 @@ use bollard::models::{
 };
 
 use super::names::Names;
-use crate::engine::Event;
+use crate::engine::{Change, Event};
 use crate::model::{Container, Endpoint, Link, Network, Port, Publication};
 
 /// What Docker writes for "never".
@@ -81,8 +81,9 @@ pub fn container_from_summary(summary: &ContainerSummary, names: &Names) -> Opti
         let Some(protocol) = p.typ.and_then(|t| t.to_string().parse().ok()) else { continue };
         let container_port = Port::new(p.private_port, protocol);
         exposed.insert(container_port);
-        if let (true, Some(host_port)) = (running, p.public_port.filter(|p| *p != 0)) {
-            publications.insert(Publication { host_addr: host_addr(p.ip.as_deref())?, host_port, container_port });
+        let host_port = p.public_port.filter(|p| *p != 0 && running);
+        if let (Some(host_addr), Some(host_port)) = (host_addr(p.ip.as_deref()), host_port) {
+            publications.insert(Publication { host_addr, host_port, container_port });
         }
     }
     let networks = summary.network_settings.clone().and_then(|s| s.networks).unwrap_or_default();
@@ -255,25 +256,19 @@ pub fn network(inspect: NetworkInspect) -> Option<Network> {
         masquerade,
         labels: inspect.labels.unwrap_or_default().into_iter().collect(),
         subnets: config.iter().filter_map(|c| c.subnet.clone()).filter(|s| !s.is_empty()).collect(),
-        gateways: config.iter().filter_map(|c| c.gateway.as_deref().and_then(address)).collect(),
         endpoints,
         id,
     })
 }
 
-/// Adds the gateways that the endpoints of listed containers name: the network itself leaves out those that the Engine chose.
-pub fn add_gateways(network: &mut Network, containers: &[ContainerSummary]) {
-    let endpoints = containers
-        .iter()
-        .filter_map(|c| c.network_settings.as_ref()?.networks.as_ref())
-        .flat_map(HashMap::values)
-        .filter(|e| e.network_id.as_deref() == Some(network.id.as_str()));
-    let mut found: BTreeSet<IpAddr> = network.gateways.iter().copied().collect();
-    for e in endpoints {
-        found.extend(e.gateway.as_deref().and_then(address::<Ipv4Addr>).map(IpAddr::from));
-        found.extend(e.ipv6_gateway.as_deref().and_then(address::<Ipv6Addr>).map(IpAddr::from));
-    }
-    network.gateways = found.into_iter().collect();
+/// What of an inspected container can be understood only by who goes by a name: sources of links, and networks that it is not
+/// connected to.
+pub fn names_needed(inspect: &ContainerInspectResponse) -> (bool, bool) {
+    let endpoints = || inspect.network_settings.iter().filter_map(|s| s.networks.as_ref()).flat_map(HashMap::values);
+    let some = |links: Option<&Vec<String>>| links.is_some_and(|l| !l.is_empty());
+    let links = some(inspect.host_config.as_ref().and_then(|h| h.links.as_ref()))
+        || endpoints().any(|e| some(e.links.as_ref()));
+    (links, endpoints().any(|e| e.endpoint_id.as_deref().unwrap_or_default().is_empty()))
 }
 
 /// The ids and names of listed networks.
@@ -288,8 +283,11 @@ pub fn event(message: EventMessage) -> Option<Event> {
     let id = actor.id.filter(|id| !id.is_empty())?;
     match message.typ? {
         EventMessageTypeEnum::CONTAINER => match action.as_str() {
-            "create" | "start" | "restart" | "die" | "stop" | "oom" | "destroy" | "rename" | "update" | "pause"
-            | "unpause" => Some(Event::Container { id, action }),
+            "die" => Some(Event::Container { id, change: Change::Ended }),
+            "destroy" => Some(Event::Container { id, change: Change::Removed }),
+            "create" | "start" | "restart" | "stop" | "oom" | "rename" | "update" | "pause" | "unpause" => {
+                Some(Event::Container { id, change: Change::Updated })
+            }
             _ => None,
         },
         EventMessageTypeEnum::NETWORK => match action.as_str() {
@@ -297,7 +295,7 @@ pub fn event(message: EventMessage) -> Option<Event> {
                 let container = actor.attributes?.remove("container").filter(|c| !c.is_empty())?;
                 Some(Event::Endpoint { network: id, container, connected: action == "connect" })
             }
-            _ => Some(Event::Network { id, action }),
+            _ => Some(Event::Network { id }),
         },
         _ => None,
     }

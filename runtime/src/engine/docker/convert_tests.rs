@@ -187,6 +187,25 @@ fn the_list_alone_tells_addresses_ports_and_links() {
 }
 
 #[test]
+fn one_port_that_cannot_be_read_takes_nothing_else_along() {
+    let mut listed = listed();
+    let web = listed.iter_mut().find(|c| own_name(c) == Some("web")).unwrap();
+    let read = container_from_summary(web, &names()).unwrap();
+    web.ports.as_mut().unwrap().iter_mut().find(|p| p.public_port == Some(8080)).unwrap().ip = Some("nowhere".into());
+    let damaged = container_from_summary(web, &names()).unwrap();
+    assert_eq!(damaged.publications.len(), read.publications.len() - 1);
+    assert_eq!(damaged.exposed, read.exposed);
+}
+
+#[test]
+fn names_are_asked_for_where_they_matter_alone() {
+    let needed = |json: &str| names_needed(&serde_json::from_str(json).unwrap());
+    assert_eq!(needed(include_str!("../fixtures/container_web.json")), (true, false));
+    assert_eq!(needed(include_str!("../fixtures/container_webc.json")), (true, false));
+    assert_eq!(needed(include_str!("../fixtures/container_stopped.json")), (false, true));
+}
+
+#[test]
 fn an_empty_host_address_is_every_ipv4_address() {
     let ports = r#"{"80/tcp":[{"HostIp":"","HostPort":"8080"},{"HostIp":"0.0.0.0","HostPort":"8080"},
         {"HostIp":"::","HostPort":""}],"81/tcp":null,"nonsense":[{"HostIp":"","HostPort":"1"}]}"#;
@@ -196,23 +215,18 @@ fn an_empty_host_address_is_every_ipv4_address() {
 
 #[test]
 fn networks() {
-    let mut bridge = network(serde_json::from_str(include_str!("../fixtures/network_bridge.json")).unwrap()).unwrap();
+    let bridge = network(serde_json::from_str(include_str!("../fixtures/network_bridge.json")).unwrap()).unwrap();
     assert_eq!((bridge.id.as_str(), bridge.name.as_str(), bridge.driver.as_str()), (BRIDGE, "bridge", "bridge"));
     assert_eq!((bridge.bridge.as_deref(), bridge.is_default_bridge), (Some("docker0"), true));
     assert_eq!(bridge.subnets, ["172.17.0.0/16"]);
     assert_eq!(bridge.endpoints[WEB].ipv4, Some([172, 17, 0, 3].into()));
     assert_eq!(bridge.endpoints[WEB].mac, Some([2, 0x42, 0xac, 0x11, 0, 3]));
-    assert_eq!(bridge.gateways, [] as [IpAddr; 0]);
-    add_gateways(&mut bridge, &listed());
-    assert_eq!(bridge.gateways, [IpAddr::from([172, 17, 0, 1])]);
 
-    let mut app = network(serde_json::from_str(include_str!("../fixtures/network_app.json")).unwrap()).unwrap();
+    let app = network(serde_json::from_str(include_str!("../fixtures/network_app.json")).unwrap()).unwrap();
     assert_eq!((app.bridge.as_deref(), app.is_default_bridge), (Some("br-4afe6ba44848"), false));
     assert_eq!(app.labels["runtime.isolate"], "true");
     assert_eq!(app.subnets, ["10.99.0.0/24", "fd00:99::/64"]);
     assert_eq!(app.endpoints[DBC].ipv6, Some("fd00:99::2".parse().unwrap()));
-    add_gateways(&mut app, &listed());
-    assert_eq!(app.gateways, ["10.99.0.1".parse::<IpAddr>().unwrap(), "fd00:99::1".parse().unwrap()]);
 }
 
 #[test]
@@ -226,10 +240,13 @@ fn events_that_matter() {
     assert!(matches!(parse(&disconnect), Some(Event::Endpoint { connected: false, .. })));
     let create =
         r#"{"Type":"network","Action":"create","Actor":{"ID":"n","Attributes":{"name":"n1","type":"bridge"}}}"#;
-    assert_eq!(parse(create), Some(Event::Network { id: "n".into(), action: "create".into() }));
+    assert_eq!(parse(create), Some(Event::Network { id: "n".into() }));
     let start = r#"{"status":"start","id":"c","from":"box:1","Type":"container","Action":"start",
         "Actor":{"ID":"c","Attributes":{"image":"box:1","name":"x"}},"scope":"local"}"#;
-    assert_eq!(parse(start), Some(Event::Container { id: "c".into(), action: "start".into() }));
+    for (action, change) in [("start", Change::Updated), ("die", Change::Ended), ("destroy", Change::Removed)] {
+        let expected = Event::Container { id: "c".into(), change };
+        assert_eq!(parse(&start.replace("\"start\"", &format!("{action:?}"))), Some(expected));
+    }
     assert_eq!(parse(&start.replace("\"start\"", "\"exec_start: true \"")), None);
     assert_eq!(parse(&start.replace("\"container\"", "\"image\"")), None);
 }

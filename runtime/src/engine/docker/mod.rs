@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EventMessage};
 use bollard::query_parameters::ListNetworksOptions;
 use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder};
 use bollard::{API_DEFAULT_VERSION, Docker};
@@ -117,12 +117,14 @@ impl DockerEngine {
         Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
-    async fn inspect_with(&self, id: &str, names: &Names) -> Result<Container, EngineError> {
+    async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, EngineError> {
         let id = reference("container", id)?;
         let inspect = self.client.inspect_container(id, None::<InspectContainerOptions>).await;
-        let inspect = inspect.map_err(|e| self.error("container", id, e))?;
-        convert::container(inspect, names)
-            .ok_or_else(|| EngineError::Refused(format!("the Engine's answer about container {id} names no id")))
+        inspect.map_err(|e| self.error("container", id, e))
+    }
+
+    async fn inspect_with(&self, id: &str, names: &Names) -> Result<Container, EngineError> {
+        convert::container(self.inspect(id).await?, names).ok_or_else(|| no_id("container", id))
     }
 
     /// One container of a snapshot: `None` when it has vanished since it was listed.
@@ -145,22 +147,12 @@ impl DockerEngine {
     }
 
     /// One network of a snapshot: `None` when it has vanished since it was listed.
-    async fn listed_network(&self, id: &str, listed: &[ContainerSummary]) -> Result<Option<Network>, EngineError> {
-        match self.inspect_network(id, listed).await {
+    async fn listed_network(&self, id: &str) -> Result<Option<Network>, EngineError> {
+        match self.network(id).await {
             Ok(network) => Ok(Some(network)),
             Err(EngineError::NotFound { .. }) => Ok(None),
             Err(e) => Err(e),
         }
-    }
-
-    async fn inspect_network(&self, id: &str, listed: &[ContainerSummary]) -> Result<Network, EngineError> {
-        let id = reference("network", id)?;
-        let inspect = self.client.inspect_network(id, None::<InspectNetworkOptions>).await;
-        let inspect = inspect.map_err(|e| self.error("network", id, e))?;
-        let mut network = convert::network(inspect)
-            .ok_or_else(|| EngineError::Refused(format!("the Engine's answer about network {id} names no id")))?;
-        convert::add_gateways(&mut network, listed);
-        Ok(network)
     }
 }
 
@@ -172,7 +164,7 @@ impl Engine for DockerEngine {
         names.add_containers(&listed);
         let network_ids = self.network_names(&mut names).await?;
 
-        let questions: Vec<_> = network_ids.iter().map(|id| self.listed_network(id, &listed)).collect();
+        let questions: Vec<_> = network_ids.iter().map(|id| self.listed_network(id)).collect();
         let networks: Vec<Option<Network>> =
             stream::iter(questions).buffer_unordered(CONCURRENCY).try_collect().await?;
         let questions: Vec<_> = listed.iter().map(|summary| self.listed_container(summary, &names)).collect();
@@ -185,15 +177,23 @@ impl Engine for DockerEngine {
     }
 
     async fn container(&self, id: &str) -> Result<Container, EngineError> {
+        let inspect = self.inspect(id).await?;
         let mut names = Names::default();
-        names.add_containers(&self.list(true, &BTreeMap::new()).await?);
-        self.network_names(&mut names).await?;
-        self.inspect_with(id, &names).await
+        let (containers, networks) = convert::names_needed(&inspect);
+        if containers {
+            names.add_containers(&self.list(true, &BTreeMap::new()).await?);
+        }
+        if networks {
+            self.network_names(&mut names).await?;
+        }
+        convert::container(inspect, &names).ok_or_else(|| no_id("container", id))
     }
 
     async fn network(&self, id: &str) -> Result<Network, EngineError> {
-        let listed = self.list(true, &BTreeMap::new()).await?;
-        self.inspect_network(id, &listed).await
+        let id = reference("network", id)?;
+        let inspect = self.client.inspect_network(id, None::<InspectNetworkOptions>).await;
+        let inspect = inspect.map_err(|e| self.error("network", id, e))?;
+        convert::network(inspect).ok_or_else(|| no_id("network", id))
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Event>, EngineError> {
@@ -245,6 +245,10 @@ fn explain(address: &Address, kind: &'static str, name: &str, e: bollard::errors
         }
         e => EngineError::Refused(one_line(&e.to_string())),
     }
+}
+
+fn no_id(kind: &str, name: &str) -> EngineError {
+    EngineError::Refused(format!("the Engine's answer about {kind} {name} names no id"))
 }
 
 fn unreachable_at(address: &Address, reason: String) -> EngineError {
