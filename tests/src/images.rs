@@ -237,12 +237,16 @@ fn add_postgres(root: &Path) -> Result<()> {
     must(command(["chown", "-R", &format!("{user}:{user}")]).arg(&data)).map(drop)
 }
 
-/// The cache's folder: beside the folder of the profile that this program was built in.
-fn cache() -> Result<PathBuf> {
+/// The target folder that this program was built in.
+pub(crate) fn target() -> Result<PathBuf> {
     let me = std::env::current_exe().context("cannot tell where this program is")?;
     let profile = me.ancestors().find(|d| d.join("deps").is_dir());
-    let target = profile.and_then(Path::parent).context("this program is not in a target folder of cargo")?;
-    let cache = target.join("lab-images");
+    Ok(profile.and_then(Path::parent).context("this program is not in a target folder of cargo")?.to_owned())
+}
+
+/// The cache's folder.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let cache = target()?.join("lab-images");
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     Ok(cache)
 }

@@ -10,12 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::container::Container;
-use crate::engine::{Client, Engine, tail};
+use crate::engine::{Client, Engine, EngineName, tail};
 use crate::images::Image;
 use crate::netns::Netns;
 use crate::process::{Background, Done};
 use crate::runtime::{Counters, Up, beside};
 use crate::wait::wait_for;
+use crate::wiring::{Wiring, network};
 use crate::{requirements, sweep};
 
 /// The host's address on the LAN.
@@ -36,11 +37,9 @@ const COUNTED: Duration = Duration::from_secs(2);
 pub struct Builder {
     title: String,
     images: Vec<Image>,
-    client2: bool,
-    second_uplink: bool,
-    offloads: bool,
-    mtu: Option<u32>,
-    engine: Vec<String>,
+    wiring: Wiring,
+    engine: Option<EngineName>,
+    engine_args: Vec<String>,
 }
 
 impl Builder {
@@ -52,26 +51,26 @@ impl Builder {
 
     /// A second client on the LAN.
     pub fn client2(mut self) -> Self {
-        self.client2 = true;
+        self.wiring.client2 = true;
         self
     }
 
     /// A second uplink `eth1` of the host, 198.51.100.0/24, with the second client (198.51.100.2) behind it.
     pub fn second_uplink(mut self) -> Self {
-        self.client2 = true;
-        self.second_uplink = true;
+        self.wiring.client2 = true;
+        self.wiring.second_uplink = true;
         self
     }
 
     /// Clients compute checksums and cut segments themselves, as a sender on a wire would have done.
     pub fn without_client_offloads(mut self) -> Self {
-        self.offloads = false;
+        self.wiring.offloads = false;
         self
     }
 
     /// The MTU of the LAN, in bytes.
     pub fn mtu(mut self, mtu: u32) -> Self {
-        self.mtu = Some(mtu);
+        self.wiring.mtu = Some(mtu);
         self
     }
 
@@ -85,9 +84,15 @@ impl Builder {
         self.engine_arg("--icc=false")
     }
 
-    /// One more argument for dockerd.
+    /// This Engine, whichever the others are run on: without, the one that `RUNTIME_LAB_ENGINE` names, or else the machine's.
+    pub fn engine(mut self, engine: EngineName) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// One more argument for dockerd; Podman takes none.
     pub fn engine_arg(mut self, arg: &str) -> Self {
-        self.engine.push(arg.to_owned());
+        self.engine_args.push(arg.to_owned());
         self
     }
 
@@ -143,16 +148,15 @@ impl Lab {
         Builder {
             title: title.to_owned(),
             images: vec![Image::Busybox],
-            client2: false,
-            second_uplink: false,
-            offloads: true,
-            mtu: None,
-            engine: vec!["--userland-proxy=false".to_owned()],
+            wiring: Wiring { client2: false, second_uplink: false, offloads: true, mtu: None },
+            engine: None,
+            engine_args: vec!["--userland-proxy=false".to_owned()],
         }
     }
 
     fn make(wish: &Builder) -> Result<Lab> {
         static LABS: AtomicUsize = AtomicUsize::new(1);
+        let engine = wish.engine.map_or_else(EngineName::from_environment, Ok)?;
         requirements::check()?;
         sweep::sweep()?;
         let name = sweep::name(LABS.fetch_add(1, Ordering::Relaxed));
@@ -162,8 +166,8 @@ impl Lab {
         let pins = requirements::bpffs()?.join(&name);
         fs::create_dir_all(&pins).with_context(|| format!("cannot make {}", pins.display()))?;
 
-        let (host, client, client2) = network(&name, wish)?;
-        let mut engine = Engine::new(host.clone(), &dir, wish.engine.clone());
+        let (host, client, client2) = network(&name, wish.wiring)?;
+        let mut engine = Engine::new(engine, host.clone(), &dir, wish.engine_args.clone())?;
         engine.start()?;
         let docker = engine.client();
         for image in &wish.images {
@@ -217,7 +221,7 @@ impl Lab {
 
     /// A `docker` command against this lab's Engine, to be run in one's own way.
     pub fn docker_command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::process::Command {
-        let mut command = self.docker.command();
+        let mut command = loud(self.docker.command());
         command.args(words);
         command
     }
@@ -265,6 +269,22 @@ impl Lab {
         Container::new(self.docker.clone(), name)
     }
 
+    /// Which Engine it is.
+    pub fn engine(&self) -> EngineName {
+        self.engine.name()
+    }
+
+    /// A program of the Engine's own (`podman`, `ctr`), to be run among its files.
+    #[track_caller]
+    pub fn engine_command(&self, program: &str) -> std::process::Command {
+        loud(if program == "podman" { self.engine.podman_command() } else { self.engine.command(program) })
+    }
+
+    /// Ends the Engine without a chance to tidy up, as `kill -9` does.
+    pub fn kill_engine(&mut self) {
+        self.engine.kill();
+    }
+
     /// Stops the Engine.
     #[track_caller]
     pub fn stop_engine(&mut self) {
@@ -295,7 +315,11 @@ impl Lab {
 
     #[track_caller]
     fn runtime_words(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Vec<OsString> {
-        let mut all = vec![loud(beside("runtime", "cargo build -p runtime")).into_os_string()];
+        let mut all: Vec<OsString> = Vec::new();
+        if let Some(path) = self.engine.path() {
+            all.extend(["env".into(), path]);
+        }
+        all.push(loud(beside("runtime", "cargo build -p runtime")).into_os_string());
         all.extend(["--docker-host".into(), self.docker.address().into()]);
         all.extend(["--run-dir".into(), self.dir.join("run").into()]);
         all.extend(["--state-dir".into(), self.dir.join("state").into()]);
@@ -394,7 +418,7 @@ impl Lab {
     }
 
     fn print_logs(&self) {
-        for (title, path) in [("dockerd", self.engine.log()), ("runtime up", self.runtime_log())] {
+        for (title, path) in [("the Engine", self.engine.log()), ("runtime up", self.runtime_log())] {
             if let Ok(bytes) = fs::read(&path) {
                 eprintln!("--- {title}, its last lines\n{}", tail(&String::from_utf8_lossy(&bytes), 40));
             }
@@ -420,79 +444,4 @@ fn loud<T>(result: Result<T>) -> T {
         Ok(value) => value,
         Err(e) => panic!("{e:#}"),
     }
-}
-
-/// The namespaces and their wiring: host, client, and a second client where wished.
-fn network(name: &str, wish: &Builder) -> Result<(Netns, Netns, Option<Netns>)> {
-    let host = Netns::create(&format!("{name}-host"))?;
-    let client = Netns::create(&format!("{name}-client"))?;
-    let client2 = wish.client2.then(|| Netns::create(&format!("{name}-client2"))).transpose()?;
-    let switch = Netns::create(&format!("{name}-switch"))?;
-
-    switch.must(["ip", "link", "add", "lan", "type", "bridge"])?;
-    if let Some(mtu) = wish.mtu {
-        switch.must(["ip", "link", "set", "lan", "mtu", &mtu.to_string()])?;
-    }
-    switch.must(["ip", "link", "set", "lan", "up"])?;
-    switch.must(["ip", "address", "add", "192.0.2.254/24", "dev", "lan"])?;
-    switch.must(["ip", "address", "add", "2001:db8::254/64", "dev", "lan", "nodad"])?;
-
-    // A switch is no firewall, whatever the Engine switches on for the whole machine.
-    let firewall = ["iptables", "ip6tables", "arptables"].map(|tables| format!("net.bridge.bridge-nf-call-{tables}=0"));
-    switch.must(["sysctl", "-e", "-qw"].into_iter().chain(firewall.iter().map(String::as_str)))?;
-
-    plug(&switch, "host", &host, "eth0", wish)?;
-    switch.must(["ip", "link", "set", "host", "master", "lan"])?;
-    address(&host, "eth0", "192.0.2.1/24", "2001:db8::1/64")?;
-    host.must(["ip", "route", "add", "default", "via", "192.0.2.254"])?;
-    // IPv4 forwarding is left to the Engine: when it switches it on, it also sets the FORWARD chain to DROP, as on most hosts.
-    host.must(["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"])?;
-
-    plug(&switch, "client", &client, "eth0", wish)?;
-    switch.must(["ip", "link", "set", "client", "master", "lan"])?;
-    address(&client, "eth0", "192.0.2.2/24", "2001:db8::2/64")?;
-    client_end(&client, &HOST.to_string(), "2001:db8::1", wish)?;
-
-    if let Some(client2) = &client2 {
-        if wish.second_uplink {
-            plug(&host, "eth1", client2, "eth0", wish)?;
-            address(&host, "eth1", "198.51.100.1/24", "2001:db8:2::1/64")?;
-            address(client2, "eth0", "198.51.100.2/24", "2001:db8:2::2/64")?;
-            client_end(client2, &HOST2.to_string(), "2001:db8:2::1", wish)?;
-        } else {
-            plug(&switch, "client2", client2, "eth0", wish)?;
-            switch.must(["ip", "link", "set", "client2", "master", "lan"])?;
-            address(client2, "eth0", "192.0.2.3/24", "2001:db8::3/64")?;
-            client_end(client2, &HOST.to_string(), "2001:db8::1", wish)?;
-        }
-    }
-    Ok((host, client, client2))
-}
-
-/// A cable between two namespaces.
-fn plug(a: &Netns, a_device: &str, b: &Netns, b_device: &str, wish: &Builder) -> Result<()> {
-    a.must(["ip", "link", "add", a_device, "type", "veth", "peer", "name", b_device, "netns", b.name()])?;
-    for (ns, device) in [(a, a_device), (b, b_device)] {
-        if let Some(mtu) = wish.mtu {
-            ns.must(["ip", "link", "set", device, "mtu", &mtu.to_string()])?;
-        }
-        ns.must(["ip", "link", "set", device, "up"])?;
-    }
-    Ok(())
-}
-
-fn address(ns: &Netns, device: &str, v4: &str, v6: &str) -> Result<()> {
-    ns.must(["ip", "address", "add", v4, "dev", device])?;
-    // Without duplicate address detection it is usable at once.
-    ns.must(["ip", "address", "add", v6, "dev", device, "nodad"]).map(drop)
-}
-
-/// What is behind the host, containers included, a client reaches through it.
-fn client_end(client: &Netns, v4: &str, v6: &str, wish: &Builder) -> Result<()> {
-    client.must(["ip", "route", "add", "default", "via", v4])?;
-    client.must(["ip", "-6", "route", "add", "default", "via", v6])?;
-    if !wish.offloads {
-        client.set_offloads("eth0", false);
-    }
-    Ok(())
 }

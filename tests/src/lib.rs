@@ -1,4 +1,4 @@
-//! The lab: network namespaces with a real Docker Engine in one of them, and what tests need to look at it from outside.
+//! The lab: network namespaces with a real Engine in one of them, and what tests need to look at it from outside.
 //!
 //! ```text
 //!   client 192.0.2.2 ---+
@@ -24,8 +24,10 @@ mod runtime;
 pub mod sockets;
 mod sweep;
 mod wait;
+mod wiring;
 
 pub use container::Container;
+pub use engine::EngineName;
 pub use images::Image;
 pub use lab::{Builder, CLIENT, CLIENT2, HOST, HOST2, Lab};
 pub use netns::Netns;

@@ -80,23 +80,54 @@ pub(crate) fn remove(name: &str) -> Result<()> {
 }
 
 fn kill_all(dir: &Path, namespaces: &[PathBuf]) -> Result<()> {
+    // Grows only: once the holder of the mounts is dead, what they stood for can no longer be asked.
+    let mut ids = HashSet::new();
+    let mut left = Vec::new();
     let gone = wait_for(Duration::from_secs(10), || {
-        let pids = find(dir, namespaces);
-        for pid in &pids {
+        ids.extend(network_namespaces(dir, namespaces));
+        left = find(&ids);
+        for pid in &left {
             // It may be gone already.
             let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
         }
-        pids.is_empty().then_some(())
+        left.is_empty().then_some(())
     });
-    gone.with_context(|| format!("processes of {} do not end: {:?}", dir.display(), find(dir, namespaces)))
+    gone.with_context(|| format!("processes of {} do not end: {left:?}", dir.display()))
 }
 
-/// The processes of a lab: those in its namespaces (dockerd, containerd and its shims too) and in those of its containers.
-/// Zombies do not count: they hold nothing, and are in no namespace.
-fn find(dir: &Path, namespaces: &[PathBuf]) -> Vec<u32> {
+/// A lab's network namespaces: its own and those of its containers.
+fn network_namespaces(dir: &Path, namespaces: &[PathBuf]) -> HashSet<(u64, u64)> {
     let sandboxes = entries(&dir.join("exec/netns"));
     // Both kinds of file are mounts of nsfs; where the mount is gone, the file's own inode is of another device.
-    let ids: HashSet<_> = namespaces.iter().chain(&sandboxes).filter_map(|p| identity(p)).collect();
+    let mut ids: HashSet<_> = namespaces.iter().chain(&sandboxes).filter_map(|p| identity(p)).collect();
+    if let Some(root) = holders_root(dir, &ids) {
+        // Docker's and Podman's: mounts that only the holder's namespace has.
+        let inside = dir.strip_prefix("/").unwrap_or(dir).join("exec/netns");
+        let sandboxes = [root.join(inside), root.join("run/netns")];
+        ids.extend(sandboxes.iter().flat_map(|folder| entries(folder)).filter_map(|p| identity(&p)));
+    }
+    for process in ["self", "1"] {
+        // What one's own processes and the machine's are in is no lab's, whatever a mount says.
+        if let Some(id) = identity(&Path::new("/proc").join(process).join("ns/net")) {
+            ids.remove(&id);
+        }
+    }
+    ids
+}
+
+/// The root of a lab's holder as the holder sees it; `None` without one, and unless the process is in one of the lab's networks
+/// and has mounts of its own.
+fn holders_root(dir: &Path, ids: &HashSet<(u64, u64)>) -> Option<PathBuf> {
+    let pid: u32 = fs::read_to_string(dir.join(crate::engine::PID_FILE)).ok()?.trim().parse().ok()?;
+    let holder = Path::new("/proc").join(pid.to_string());
+    let is_ours = ids.contains(&identity(&holder.join("ns/net"))?);
+    let has_own_mounts = identity(&holder.join("ns/mnt"))? != identity(Path::new("/proc/self/ns/mnt"))?;
+    (is_ours && has_own_mounts).then(|| holder.join("root"))
+}
+
+/// The processes in these network namespaces: dockerd, containerd and its shims too. Zombies do not count: they hold nothing, and
+/// are in no namespace.
+fn find(ids: &HashSet<(u64, u64)>) -> Vec<u32> {
     let mut found = Vec::new();
     for process in entries(Path::new("/proc")) {
         let Some(pid) = process.file_name().and_then(|n| n.to_str()?.parse::<u32>().ok()) else { continue };

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::Path;
 use std::time::Duration;
 
 use tests::frames::{Way, Wire, holds};
 use tests::sockets::{Talk, ask_once, http_get, is_silence, pings};
-use tests::{CLIENT, CLIENT2, HOST, HOST2, Image, Lab, wait_until};
+use tests::{CLIENT, CLIENT2, EngineName, HOST, HOST2, Image, Lab, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -91,6 +92,26 @@ fn a_container_can_be_moved_to_another_address() {
 }
 
 #[test]
+fn the_engine_is_the_one_that_was_asked_for() {
+    let lab = Lab::builder("an unpacked Engine").engine(EngineName::Docker28).build();
+    assert_eq!(lab.engine(), EngineName::Docker28);
+    let version = lab.docker(["version", "--format", "{{.Client.Version}} {{.Server.Version}}"]).ok();
+    assert!(version.split(' ').all(|v| v.starts_with("28.5.")), "{version}");
+    // It sees the devices of the lab's host alone, and what it writes is where the tests look for it.
+    let devices = run(lab.engine_command("ls").arg("/sys/class/net"));
+    assert!(devices.contains("docker0") && devices.contains("eth0"), "{devices}");
+    let root = run(lab.engine_command("ls").arg("/"));
+    assert!(!root.contains(".old\n") || run(lab.engine_command("ls").arg("/.old")).is_empty(), "{root}");
+    assert!(lab.dir().join("data/containers").is_dir());
+}
+
+fn run(command: &mut std::process::Command) -> String {
+    let output = command.output().expect("a program of the Engine's root");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
 fn wishes_are_granted() {
     let lab = Lab::builder("wishes").second_uplink().without_iptables().without_client_offloads().mtu(1400).build();
     assert!(pings(lab.client2(), HOST2));
@@ -166,20 +187,24 @@ fn what_a_killed_run_left_is_swept_by_the_next_lab() {
         .spawn()
         .expect("a run of this program");
     let lines = BufReader::new(run.stdout.take().expect("its output")).lines();
-    let name = lines.map_while(Result::ok).find_map(|l| l.split_once("lab ").map(|(_, name)| name.to_owned()));
+    let told = lines.map_while(Result::ok).find_map(|l| {
+        let (name, pid) = l.split_once("lab ")?.1.split_once(' ')?;
+        Some((name.to_owned(), Path::new("/proc").join(pid)))
+    });
     run.kill().expect("kill -9");
     run.wait().expect("its end");
-    let name = name.expect("the name of its lab");
-    assert!(!traces(&name).is_empty());
+    let (name, container) = told.expect("the name of its lab");
+    assert!(!traces(&name).is_empty() && container.exists());
     drop(Lab::new("the next"));
     assert_eq!(traces(&name), Vec::<String>::new());
+    assert!(!container.exists(), "{} runs on", container.display());
 }
 
 #[test]
 #[ignore = "runs until it is killed, by another test"]
 fn a_run_to_be_killed() {
     let lab = Lab::new("to be killed");
-    lab.start("sleeper", &["busybox", "sleep", "1000"]);
-    println!("lab {}", lab.name());
+    let sleeper = lab.start("sleeper", &["busybox", "sleep", "1000"]);
+    println!("lab {} {}", lab.name(), sleeper.pid());
     std::thread::sleep(Duration::from_secs(60));
 }

@@ -4,6 +4,7 @@
 //! library, [`linker`] finds bpf-linker and the LLVM that it is to load, and [`ebpf`] puts the two together.
 
 pub mod ebpf;
+pub mod engines;
 pub mod linker;
 pub mod toolchain;
 

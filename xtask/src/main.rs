@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
     thread::available_parallelism,
 };
 
@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use run::{cargo, run};
+use xtask::engines::{self, Engine, Suite};
 
 /// Build, set-up and test tasks.
 #[derive(Parser)]
@@ -29,21 +30,31 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Install what the tests and the demo need on this machine (as root); skips what is there
-    Setup,
+    Setup {
+        /// Unpack this Engine too, into target/engines: 20.10, 26.1, 28.5 or podman
+        #[arg(long, value_name = "NAME", default_value = "installed")]
+        engine: Engine,
+    },
     /// Build the kernel side; installs the pinned bpf-linker where it is missing
     BuildEbpf {
         /// Copy the object there
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Set up, build, and run all tests (as root)
+    /// Set up, build, and run all tests that the Engine has (as root)
     Test {
+        /// On this Engine: 20.10, 26.1, 28.5 or podman; without, on the machine's own
+        #[arg(long, value_name = "NAME", default_value = "installed")]
+        engine: Engine,
         /// Passed on to `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
     /// Set up, build, and show published ports and links at work on a Docker host made of namespaces (as root)
     Demo {
+        /// On this Engine: 20.10, 26.1, 28.5 or podman; without, on the machine's own
+        #[arg(long, value_name = "NAME", default_value = "installed")]
+        engine: Engine,
         /// Passed on to the demo
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -88,11 +99,11 @@ impl Task {
         };
         std::env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))?;
         match task {
-            Self::Setup => setup::setup(root),
+            Self::Setup { engine } => setup::setup(root, engine),
             Self::BuildEbpf { out } => build_ebpf(root, out.as_deref()),
-            Self::Test { arguments } => test(root, &arguments),
-            Self::Demo { arguments } => tool(root, "demo", &arguments),
-            Self::Bench { arguments } => tool(root, "bench", &arguments),
+            Self::Test { engine, arguments } => test(root, engine, &arguments),
+            Self::Demo { engine, arguments } => tool(root, "demo", engine, &arguments),
+            Self::Bench { arguments } => tool(root, "bench", Engine::Installed, &arguments),
             Self::Up { arguments } => up(root, &arguments),
             Self::Fmt => fmt(),
             Self::Clippy => {
@@ -126,39 +137,57 @@ fn build_ebpf(root: &Path, out: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-fn test(root: &Path, arguments: &[OsString]) -> Result<()> {
+fn test(root: &Path, engine: Engine, arguments: &[OsString]) -> Result<()> {
     phase("set-up");
-    setup::setup(root)?;
+    setup::setup(root, engine)?;
     phase("build");
     // The scenarios run the binaries, which `cargo test` alone does not build for another package.
     run(cargo().args(["build", "--workspace"]))?;
-    phase("tests");
-    run_tests(arguments)
+    run_tests(engine, arguments)
 }
 
-fn run_tests(arguments: &[OsString]) -> Result<()> {
+fn run_tests(engine: Engine, arguments: &[OsString]) -> Result<()> {
     let names_packages = arguments.iter().any(|argument| argument == "-p" || argument == "--package");
-    let mut command = cargo();
+    let mut command = on(engine, cargo());
     command.args(["test", "--no-fail-fast"]);
-    if !names_packages {
-        command.arg("--workspace");
+    match engine.suite() {
+        Suite::Common(files) if arguments.is_empty() => {
+            phase(&format!("the demo on {engine}"));
+            run(on(engine, cargo()).args(["run", "--quiet", "--package", "tests", "--bin", "demo"]))?;
+            command.args(["--package", "tests"]);
+            command.args(files.iter().flat_map(|file| ["--test", file]));
+        }
+        _ if names_packages => {}
+        _ => {
+            command.arg("--workspace");
+        }
     }
+    phase(&format!("tests on {engine}"));
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
-        // A scenario has a Docker Engine and servers of its own: more at once only wait for each other.
+        // A scenario has an Engine and servers of its own: more at once only wait for each other.
         let threads = available_parallelism().map_or(1, |cores| cores.get().min(4));
         command.env("RUST_TEST_THREADS", threads.to_string());
     }
     run(command.args(arguments))
 }
 
+/// The same command with labs on this Engine; what the user's own environment names stays where none is asked for.
+fn on(engine: Engine, mut command: Command) -> Command {
+    if engine != Engine::Installed {
+        command.env(engines::VARIABLE, engine.name());
+    }
+    command
+}
+
 /// Builds everything and runs a program of the lab.
-fn tool(root: &Path, name: &str, arguments: &[OsString]) -> Result<()> {
+fn tool(root: &Path, name: &str, engine: Engine, arguments: &[OsString]) -> Result<()> {
     phase("set-up");
-    setup::setup(root)?;
+    setup::setup(root, engine)?;
     phase("build");
     run(cargo().args(["build", "--workspace", "--release", "--bins"]))?;
     phase(name);
-    run(cargo().args(["run", "--quiet", "--package", "tests", "--release", "--bin", name, "--"]).args(arguments))
+    let mut command = on(engine, cargo());
+    run(command.args(["run", "--quiet", "--package", "tests", "--release", "--bin", name, "--"]).args(arguments))
 }
 
 fn up(root: &Path, arguments: &[OsString]) -> Result<()> {
@@ -186,7 +215,7 @@ fn clippy() -> Result<()> {
 fn ci(root: &Path) -> Result<()> {
     fmt()?;
     phase("set-up");
-    setup::setup(root)?;
+    setup::setup(root, Engine::Installed)?;
     clippy()?;
-    test(root, &[])
+    test(root, Engine::Installed, &[])
 }

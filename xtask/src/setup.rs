@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
-use xtask::{Error, TOOLS_DIR, linker, toolchain};
+use xtask::{Error, TOOLS_DIR, engines::Engine, linker, toolchain};
 
 use crate::{
     apt,
@@ -14,8 +14,15 @@ use crate::{
 
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// Looks at the machine, says what is missing, and installs that; calls nothing where nothing is missing.
-pub fn setup(root: &Path) -> Result<()> {
+/// Looks at the machine, says what is missing, and installs that, the Engine included; calls nothing where nothing is missing.
+pub fn setup(root: &Path, engine: Engine) -> Result<()> {
+    install(root)?;
+    // Asks apt alone where it is not unpacked yet.
+    engine.root(&root.join("target"))?;
+    Ok(())
+}
+
+fn install(root: &Path) -> Result<()> {
     let needs = packages::missing(&packages::NEEDS, is_there);
     let toolchain = toolchain::find();
     let linker = linker::find(root);
