@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::datapath_client::DatapathError;
 use super::{Failure, Globals};
-use crate::daemon::DaemonLock;
+use crate::daemon::{DaemonLock, VERIFIER_LOG};
 use crate::datapath::{Pins, remove_everything};
 
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub(super) async fn run(_: DownArgs, globals: &Globals) -> Result<(), Failure> {
         }
         Err(e) => return Err(e.into()),
     }
-    for file in ["runtime.sock", "runtime.pid", "runtime.log"] {
+    for file in ["runtime.sock", "runtime.pid", "runtime.log", VERIFIER_LOG] {
         let _ = std::fs::remove_file(globals.run_dir.join(file));
     }
     // Only where nothing else is in it.

@@ -50,6 +50,9 @@ pub struct Options {
     pub reconcile: reconcile::Options,
 }
 
+/// In the run directory: what the verifier said when it refused a program.
+pub const VERIFIER_LOG: &str = "verifier.log";
+
 /// What the loop hears of.
 enum Input {
     Engine(Event),
@@ -98,7 +101,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
 
     let adopted = Pins::new(&options.bpffs).exist();
     let started = async {
-        let datapath = Datapath::load(Pins::new(&options.bpffs), options.hooks)?;
+        let datapath = Datapath::load(Pins::new(&options.bpffs), options.hooks, &options.run_dir.join(VERIFIER_LOG))?;
         let live = live_file::LiveFile::open(&options.state_dir)?;
         let mut world = World::new(datapath, netlink, live, options.reconcile.clone(), version)?;
         world.take_over(snapshot).await?;

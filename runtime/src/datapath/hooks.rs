@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::io::ErrorKind::WouldBlock;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,13 +16,11 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp}
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use super::load::Loader;
 use super::{DatapathError, Pins, chain, clsact, features, host_hooks, sys};
 
 /// How long attaching may take without a word.
 const SILENCE: Duration = Duration::from_secs(2);
-
-/// How often a program is loaded before interruptions count as a refusal.
-const LOAD_ATTEMPTS: u32 = 32;
 
 /// Where a program stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -154,15 +151,9 @@ pub struct Attached {
 
 impl Attached {
     /// Loads every program into the kernel.
-    pub fn load(ebpf: &mut Ebpf, options: Options) -> Result<Self, DatapathError> {
+    pub fn load(loader: &Loader<'_>, ebpf: &mut Ebpf, options: Options) -> Result<Self, DatapathError> {
         for hook in Hook::ALL {
-            if hook == Hook::UplinkXdp {
-                let p: &mut Xdp = program(ebpf, hook)?;
-                load(hook, || p.load()).map_err(DatapathError::Load)?;
-            } else {
-                let p: &mut SchedClassifier = program(ebpf, hook)?;
-                load(hook, || p.load()).map_err(DatapathError::Load)?;
-            }
+            loader.load(ebpf, hook).map_err(DatapathError::Load)?;
         }
         let tcx = features::has_tcx() && !options.force_clsact;
         Ok(Attached { options, tcx, held: BTreeMap::new(), settled: None })
@@ -409,22 +400,6 @@ fn parse_pin(file: &str) -> Option<(u32, Hook)> {
     let (program, ifindex) = file.rsplit_once('-')?;
     let hook = Hook::ALL.into_iter().find(|h| h.program() == program)?;
     Some((ifindex.parse().ok()?, hook))
-}
-
-/// Loads a program. The verifier gives up with `EAGAIN` where a signal arrives meanwhile, and be it that the process was stopped
-/// and goes on: that says nothing of the program.
-///
-/// # Errors
-/// One line, with the hook.
-pub(super) fn load(hook: Hook, mut attempt: impl FnMut() -> Result<(), ProgramError>) -> Result<(), String> {
-    let mut again = LOAD_ATTEMPTS;
-    loop {
-        again -= 1;
-        match attempt() {
-            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == WouldBlock && again > 0 => {}
-            outcome => return outcome.map_err(|e| format!("{hook}: {}", chain(&e))),
-        }
-    }
 }
 
 fn program<'e, P>(ebpf: &'e mut Ebpf, hook: Hook) -> Result<&'e mut P, DatapathError>

@@ -15,7 +15,8 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use nix::libc;
 use runtime_common::maps::{HostSocket, HostSocketKey};
 
-use super::hooks::{self, Hook, HookStatus};
+use super::hooks::{Hook, HookStatus};
+use super::load::Loader;
 use super::table::read_entries;
 use super::{Pins, chain, features, map_error, sys, take};
 
@@ -49,10 +50,10 @@ pub(super) enum HostHooks {
 
 impl HostHooks {
     /// Loads the programs into the kernel.
-    pub fn load(ebpf: &mut Ebpf, pins: &Pins) -> Self {
-        match load(ebpf) {
+    pub fn load(loader: &Loader<'_>, ebpf: &mut Ebpf) -> Self {
+        match load(loader, ebpf) {
             Ok(netns) => HostHooks::Loaded(netns),
-            Err(reason) => HostHooks::missing(pins, &reason),
+            Err(reason) => HostHooks::missing(loader.pins, &reason),
         }
     }
 
@@ -98,10 +99,9 @@ impl HostHooks {
     }
 }
 
-fn load(ebpf: &mut Ebpf) -> Result<Array<MapData, u64>, String> {
+fn load(loader: &Loader<'_>, ebpf: &mut Ebpf) -> Result<Array<MapData, u64>, String> {
     for hook in HOOKS {
-        let program = program(ebpf, hook)?;
-        hooks::load(hook, || program.load())?;
+        loader.load(ebpf, hook)?;
     }
     let netns = take(ebpf, "HOST_NETNS").map_err(|e| e.to_string())?;
     Array::try_from(netns).map_err(|e| map_error("HOST_NETNS", &e).to_string())

@@ -10,6 +10,7 @@ mod features;
 mod flows;
 mod hooks;
 mod host_hooks;
+mod load;
 mod object;
 mod peers;
 mod pins;
@@ -31,9 +32,10 @@ pub use state::{Desired, Operations};
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::path::Path;
 
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use runtime_common::Verdict;
 use runtime_common::maps::{Config, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT};
 
@@ -100,23 +102,23 @@ pub struct Datapath {
 impl Datapath {
     /// Loads the programs, adopting the pinned maps and links of a predecessor where there are some.
     ///
+    /// When the verifier refuses one, its log is written to the file `verifier_log`.
+    ///
     /// # Errors
     /// Where the kernel or the rights do not suffice, before anything is attached; where pins are of another layout.
-    pub fn load(pins: Pins, hook_options: HookOptions) -> Result<Self, DatapathError> {
+    pub fn load(pins: Pins, hook_options: HookOptions, verifier_log: &Path) -> Result<Self, DatapathError> {
         features::check(&pins)?;
         pins.prepare()?;
         pins.check_layout(LAYOUT)?;
-        let mut loader = EbpfLoader::new();
-        // What is wrong, not every instruction: of the largest program that would be more than aya has room for.
-        loader.verifier_log_level(VerifierLogLevel::STATS);
-        for name in pins::MAPS {
-            loader.map_pin_path(name, pins.map(name));
-        }
-        let can_set_retval = u8::from(host_hooks::can_set_retval());
-        loader.override_global("CAN_SET_RETVAL", &can_set_retval, true);
-        let mut ebpf = loader.load(OBJECT).map_err(|e| DatapathError::Load(chain(&e)))?;
-        let hooks = hooks::Attached::load(&mut ebpf, hook_options)?;
-        let host = host_hooks::HostHooks::load(&mut ebpf, &pins);
+        let loader = load::Loader {
+            object: OBJECT,
+            pins: &pins,
+            can_set_retval: host_hooks::can_set_retval(),
+            log: verifier_log.into(),
+        };
+        let mut ebpf = loader.open()?;
+        let hooks = hooks::Attached::load(&loader, &mut ebpf, hook_options)?;
+        let host = host_hooks::HostHooks::load(&loader, &mut ebpf);
         let state = state::State::adopt(state::Maps {
             rules: Array::try_from(take(&mut ebpf, "RULES")?).map_err(|e| map_error("RULES", &e))?,
             endpoints: hash(&mut ebpf, "ENDPOINTS")?,
@@ -274,7 +276,5 @@ fn chain(e: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    // The verifier's log can be long: its end says what is wrong.
-    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    if lines.len() > 4 { format!("{} ... {}", lines[0], lines[lines.len() - 3..].join(" | ")) } else { lines.join(" ") }
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
 }
