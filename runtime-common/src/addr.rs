@@ -47,6 +47,12 @@ impl Addr {
         w[0] | w[1] == 0 && w[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff])
     }
 
+    /// The wildcard of the address's family.
+    #[inline(always)]
+    pub const fn wildcard(&self) -> Addr {
+        Addr::words([0, 0, if self.is_v4() { u32::from_ne_bytes([0, 0, 0xff, 0xff]) } else { 0 }, 0])
+    }
+
     /// The last word: the IPv4 address as it stands in a packet when [`Addr::is_v4`].
     #[inline(always)]
     pub const fn v4_as_word(&self) -> u32 {

@@ -4,7 +4,9 @@ use crate::Addr;
 use crate::Verdict;
 use crate::checksum;
 use crate::maps::{Sums, Tuple};
-use crate::packet::{ETH_LEN, Headers, ICMP, ICMP_LEN, ICMPV6, Mac, Message, Packet, SCTP, TCP, UDP, quoted_ipv6};
+use crate::packet::{
+    ETH_LEN, Headers, ICMP, ICMP_LEN, ICMPV6, Mac, Message, Packet, SCTP, TCP, UDP, Window, quoted_ipv6,
+};
 
 /// A packet that can be changed.
 pub trait PacketMut: Packet {
@@ -67,6 +69,11 @@ impl<const N: usize> WindowMut<N> {
     }
 
     #[inline(always)]
+    fn addr(self, i: usize) -> Addr {
+        Window::<N>::new(self.0.cast_const()).addr(i)
+    }
+
+    #[inline(always)]
     fn set_addr(self, i: usize, a: &Addr) {
         let w = a.as_words();
         self.set_u32(i, w[0]);
@@ -115,26 +122,46 @@ pub fn patch<P: PacketMut + ?Sized>(p: &mut P, offset: usize, difference: u32, u
 /// [`Verdict::RewriteFailed`] where the packet cannot be written; the packet is to be dropped then.
 #[inline(always)]
 pub fn translate<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Result<(), Verdict> {
-    translate_inner(p, h, to, sums).ok_or(Verdict::RewriteFailed)
+    translate_any(p, h, to, sums).ok_or(Verdict::RewriteFailed)
+}
+
+/// [`translate`] for TCP segments, datagrams and their later fragments: what established flows consist of.
+///
+/// # Errors
+/// [`Verdict::RewriteFailed`], as there.
+#[inline(always)]
+pub fn translate_segment<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Result<(), Verdict> {
+    segment(p, h, to, sums).ok_or(Verdict::RewriteFailed)
 }
 
 #[inline(always)]
-fn translate_inner<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Option<()> {
-    if matches!(h.message, Message::IcmpError) {
-        return error(p, h, to);
+fn translate_any<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Option<()> {
+    match h.message {
+        Message::IcmpError => error(p, h, to),
+        Message::EchoRequest | Message::EchoReply => {
+            ip_header(p, h, to, sums)?;
+            echo(p, h, to, sums.addresses)
+        }
+        _ => segment(p, h, to, sums),
     }
+}
+
+#[inline(always)]
+fn ip_header<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Option<()> {
     if h.v4 {
-        ipv4_header(p, h, &to.src, &to.dst, sums.addresses)?;
+        ipv4_header(p, h, &to.src, &to.dst, sums.addresses)
     } else {
-        ipv6_header(p, h, &to.src, &to.dst, sums.addresses)?;
+        ipv6_header(p, h, &to.src, &to.dst, sums.addresses)
     }
+}
+
+#[inline(always)]
+fn segment<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Option<()> {
+    ip_header(p, h, to, sums)?;
     if matches!(h.message, Message::LaterFragment) {
         return Some(());
     }
     let l4 = h.l4();
-    if matches!(h.message, Message::EchoRequest | Message::EchoReply) {
-        return echo(p, h, to, sums.addresses);
-    }
     let w = p.window_mut::<4>(l4)?;
     w.set_u16(0, to.sport);
     w.set_u16(2, to.dport);
@@ -197,59 +224,105 @@ fn ipv4_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr, add
 // Rare: with a stack frame of its own.
 #[inline(never)]
 fn error<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
-    let inner = h.l4() + ICMP_LEN;
-    // No window outlives the next one: the kernel may have to move the packet to make one.
-    let (l4, old_dst, mut difference, is_echo) = if h.v4 {
-        let w = p.window::<20>(inner)?;
-        let (src, dst) = (w.u32(12), w.u32(16));
-        let new = [to.dst.v4_as_word(), to.src.v4_as_word()];
-        let (l4, sum, is_echo) = (inner + ((w.u8(0) & 0xf) as usize) * 4, w.u16(10), w.u8(9) == ICMP);
-        let w = p.window_mut::<20>(inner)?;
-        w.set_u16(10, checksum::update(sum, checksum::difference(&[src, dst], &new)));
-        w.set_u32(12, new[0]);
-        w.set_u32(16, new[1]);
-        // The quoted header's own checksum makes up for its addresses.
-        (l4, Addr::v4_word(dst), 0, is_echo)
-    } else {
-        let w = p.window::<40>(inner)?;
-        let (src, dst, next) = (w.addr(8), w.addr(24), w.u8(6));
-        let (l4, protocol) = quoted_ipv6(p, inner, next)?;
-        let w = p.window_mut::<40>(inner)?;
-        w.set_addr(8, &to.dst);
-        w.set_addr(24, &to.src);
-        let difference = checksum::difference(src.as_words(), to.dst.as_words())
-            + checksum::difference(dst.as_words(), to.src.as_words());
-        (l4, dst, difference, protocol == ICMPV6)
-    };
-    if is_echo {
-        // An identifier in place of ports, of which one is always zero.
-        let old = p.window::<2>(l4 + 4)?.u16(0);
-        let new = to.sport | to.dport;
-        p.window_mut::<2>(l4 + 4)?.set_u16(0, new);
-        difference += checksum::difference(&[u32::from(old)], &[u32::from(new)]);
-    } else {
-        let w = p.window::<4>(l4)?;
-        let ports = [u32::from(w.u16(0)), u32::from(w.u16(2))];
-        let w = p.window_mut::<4>(l4)?;
-        w.set_u16(0, to.dport);
-        w.set_u16(2, to.sport);
-        difference += checksum::difference(&ports, &[u32::from(to.dport), u32::from(to.sport)]);
+    let quote = if h.v4 { quote_v4(p, h, to) } else { quote_v6(p, h, to) };
+    if quote & QUOTE_DONE == 0 {
+        return None;
     }
     // A router on the way keeps its address; the flow's own end has the address that the other one knows.
     let from = &h.key.tuple;
-    let src = if from.src == old_dst { to.src } else { from.src };
+    let src = if quote & QUOTE_FROM_END != 0 { &to.src } else { &from.src };
     let addresses = checksum::difference(from.src.as_words(), src.as_words())
         + checksum::difference(from.dst.as_words(), to.dst.as_words());
+    let mut difference = quote as u32;
     if h.v4 {
-        ipv4_header(p, h, &src, &to.dst, addresses)?;
+        ipv4_header(p, h, src, &to.dst, addresses)?;
     } else {
-        ipv6_header(p, h, &src, &to.dst, addresses)?;
+        ipv6_header(p, h, src, &to.dst, addresses)?;
         difference += addresses;
-        // The checksum below makes up for the addresses, of which the whole header was told.
-        p.header_changed(
-            checksum::difference(src.as_words(), from.src.as_words())
-                + checksum::difference(to.dst.as_words(), from.dst.as_words()),
-        );
+        // The checksum below makes up for the addresses, of which the whole header was told: the same, negated.
+        p.header_changed(u32::from(!checksum::fold(addresses)));
     }
     patch(p, h.l4() + 2, difference, false)
+}
+
+/// What came of translating what an error quotes, in one register: these bits, and below them what it does to the checksum of
+/// the error.
+const QUOTE_DONE: u64 = 1 << 63;
+/// The error comes from the end that the quoted packet was for, not from a router on its way.
+const QUOTE_FROM_END: u64 = 1 << 62;
+
+#[inline(always)]
+fn quote_v4<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> u64 {
+    let inner = h.l4() + ICMP_LEN;
+    // No window outlives the next one: the kernel may have to move the packet to make one.
+    let Some(w) = p.window::<20>(inner) else {
+        return 0;
+    };
+    let (src, dst) = (w.u32(12), w.u32(16));
+    let new = [to.dst.v4_as_word(), to.src.v4_as_word()];
+    let (l4, sum, is_echo) = (inner + ((w.u8(0) & 0xf) as usize) * 4, w.u16(10), w.u8(9) == ICMP);
+    let Some(w) = p.window_mut::<20>(inner) else {
+        return 0;
+    };
+    // The quoted header's own checksum makes up for its addresses.
+    w.set_u16(10, checksum::update(sum, checksum::difference(&[src, dst], &new)));
+    w.set_u32(12, new[0]);
+    w.set_u32(16, new[1]);
+    let from_end = if h.key.tuple.src == Addr::v4_word(dst) { QUOTE_FROM_END } else { 0 };
+    quoted_ports(p, l4, is_echo, to).map_or(0, |ports| QUOTE_DONE | from_end | u64::from(ports))
+}
+
+#[inline(always)]
+fn quote_v6<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> u64 {
+    let inner = h.l4() + ICMP_LEN;
+    let Some(w) = p.window::<40>(inner) else {
+        return 0;
+    };
+    let (next, from_end) = (w.u8(6), w.is_addr(24, &h.key.tuple.src));
+    let Some((l4, protocol)) = quoted_ipv6(p, inner, next) else {
+        return 0;
+    };
+    let src = replace_addr(p, inner + 8, &to.dst);
+    let dst = replace_addr(p, inner + 24, &to.src);
+    match quoted_ports(p, l4, protocol == ICMPV6, to) {
+        Some(ports) if src & dst & QUOTE_DONE != 0 => {
+            let end = if from_end { QUOTE_FROM_END } else { 0 };
+            QUOTE_DONE | end | u64::from(src as u32 + dst as u32 + ports)
+        }
+        _ => 0,
+    }
+}
+
+/// Replaces an address in a packet: `QUOTE_DONE`, and what that does to a checksum.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn replace_addr<P: PacketMut>(p: &mut P, offset: usize, new: &Addr) -> u64 {
+    let offset = offset & MAX_OFFSET;
+    // It has been read before: no look at whether it can be.
+    let Some(w) = p.window_mut::<16>(offset) else {
+        return 0;
+    };
+    let old = w.addr(0);
+    w.set_addr(0, new);
+    QUOTE_DONE | u64::from(checksum::difference(old.as_words(), new.as_words()))
+}
+
+/// The farthest that an error's quote is looked into, in bytes: a bound for the kernel's verifier.
+const MAX_OFFSET: usize = 0x1ff;
+
+/// The quoted ports; or an identifier in place of them, of which one is always zero. What that does to the checksum of the error.
+#[inline(always)]
+fn quoted_ports<P: PacketMut>(p: &mut P, l4: usize, is_echo: bool, to: &Tuple) -> Option<u32> {
+    if is_echo {
+        let old = p.window::<2>(l4 + 4)?.u16(0);
+        let new = to.sport | to.dport;
+        p.window_mut::<2>(l4 + 4)?.set_u16(0, new);
+        return Some(checksum::difference(&[u32::from(old)], &[u32::from(new)]));
+    }
+    let w = p.window::<4>(l4)?;
+    let ports = [u32::from(w.u16(0)), u32::from(w.u16(2))];
+    let w = p.window_mut::<4>(l4)?;
+    w.set_u16(0, to.dport);
+    w.set_u16(2, to.sport);
+    Some(checksum::difference(&ports, &[u32::from(to.dport), u32::from(to.sport)]))
 }

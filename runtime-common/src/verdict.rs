@@ -149,6 +149,12 @@ verdicts! {
 pub const VERDICT_SLOTS: usize = 64;
 
 impl Verdict {
+    /// Whether it is a drop: those are numbered from 32 on.
+    #[inline(always)]
+    pub const fn is_drop(self) -> bool {
+        self as u32 >= 32
+    }
+
     /// The verdict with that number.
     pub fn from_number(n: u32) -> Option<Verdict> {
         Verdict::ALL.iter().copied().find(|v| *v as u32 == n)
@@ -188,7 +194,7 @@ mod tests {
     #[test]
     fn drops_are_numbered_from_32() {
         for v in Verdict::ALL {
-            assert_eq!(v.kind() == Kind::Drop, *v as u32 >= 32, "{v}");
+            assert_eq!(v.kind() == Kind::Drop, v.is_drop(), "{v}");
         }
     }
 }

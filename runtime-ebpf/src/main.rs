@@ -4,15 +4,16 @@
 #![no_std]
 #![no_main]
 
-mod complain;
 mod fib;
 mod from_endpoint;
 mod host_socket;
+mod icmp_error;
+mod kernel_lookup;
 mod maps;
-mod newcomers;
-mod outside;
+mod next_hop;
 mod report;
 mod skb;
+mod stages;
 mod tables;
 mod to_endpoint;
 mod uplink_ingress;

@@ -1,5 +1,7 @@
 //! Packets at tc hooks.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_pull_data};
 use aya_ebpf::programs::TcContext;
@@ -60,6 +62,17 @@ fn pull(skb: *mut __sk_buff, len: u32) -> bool {
 /// to be moved.
 pub struct Readable<'a>(pub &'a Skb<'a>);
 
+impl Readable<'_> {
+    /// Start and end of what is directly readable.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let md = self.0.0.skb.skb;
+        // SAFETY: the context is valid while the program runs. Volatile, or the compiler would pass both on to functions
+        // that have a stack frame of their own as plain numbers, which the verifier refuses.
+        unsafe { (read_volatile(&raw const (*md).data) as usize, read_volatile(&raw const (*md).data_end) as usize) }
+    }
+}
+
 impl Packet for Readable<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
@@ -68,15 +81,17 @@ impl Packet for Readable<'_> {
 
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> Option<*const u8> {
-        let start = self.0.0.data() + offset;
-        if start + len <= self.0.0.data_end() { Some(start as *const u8) } else { None }
+        let (start, end) = self.bounds();
+        let start = start + offset;
+        if start + len <= end { Some(start as *const u8) } else { None }
     }
 }
 
 impl PacketMut for Skb<'_> {
+    // What is written has been read: it is where it can be.
     #[inline(always)]
     fn at_mut(&mut self, offset: usize, len: usize) -> Option<*mut u8> {
-        self.at(offset, len).map(<*const u8>::cast_mut)
+        Readable(self).at(offset, len).map(<*const u8>::cast_mut)
     }
 
     #[inline(always)]

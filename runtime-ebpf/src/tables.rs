@@ -2,24 +2,24 @@
 
 use core::ptr::NonNull;
 
-use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY, bpf_redir_neigh};
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use runtime_common::Addr;
 use runtime_common::decide::{Clock, Opening, Scratch, Tables};
 use runtime_common::maps::{
-    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
-    PublicationKey, address_bit, port_bit,
+    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+    address_bit, port_bit,
 };
 
 use runtime_common::packet::Headers;
 
+use crate::fib::FibRoom;
+use crate::kernel_lookup;
 use crate::maps::{
     ADDRESS_BITS, ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PUBLICATIONS, RULES, SCRATCH,
 };
-use crate::newcomers::{masquerade_begins, settle_masqueraded, settle_published};
-use crate::outside;
 
 /// The kernel's maps, this run's scratch room, and what it was called with.
 #[derive(Clone, Copy)]
@@ -46,9 +46,42 @@ impl Maps {
         unsafe { &mut (*self.0.as_ptr()).headers }
     }
 
+    /// The flow that a stage has begun or found.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "delivery alone takes it")]
+    pub fn new_flow(&self) -> &mut Flow {
+        // SAFETY: as for the headers.
+        unsafe { &mut (*self.0.as_ptr()).opening.forward }
+    }
+
+    /// Room for the parameters of a route lookup.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "each lookup fills it anew")]
+    pub fn fib(&self) -> &mut FibRoom {
+        // SAFETY: as for the headers.
+        unsafe { &mut (*self.0.as_ptr()).fib }
+    }
+
+    /// Room for the next hop of a redirection.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "each redirection fills it anew")]
+    pub fn neighbour(&self) -> &mut bpf_redir_neigh {
+        const _: () = assert!(size_of::<bpf_redir_neigh>() == 20 && align_of::<bpf_redir_neigh>() == 4);
+        // SAFETY: as large and aligned as that, and plain integers.
+        unsafe { &mut *(&raw mut (*self.0.as_ptr()).neighbour).cast() }
+    }
+
+    /// Whom an ICMP error comes from.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "written before an error is made, and read by what makes it")]
+    pub fn error_source(&self) -> &mut Addr {
+        // SAFETY: as for the headers.
+        unsafe { &mut (*self.0.as_ptr()).error_source }
+    }
+
     /// Takes one error from the budget for those to the outside.
     #[inline(always)]
-    pub fn may_complain(&self) -> bool {
+    pub fn icmp_rate_limit(&self) -> bool {
         let now = self.now();
         // SAFETY: as for the headers.
         unsafe { (*self.0.as_ptr()).budget.take(now) }
@@ -155,22 +188,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool {
-        outside::source(self.1, h, bridge, found)
+        kernel_lookup::source(self.1, self.fib(), h, bridge, found)
     }
 
     #[inline(always)]
     fn host_socket(&self, key: &FlowKey) -> bool {
-        outside::host_socket(self.1, key)
-    }
-
-    #[inline(always)]
-    fn settle<const HOSTS: bool>(&self, _key: &FlowKey, _opening: NonNull<Opening>) -> bool {
-        if HOSTS { settle_masqueraded(self.1) != 0 } else { settle_published() != 0 }
-    }
-
-    #[inline(always)]
-    fn begin_masquerade(&self, _ep: &Endpoint, _ifindex: u32, _h: &Headers) -> u32 {
-        masquerade_begins(self.1)
+        kernel_lookup::host_socket(self.1, key)
     }
 
     #[inline(always)]

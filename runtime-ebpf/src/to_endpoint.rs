@@ -3,10 +3,10 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
-use runtime_common::decide::{Decision, gate};
+use runtime_common::decide::gate;
 use runtime_common::maps::{ENDPOINT_ISOLATED, Zone};
 use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, Headers, ethernet, headers};
-use runtime_common::rewrite::translate;
+use runtime_common::rewrite::translate_segment;
 
 use crate::maps::ENDPOINTS;
 use crate::report::{count, dropped, enforcing};
@@ -41,17 +41,16 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
     if let Err(v) = headers(&skb, ethertype, Zone::Gate, h) {
         return refuse(v, None, ifindex);
     }
-    match gate(&skb, &maps, ep, h, from_host) {
-        Decision::Drop(v) => refuse(v, Some(h), ifindex),
-        Decision::Forward(v, flow) => {
-            // SAFETY: an entry of a map, valid while the program runs.
-            let flow = unsafe { flow.as_ref() };
-            match translate(&mut skb, h, &flow.to, flow.sums) {
-                Ok(()) => pass(v),
-                Err(v) => refuse(v, Some(h), ifindex),
-            }
-        }
-        other => pass(other.verdict()),
+    let decision = gate(&skb, &maps, ep, h, from_host);
+    let v = decision.verdict();
+    let Some(flow) = decision.flow() else {
+        return if v.is_drop() { refuse(v, Some(h), ifindex) } else { pass(v) };
+    };
+    // SAFETY: an entry of a map, valid while the program runs.
+    let flow = unsafe { flow.as_ref() };
+    match translate_segment(&mut skb, h, &flow.to, flow.sums) {
+        Ok(()) => pass(v),
+        Err(v) => refuse(v, Some(h), ifindex),
     }
 }
 

@@ -4,16 +4,15 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
-use runtime_common::decide::{Decision, uplink_known};
+use runtime_common::decide::uplink_known;
 use runtime_common::maps::Zone;
-use runtime_common::packet::{ETH_IPV4, ETH_IPV6, ethernet, headers};
+use runtime_common::packet::{ETH_IPV4, ETH_IPV6, Headers, ethernet, headers};
 use runtime_common::rewrite::translate;
-use runtime_common::router::Complaint;
 
-use crate::complain::complain;
-use crate::newcomers::{decision, new_from_outside};
+use crate::icmp_error::{TIME_EXCEEDED, send_icmp_error};
 use crate::report::{count, dropped, enforcing};
 use crate::skb::{DROP, NEXT, PACKET_HOST, Skb};
+use crate::stages::new_from_outside;
 use crate::tables::Maps;
 
 #[classifier]
@@ -37,44 +36,42 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
     }
     let decision = match uplink_known(&skb, &maps, h) {
         Some(decision) => decision,
-        None => decision(new_from_outside(), &maps),
+        None => new_from_outside().decision(&maps),
     };
-    match decision {
-        Decision::Pass(v) => {
-            count(v);
-            NEXT
+    let v = decision.verdict();
+    if let Some(flow) = decision.flow() {
+        // SAFETY: an entry of a map, valid while the program runs.
+        let flow = unsafe { flow.as_ref() };
+        let target = flow.ifindex;
+        if let Err(v) = translate(&mut skb, h, &flow.to, flow.sums) {
+            dropped(v, Some(h), ifindex, Zone::Uplink);
+            return DROP;
         }
-        Decision::Drop(Verdict::TtlExceeded) if enforcing() => {
-            dropped(Verdict::TtlExceeded, Some(h), ifindex, Zone::Uplink);
-            let from = h.key.tuple.dst;
-            if maps.may_complain() && complain(&mut skb, h, &from, Complaint::TimeExceeded) {
-                // To where it came from. SAFETY: only records the target.
-                unsafe { bpf_redirect(ifindex, 0) as i32 }
-            } else {
-                DROP
-            }
+        count(v);
+        if v == Verdict::Asked {
+            return NEXT;
         }
-        Decision::Drop(v) => refuse(v, Some(h), ifindex),
-        Decision::Forward(v, flow) => {
-            // SAFETY: an entry of a map, valid while the program runs.
-            let flow = unsafe { flow.as_ref() };
-            let target = flow.ifindex;
-            if let Err(v) = translate(&mut skb, h, &flow.to, flow.sums) {
-                dropped(v, Some(h), ifindex, Zone::Uplink);
-                return DROP;
-            }
-            count(v);
-            if let Verdict::Asked = v {
-                return NEXT;
-            }
-            // SAFETY: only records the target; an interface that is gone drops the packet.
-            unsafe { bpf_redirect_peer(target, 0) as i32 }
-        }
+        // SAFETY: only records the target; an interface that is gone drops the packet.
+        return unsafe { bpf_redirect_peer(target, 0) as i32 };
     }
+    if !v.is_drop() {
+        count(v);
+        return NEXT;
+    }
+    if v != Verdict::TtlExceeded || !enforcing() {
+        return refuse(v, Some(h), ifindex);
+    }
+    dropped(v, Some(h), ifindex, Zone::Uplink);
+    let from = h.key.tuple.dst;
+    if !maps.icmp_rate_limit() || !send_icmp_error(&mut skb, &from, TIME_EXCEEDED) {
+        return DROP;
+    }
+    // To where it came from. SAFETY: only records the target.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
 #[inline(always)]
-fn refuse(v: Verdict, h: Option<&runtime_common::packet::Headers>, ifindex: u32) -> i32 {
+fn refuse(v: Verdict, h: Option<&Headers>, ifindex: u32) -> i32 {
     dropped(v, h, ifindex, Zone::Uplink);
     if enforcing() { DROP } else { NEXT }
 }

@@ -5,13 +5,13 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use runtime_common::Verdict;
-use runtime_common::decide::{Decision, uplink_known};
+use runtime_common::decide::uplink_known;
 use runtime_common::maps::Zone;
 use runtime_common::packet::{ETH_IPV4, ETH_IPV6, Headers, Mac, ethernet, headers};
 use runtime_common::rewrite::{set_macs, translate};
 
-use crate::newcomers::{decision, new_from_outside};
 use crate::report::{count, dropped, enforcing};
+use crate::stages::new_from_outside;
 use crate::tables::Maps;
 use crate::xdp::Frame;
 
@@ -34,27 +34,27 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
     }
     let decision = match uplink_known(&frame, &maps, h) {
         Some(decision) => decision,
-        None => decision(new_from_outside(), &maps),
+        None => new_from_outside().decision(&maps),
     };
-    match decision {
-        // Counted where the stack's own hook sees it again.
-        Decision::Pass(_) => XDP_PASS,
-        // The stack's own hook can answer, and ask.
-        Decision::Drop(Verdict::TtlExceeded) | Decision::Forward(Verdict::Asked, _) => XDP_PASS,
-        Decision::Drop(v) => refuse(v, Some(h), ifindex),
-        Decision::Forward(v, flow) => {
-            // SAFETY: an entry of a map, valid while the program runs.
-            let flow = unsafe { flow.as_ref() };
-            let (mac, target) = (Mac::read(&flow.mac), flow.ifindex);
-            if translate(&mut frame, h, &flow.to, flow.sums).is_err() || set_macs(&mut frame, mac, own_mac).is_none() {
-                dropped(Verdict::RewriteFailed, Some(h), ifindex, Zone::Uplink);
-                return XDP_DROP;
-            }
-            count(v);
-            // SAFETY: only records the target.
-            unsafe { bpf_redirect(target, 0) as u32 }
-        }
+    let v = decision.verdict();
+    // The stack's own hook can answer, and leave to the host's firewall.
+    if matches!(v, Verdict::TtlExceeded | Verdict::Asked) {
+        return XDP_PASS;
     }
+    let Some(flow) = decision.flow() else {
+        // What passes is counted where the stack's own hook sees it again.
+        return if v.is_drop() { refuse(v, Some(h), ifindex) } else { XDP_PASS };
+    };
+    // SAFETY: an entry of a map, valid while the program runs.
+    let flow = unsafe { flow.as_ref() };
+    let (mac, target) = (Mac::read(&flow.mac), flow.ifindex);
+    if translate(&mut frame, h, &flow.to, flow.sums).is_err() || set_macs(&mut frame, mac, own_mac).is_none() {
+        dropped(Verdict::RewriteFailed, Some(h), ifindex, Zone::Uplink);
+        return XDP_DROP;
+    }
+    count(v);
+    // SAFETY: only records the target.
+    unsafe { bpf_redirect(target, 0) as u32 }
 }
 
 #[inline(always)]

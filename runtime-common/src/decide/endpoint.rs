@@ -1,15 +1,13 @@
 //! Packets that a container sends.
 
-use super::flow::{Found, Target, complete_fragment, established, follow, open, prepare, quoted_flow, touch};
-use super::masquerade::{expect, masquerade, moved};
-use super::publication::to_host;
-use super::{Decision, Tables};
-use crate::maps::{
-    ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FLOW_RST, Flow, FlowAction, Link, LinkKey, Zone,
-};
+use super::admit::admit_from_container;
+use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded};
+use super::flow::{Found, complete_fragment, established, follow, quoted_flow, touch};
+use super::masquerade::moved;
+use super::{Decision, Next, Tables};
+use crate::maps::{ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, Zone};
 use crate::packet::{
-    ETH_LEN, Headers, Mac, Message, Packet, SCTP, TCP, UDP, arp_sender, is_link_local, is_loopback, is_multicast,
-    neighbour_target,
+    ETH_LEN, Headers, Mac, Message, Packet, arp_sender, is_link_local, is_loopback, is_multicast, neighbour_target,
 };
 use crate::{Addr, Verdict};
 
@@ -17,11 +15,11 @@ use crate::{Addr, Verdict};
 #[inline(always)]
 pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
     match arp_sender(p) {
-        Err(v) => Decision::Drop(v),
-        Ok((mac, _)) if mac != Mac::new(ep.mac) => Decision::Drop(Verdict::SpoofedMac),
+        Err(v) => Decision::drop(v),
+        Ok((mac, _)) if mac != Mac::new(ep.mac) => Decision::drop(Verdict::SpoofedMac),
         // A probe before an address is used has none (RFC 5227).
-        Ok((_, addr)) if addr != ep.ipv4.v4_as_word() && addr != 0 => Decision::Drop(Verdict::SpoofedAddress),
-        Ok(_) => Decision::Pass(Verdict::Neighbour),
+        Ok((_, addr)) if addr != ep.ipv4.v4_as_word() && addr != 0 => Decision::drop(Verdict::SpoofedAddress),
+        Ok(_) => Decision::pass(Verdict::Neighbour),
     }
 }
 
@@ -46,49 +44,68 @@ pub fn endpoint_known<T: Tables>(t: &T, ifindex: u32, mac: Mac, h: &Headers) -> 
 /// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`].
 #[inline(always)]
 pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32, h: &mut Headers) -> Decision {
+    if let Some(decision) = track_from_container(p, t, ep, h) {
+        return decision;
+    }
+    let mut step = admit_from_container(t, ep, ifindex, h);
+    if step.is(Next::Masqueraded) {
+        step = prepare_masqueraded(t, ep, ifindex, h);
+    }
+    if step.is(Next::Untranslated) {
+        step = begin_untranslated(t, ep, ifindex, h);
+    }
+    if step.is(Next::Masqueraded) {
+        step = begin_masqueraded(t, h);
+    }
+    if step.is(Next::Published) {
+        step = begin_published(t, h);
+    }
+    step.decision(t)
+}
+
+/// What a packet from the container `ep` is as long as nothing begins: one with a source that is not its own, part of a flow, or
+/// an error about one. `None` where it belongs to no flow.
+#[inline(always)]
+pub fn track_from_container<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers) -> Option<Decision> {
     if matches!(h.message, Message::Neighbour | Message::Router)
         && let Err(v) = neighbour(p, t, ep, h)
     {
-        return Decision::Drop(v);
+        return Some(Decision::drop(v));
     }
     if let Some(decision) = source_check(ep, h) {
-        return decision;
+        return Some(decision);
     }
     if is_loopback(&h.key.tuple.dst) {
-        return Decision::Drop(Verdict::Loopback);
+        return Some(Decision::drop(Verdict::Loopback));
     }
     if matches!(h.message, Message::Extended) {
         // A neighbour advertisement could hide behind them, and what is behind an authentication header cannot be translated.
-        return Decision::Drop(Verdict::ProtocolUnsupported);
+        return Some(Decision::drop(Verdict::ProtocolUnsupported));
     }
     if is_multicast(&h.key.tuple.dst) {
-        return Decision::Pass(Verdict::Multicast);
+        return Some(Decision::pass(Verdict::Multicast));
     }
     if !complete_fragment(t, h) {
-        return Decision::Drop(Verdict::Fragment);
+        return Some(Decision::drop(Verdict::Fragment));
     }
     if matches!(h.message, Message::IcmpError) {
-        return icmp_error(p, t, h);
+        return Some(icmp_error(p, t, h));
     }
     match follow(t, h) {
         Found::Live(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let f = unsafe { flow.as_ref() };
             if f.action != FlowAction::Masquerade as u8 || !moved(t, f) {
-                return forward(h, f.action, flow);
+                return Some(forward(h, f.action, flow));
             }
             if !h.message.opens() {
-                return Decision::Drop(Verdict::FlowEnded);
+                return Some(Decision::drop(Verdict::FlowEnded));
             }
         }
-        Found::Ended if !h.message.opens() => return last_word(p, t, h),
+        Found::Ended if !h.message.opens() => return Some(last_word(p, t, h)),
         _ => {}
     }
-    match t.address(&h.key.tuple.dst) {
-        None => outbound(t, ep, ifindex, h),
-        Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, Some((ep, ifindex))),
-        Some(a) => sibling(t, ep, ifindex, h, a),
-    }
+    None
 }
 
 /// When a rule ends, the daemon closes the containers' ends of its connections, and the kernel tells the other ends by a
@@ -96,7 +113,7 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
 // Rare: with a stack frame of its own.
 #[inline(never)]
 fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
-    let ended = Decision::Drop(Verdict::FlowEnded);
+    let ended = Decision::drop(Verdict::FlowEnded);
     if !h.rst || !matches!(h.message, Message::TcpSegment) || h.first_fragment {
         return ended;
     }
@@ -125,8 +142,8 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
         return forward(h, unsafe { flow.as_ref() }.action, flow);
     }
     match t.address(&h.key.tuple.dst) {
-        Some(a) if a.kind == ADDRESS_HOST => Decision::Pass(Verdict::Host),
-        _ => Decision::Drop(Verdict::IcmpError),
+        Some(a) if a.kind == ADDRESS_HOST => Decision::pass(Verdict::Host),
+        _ => Decision::drop(Verdict::IcmpError),
     }
 }
 
@@ -157,13 +174,13 @@ fn source_check(ep: &Endpoint, h: &Headers) -> Option<Decision> {
     if !h.v4 && (h.key.tuple.src == Addr::ANY_V6 || is_link_local(&h.key.tuple.src)) {
         // Duplicate address detection has no source yet; neighbour and listener discovery use link-local ones.
         return Some(match h.message {
-            Message::Neighbour => Decision::Pass(Verdict::Neighbour),
-            Message::Extended => Decision::Drop(Verdict::ProtocolUnsupported),
-            _ if is_multicast(&h.key.tuple.dst) => Decision::Pass(Verdict::Multicast),
-            _ => Decision::Drop(Verdict::SpoofedAddress),
+            Message::Neighbour => Decision::pass(Verdict::Neighbour),
+            Message::Extended => Decision::drop(Verdict::ProtocolUnsupported),
+            _ if is_multicast(&h.key.tuple.dst) => Decision::pass(Verdict::Multicast),
+            _ => Decision::drop(Verdict::SpoofedAddress),
         });
     }
-    Some(Decision::Drop(Verdict::SpoofedAddress))
+    Some(Decision::drop(Verdict::SpoofedAddress))
 }
 
 #[inline(always)]
@@ -178,94 +195,15 @@ fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision 
     const ASK: u8 = FlowAction::Ask as u8;
     const ASK_UNCHANGED: u8 = FlowAction::AskUnchanged as u8;
     match action {
-        LINK => Decision::Forward(Verdict::Linked, flow),
-        LINK_REPLY => Decision::Forward(Verdict::LinkedReply, flow),
-        PUBLISH | REPLY_OUT | REPLY_LOCAL | MASQUERADE | ASK if h.ttl <= 1 => Decision::Drop(Verdict::TtlExceeded),
-        PUBLISH => Decision::Forward(Verdict::Published, flow),
-        REPLY_OUT | REPLY_LOCAL => Decision::Forward(Verdict::PublishedReply, flow),
-        TO_LOOPBACK => Decision::Forward(Verdict::PublishedReply, flow),
-        MASQUERADE => Decision::Forward(Verdict::Masqueraded, flow),
-        ASK => Decision::Forward(Verdict::Asked, flow),
-        ASK_UNCHANGED => Decision::Pass(Verdict::Asked),
-        _ => Decision::Pass(Verdict::Outbound),
+        LINK => Decision::forward(Verdict::Linked, flow),
+        LINK_REPLY => Decision::forward(Verdict::LinkedReply, flow),
+        PUBLISH | REPLY_OUT | REPLY_LOCAL | MASQUERADE | ASK if h.ttl <= 1 => Decision::drop(Verdict::TtlExceeded),
+        PUBLISH => Decision::forward(Verdict::Published, flow),
+        REPLY_OUT | REPLY_LOCAL => Decision::forward(Verdict::PublishedReply, flow),
+        TO_LOOPBACK => Decision::forward(Verdict::PublishedReply, flow),
+        MASQUERADE => Decision::forward(Verdict::Masqueraded, flow),
+        ASK => Decision::forward(Verdict::Asked, flow),
+        ASK_UNCHANGED => Decision::pass(Verdict::Asked),
+        _ => Decision::pass(Verdict::Outbound),
     }
-}
-
-/// To the outside: under the host's address, or through its stack, and the answers are expected at the gate.
-#[inline(always)]
-fn outbound<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Decision {
-    if matches!(h.message, Message::LaterFragment) {
-        return Decision::Pass(Verdict::Outbound);
-    }
-    if let Some(decision) = masquerade(t, ep, ifindex, h) {
-        return decision;
-    }
-    let forward = Target { action: FlowAction::Stack, ifindex: 0, mac: [0; 6] };
-    let reply = Target { action: FlowAction::Stack, ifindex, mac: ep.mac };
-    let opened = prepare(t, (ep.generation, ep.rule), &h.key.tuple, forward, reply)
-        .and_then(|opening| open(t, h, opening, Zone::Gate));
-    match opened {
-        Some(_) => {
-            expect(t, ep, h);
-            Decision::Pass(Verdict::Outbound)
-        }
-        None => Decision::Drop(Verdict::FlowTableFull),
-    }
-}
-
-/// To another container.
-#[inline(always)]
-fn sibling<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers, to: &Address) -> Decision {
-    if to.bridge != ep.bridge {
-        return Decision::Drop(Verdict::OtherNetwork);
-    }
-    if (ep.flags | to.flags as u16) & ENDPOINT_ISOLATED == 0 {
-        return Decision::Pass(Verdict::Network);
-    }
-    if matches!(h.message, Message::Neighbour) {
-        return Decision::Pass(Verdict::Neighbour);
-    }
-    let Some(link) = link(t, h) else {
-        return Decision::Drop(match h.message {
-            Message::LaterFragment => Verdict::Fragment,
-            Message::Other => Verdict::ProtocolUnsupported,
-            _ => Verdict::NotLinked,
-        });
-    };
-    let forward = Target { action: FlowAction::Link, ifindex: to.ifindex, mac: to.mac };
-    let reply = Target { action: FlowAction::LinkReply, ifindex, mac: ep.mac };
-    let Some(opening) = prepare(t, (link.generation, link.rule), &h.key.tuple, forward, reply) else {
-        return Decision::Drop(Verdict::FlowTableFull);
-    };
-    // The recipient may use the same port to reach the source through a published port: it has to see them apart.
-    if !t.settle::<false>(&h.key, opening) {
-        return Decision::Drop(Verdict::PortsExhausted);
-    }
-    match open(t, h, opening, Zone::Endpoint) {
-        Some(flow) => Decision::Forward(Verdict::Linked, flow),
-        None => Decision::Drop(Verdict::FlowTableFull),
-    }
-}
-
-/// The link that allows a packet from recipient to source, if any.
-///
-/// A TCP segment without SYN is allowed as well: the connection may be older than the datapath.
-// For new conversations alone: with a stack frame of its own.
-#[inline(never)]
-fn link<'t, T: Tables>(t: &'t T, h: &Headers) -> Option<&'t Link> {
-    let (port, protocol) = match h.message {
-        Message::TcpOpen | Message::TcpSegment | Message::Datagram => match h.key.protocol {
-            TCP | UDP | SCTP => (h.key.tuple.dport, h.key.protocol),
-            _ => return None,
-        },
-        Message::EchoRequest => (0, h.key.protocol),
-        _ => return None,
-    };
-    let mut key = LinkKey { recipient: h.key.tuple.src, source: h.key.tuple.dst, port, protocol, reserved: 0 };
-    if let Some(link) = t.link(&key) {
-        return Some(link);
-    }
-    key.port = 0;
-    key.protocol = ALL_PROTOCOLS;
-    t.link(&key)
 }

@@ -271,7 +271,7 @@ pub(super) struct Target {
     /// Host-side interface of the container; 0 for the outside.
     pub ifindex: u32,
     /// That container's MAC address.
-    pub mac: [u8; 6],
+    pub mac: Mac,
 }
 
 /// Begins an [`Opening`] under a rule: `to` is the tuple after translation.
@@ -298,11 +298,11 @@ pub(super) fn fill(o: &mut Opening, (generation, rule): (u64, u32), forward: Tar
         flow.generation = generation;
         flow.rule = rule;
         flow.ifindex = target.ifindex;
-        flow.mac = target.mac;
+        target.mac.write(&mut flow.mac);
         flow.action = target.action as u8;
         // Where the answers go to is where it comes from.
         flow.from_ifindex = from.ifindex;
-        flow.from_mac = from.mac;
+        from.mac.write(&mut flow.from_mac);
     }
 }
 
@@ -359,25 +359,37 @@ pub(super) fn open<T: Tables>(
     o.forward.pair_zone = reply_zone as u8;
     o.reply.last_seen = now;
     o.reply.packets = 0;
-    o.reply.bytes = 0;
     o.reply.to = key.tuple.reversed();
+    // Apart from `packets`: of two zeros in a row the compiler for BPF makes a loop over bytes.
+    o.reply.bytes = 0;
     o.reply.state = FLOW_REPLY;
     o.reply.pair_zone = key.zone;
     o.reply_key = o.forward.pair(key.protocol);
-    o.forward.sums = Sums::between(&key.tuple, &o.forward.to);
-    o.reply.sums = Sums::between(&o.reply_key.tuple, &o.reply.to);
+    checksum_deltas(&key.tuple, o);
     o.forward.way_tick = 0;
     o.reply.way_tick = 0;
     // An answered conversation of the same ports is over, and would be found first.
-    for key in [key, &o.reply_key] {
-        // Hardly ever: removing nothing takes twice as long as finding nothing.
-        if t.answered(key).is_some() {
-            t.forget(key);
-        }
-    }
+    forget_answered(t, key);
+    forget_answered(t, &o.reply_key);
     // The answers first: a forward entry is never without its pair.
     if t.insert_pending(&o.reply_key, &o.reply) && t.insert_pending(key, &o.forward) {
         return Some(NonNull::from(&mut o.forward));
     }
     None
+}
+
+/// What the translation does to the checksums of either direction.
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+fn checksum_deltas(tuple: &Tuple, o: &mut Opening) {
+    o.forward.sums = Sums::between(tuple, &o.forward.to);
+    o.reply.sums = Sums::between(&o.reply_key.tuple, &o.reply.to);
+}
+
+#[inline(always)]
+fn forget_answered<T: Tables>(t: &T, key: &FlowKey) {
+    // Hardly ever: removing nothing takes twice as long as finding nothing.
+    if t.answered(key).is_some() {
+        t.forget(key);
+    }
 }

@@ -15,40 +15,40 @@ pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, 
         return from_loopback(t, ep, h);
     }
     if from_host {
-        return Decision::Pass(Verdict::FromHost);
+        return Decision::pass(Verdict::FromHost);
     }
     if matches!(h.message, Message::Neighbour) {
-        return Decision::Pass(Verdict::Neighbour);
+        return Decision::pass(Verdict::Neighbour);
     }
     if !complete_fragment(t, h) {
-        return Decision::Drop(Verdict::Fragment);
+        return Decision::drop(Verdict::Fragment);
     }
     if matches!(h.message, Message::IcmpError) {
         // About a packet that the container itself has sent.
         return match quoted_flow(p, t, h, Zone::Endpoint, false) {
-            Some(_) => Decision::Pass(Verdict::OutboundReply),
-            None => Decision::Drop(Verdict::IcmpError),
+            Some(_) => Decision::pass(Verdict::OutboundReply),
+            None => Decision::drop(Verdict::IcmpError),
         };
     }
     if let Found::Live(flow) = follow(t, h) {
         // SAFETY: entries stay valid while the program runs.
         let flow = unsafe { flow.as_ref() };
         if flow.action != FlowAction::Ask as u8 {
-            return Decision::Pass(Verdict::OutboundReply);
+            return Decision::pass(Verdict::OutboundReply);
         }
         let_through(t, h, flow);
-        return Decision::Pass(Verdict::Published);
+        return Decision::pass(Verdict::Published);
     }
     match t.address(&h.key.tuple.src) {
         Some(a) if a.kind == ADDRESS_ENDPOINT => {
             if a.bridge != ep.bridge {
-                Decision::Drop(Verdict::OtherNetwork)
+                Decision::drop(Verdict::OtherNetwork)
             } else if (ep.flags | a.flags as u16) & ENDPOINT_ISOLATED == 0 {
-                Decision::Pass(Verdict::Network)
+                Decision::pass(Verdict::Network)
             } else {
-                Decision::Drop(Verdict::NotLinked)
+                Decision::drop(Verdict::NotLinked)
             }
         }
-        _ => Decision::Drop(Verdict::NotPublished),
+        _ => Decision::drop(Verdict::NotPublished),
     }
 }

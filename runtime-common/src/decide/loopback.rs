@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::flow::{Found, Target, complete_fragment, follow, open, prepare};
 use super::{Decision, Tables};
 use crate::maps::{Endpoint, Flow, FlowAction, FlowKey, Tuple, Zone};
-use crate::packet::{Headers, TCP, UDP};
+use crate::packet::{Headers, Mac, TCP, UDP};
 use crate::{Addr, Verdict};
 
 /// How many ports are tried where sockets of several loopback addresses have the same one.
@@ -16,12 +16,12 @@ const ATTEMPTS: u16 = 4;
 #[inline(always)]
 pub(super) fn from_loopback<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers) -> Decision {
     if !matches!(h.key.protocol, TCP | UDP) {
-        return Decision::Pass(Verdict::FromHost);
+        return Decision::pass(Verdict::FromHost);
     }
     let mut reason = Verdict::FlowTableFull;
     match flow(t, ep, h, &mut reason) {
-        Some(flow) => Decision::Forward(Verdict::FromHost, flow),
-        None => Decision::Drop(reason),
+        Some(flow) => Decision::forward(Verdict::FromHost, flow),
+        None => Decision::drop(reason),
     }
 }
 
@@ -48,8 +48,8 @@ fn flow<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers, reason: &mut Verdict) 
     let mut to = Tuple { src, ..h.key.tuple };
     for _ in 0..ATTEMPTS {
         if is_free(t, &to, h.key.protocol) {
-            let forward = Target { action: FlowAction::FromLoopback, ifindex: 0, mac: ep.mac };
-            let reply = Target { action: FlowAction::ToLoopback, ifindex: 0, mac: [0; 6] };
+            let forward = Target { action: FlowAction::FromLoopback, ifindex: 0, mac: Mac::read(&ep.mac) };
+            let reply = Target { action: FlowAction::ToLoopback, ifindex: 0, mac: Mac::NONE };
             return prepare(t, (ep.generation, ep.rule), &to, forward, reply)
                 .and_then(|opening| open(t, h, opening, Zone::Endpoint));
         }

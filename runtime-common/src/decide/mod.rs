@@ -1,7 +1,14 @@
 //! Every decision about a packet: pure functions of its headers and of the tables.
 //!
-//! One function a hook: [`uplink`], [`endpoint`], [`gate`]. What they share is here. The host's own sockets are in [`host`].
+//! A packet goes through stages that follow one another, and the hook calls each: *parse* ([`crate::packet::headers`]), *track*
+//! (the flow that it belongs to), *admit* (whether a packet of none may begin one), *begin* (source port allocation and the table
+//! entries), *translate* ([`crate::rewrite`]) and *deliver* (the hook's own). [`uplink`], [`endpoint`] and [`gate`] are the
+//! first four in a row, one for each hook. What they share is here. The host's own sockets are in [`host`].
+//!
+//! Between stages that the kernel verifies apart there is one integer, a [`Step`], and what the scratch room holds.
 
+mod admit;
+mod begin;
 mod endpoint;
 mod flow;
 mod gate;
@@ -10,20 +17,21 @@ mod loopback;
 mod masquerade;
 mod ports;
 mod publication;
+mod step;
 mod uplink;
 
 use core::ptr::NonNull;
 
-pub use endpoint::{arp, endpoint, endpoint_known};
+pub use admit::{admit_from_container, admit_from_outside};
+pub use begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded};
+pub use endpoint::{arp, endpoint, endpoint_known, track_from_container};
 pub use flow::Opening;
 pub use gate::gate;
-pub use masquerade::begin_masquerade;
-pub use ports::settle;
-pub use uplink::{uplink, uplink_known, uplink_new};
+pub use step::{Next, Step};
+pub use uplink::{uplink, uplink_known};
 
 use crate::maps::{
-    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
-    PublicationKey,
+    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
 };
 use crate::packet::Headers;
 use crate::{Addr, Verdict};
@@ -74,20 +82,6 @@ pub trait Tables {
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;
     /// Whether a socket of this host waits for what arrives with this key.
     fn host_socket(&self, key: &FlowKey) -> bool;
-    /// [`ports::settle`], which the kernel side has verified by itself: `key` is the packet's own.
-    fn settle<const HOSTS: bool>(&self, key: &FlowKey, opening: NonNull<Opening>) -> bool
-    where
-        Self: Sized,
-    {
-        ports::settle::<Self, HOSTS>(self, key, opening)
-    }
-    /// [`masquerade::begin_masquerade`], which the kernel side has verified by itself.
-    fn begin_masquerade(&self, ep: &Endpoint, ifindex: u32, h: &Headers) -> u32
-    where
-        Self: Sized,
-    {
-        masquerade::begin_masquerade(self, ep, ifindex, h)
-    }
     /// An entry of `FRAGMENTS`.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Puts an entry into `FRAGMENTS`.
@@ -106,6 +100,14 @@ pub struct Scratch {
     pub budget: Budget,
     /// What time it was when last asked.
     pub clock: Clock,
+    /// Parameters of the kernel's route lookup: they would take too much of the stack.
+    pub fib: [u32; 16],
+    /// Parameters of the kernel's redirection to a neighbour.
+    pub neighbour: [u32; 5],
+    /// Whom an ICMP error of the datapath's own comes from.
+    pub error_source: Addr,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// The coarse monotonic clock, asked once a tick: until the next one it says the same.
@@ -146,22 +148,42 @@ impl Budget {
     }
 }
 
-/// What to do with a packet.
+/// What to do with a packet: a plain structure, which every kernel's verifier can follow through memory.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// To the host's stack, unchanged.
-    Pass(Verdict),
-    /// Nowhere.
-    Drop(Verdict),
-    /// Translate and send as the flow says. The pointer is valid until the tables change.
-    Forward(Verdict, NonNull<Flow>),
+pub struct Decision {
+    verdict: Verdict,
+    flow: Option<NonNull<Flow>>,
 }
 
 impl Decision {
+    /// To the host's stack, unchanged.
+    #[inline(always)]
+    pub const fn pass(verdict: Verdict) -> Self {
+        Decision { verdict, flow: None }
+    }
+
+    /// Nowhere.
+    #[inline(always)]
+    pub const fn drop(verdict: Verdict) -> Self {
+        Decision { verdict, flow: None }
+    }
+
+    /// Translate and send as the flow says. The pointer is valid until the tables change.
+    #[inline(always)]
+    pub const fn forward(verdict: Verdict, flow: NonNull<Flow>) -> Self {
+        Decision { verdict, flow: Some(flow) }
+    }
+
     /// The reason.
+    #[inline(always)]
     pub const fn verdict(&self) -> Verdict {
-        match self {
-            Decision::Pass(v) | Decision::Drop(v) | Decision::Forward(v, _) => *v,
-        }
+        self.verdict
+    }
+
+    /// The flow by which it is translated and sent, if it is.
+    #[inline(always)]
+    pub const fn flow(&self) -> Option<NonNull<Flow>> {
+        self.flow
     }
 }

@@ -22,7 +22,11 @@ const STEP: u32 = 40_503;
 /// `HOSTS`: the port is to be one that nobody on the host listens at.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-pub fn settle<T: Tables, const HOSTS: bool>(t: &T, key: &FlowKey, opening: NonNull<Opening>) -> bool {
+pub(super) fn allocate_source_port<T: Tables, const HOSTS: bool>(
+    t: &T,
+    key: &FlowKey,
+    opening: NonNull<Opening>,
+) -> bool {
     // Published conversations are answered by the container, masqueraded ones from outside.
     let reply_zone = if HOSTS { Zone::Uplink } else { Zone::Endpoint };
     // SAFETY: the scratch room belongs to this run of the program alone.

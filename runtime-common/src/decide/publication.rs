@@ -1,14 +1,14 @@
-//! Opening flows to published ports: the same for clients outside and for containers.
+//! Published ports: who may begin a flow with one. The same for clients outside and for containers.
 
-use super::flow::{Target, expect_at_gate, is_asked, open, prepare};
-use super::{Decision, Tables};
+use super::flow::{Target, prepare};
+use super::{Next, Step, Tables};
+use crate::Verdict;
 use crate::maps::{
     Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, FlowAction, FlowKey, PUBLICATION_ASK, PUBLICATION_CLOSED,
     PUBLICATION_FILTERED, PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication,
-    PublicationKey, Tuple, Zone,
+    PublicationKey, Tuple,
 };
-use crate::packet::{Headers, Message, SCTP, TCP, UDP};
-use crate::{Addr, Verdict};
+use crate::packet::{Headers, Mac, Message, SCTP, TCP, UDP};
 
 const ASK_UNCHANGED: u16 = PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES;
 
@@ -25,7 +25,7 @@ pub(super) fn lookup<'t, T: Tables>(t: &'t T, arriving: &FlowKey) -> Option<&'t 
     if let Some(p) = t.publication(&key) {
         return Some(p);
     }
-    key.addr = if arriving.tuple.dst.is_v4() { Addr::ANY_V4 } else { Addr::ANY_V6 };
+    key.addr = arriving.tuple.dst.wildcard();
     t.publication(&key)
 }
 
@@ -50,39 +50,39 @@ fn refused_by_filter<T: Tables>(t: &T, h: &Headers, p: &Publication) -> Option<V
     None
 }
 
-/// Decides about a packet without a flow to one of the host's addresses. `from` is the container that sent it, if any.
+/// Admits a packet without a flow to one of the host's addresses, or not. `from` is the container that sent it, if any.
 #[inline(always)]
-pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u32)>) -> Decision {
+pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u32)>) -> Step {
     if !matches!(h.key.protocol, TCP | UDP | SCTP) {
-        return Decision::Pass(Verdict::Host);
+        return Step::finish(Verdict::Host);
     }
     if !t.may_publish(h.key.tuple.dport, h.key.protocol) {
-        return Decision::Pass(Verdict::Host);
+        return Step::finish(Verdict::Host);
     }
     let Some(p) = lookup(t, &h.key) else {
-        return Decision::Pass(Verdict::Host);
+        return Step::finish(Verdict::Host);
     };
     if p.flags & PUBLICATION_CLOSED != 0 {
-        return Decision::Drop(Verdict::Unpublished);
+        return Step::finish(Verdict::Unpublished);
     }
     if !h.message.opens() {
         // Older than the datapath: rules or a proxy of the host carry it, or nobody does and the host says so.
-        return if matches!(h.message, Message::LaterFragment) {
-            Decision::Drop(Verdict::Fragment)
+        return Step::finish(if matches!(h.message, Message::LaterFragment) {
+            Verdict::Fragment
         } else {
-            Decision::Pass(Verdict::Carried)
-        };
+            Verdict::Carried
+        });
     }
     if h.ttl <= 1 {
-        return Decision::Drop(Verdict::TtlExceeded);
+        return Step::finish(Verdict::TtlExceeded);
     }
     if p.flags & (PUBLICATION_FILTERED | PUBLICATION_LIMITED) != 0
         && let Some(refused) = refused_by_filter(t, h, p)
     {
-        return Decision::Drop(refused);
+        return Step::finish(refused);
     }
     let mut src = h.key.tuple.src;
-    let mut reply = Target { action: FlowAction::ReplyOut, ifindex: 0, mac: [0; 6] };
+    let mut reply = Target { action: FlowAction::ReplyOut, ifindex: 0, mac: Mac::NONE };
     let mut action = match p.flags & (PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES) {
         PUBLICATION_ASK => FlowAction::Ask,
         // The host's rules may be for those outside alone.
@@ -91,7 +91,7 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
         _ => FlowAction::Publish,
     };
     if let Some((ep, ifindex)) = from {
-        reply = Target { action: FlowAction::ReplyLocal, ifindex, mac: ep.mac };
+        reply = Target { action: FlowAction::ReplyLocal, ifindex, mac: Mac::read(&ep.mac) };
         // A container that reaches itself: its own address as source would be refused by its own stack.
         if p.ifindex == ifindex {
             src = if h.v4 { ep.gateway4 } else { ep.gateway6 };
@@ -100,26 +100,9 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
         }
     }
     let to = Tuple { src, dst: p.addr, sport: h.key.tuple.sport, dport: p.port };
-    let forward = Target { action, ifindex: p.ifindex, mac: p.mac };
-    let Some(opening) = prepare(t, (p.generation, p.rule), &to, forward, reply) else {
-        return Decision::Drop(Verdict::FlowTableFull);
-    };
-    // A client's port may lead to several host ports of one container: it has to see them apart.
-    if !t.settle::<false>(&h.key, opening) {
-        return Decision::Drop(Verdict::PortsExhausted);
-    }
-    let Some(flow) = open(t, h, opening, Zone::Endpoint) else {
-        return Decision::Drop(Verdict::FlowTableFull);
-    };
-    if !is_asked(action as u8) {
-        return Decision::Forward(Verdict::Published, flow);
-    }
-    if !expect_at_gate(t, h, opening) {
-        return Decision::Drop(Verdict::FlowTableFull);
-    }
-    if matches!(action, FlowAction::AskUnchanged) {
-        Decision::Pass(Verdict::Asked)
-    } else {
-        Decision::Forward(Verdict::Asked, flow)
+    let forward = Target { action, ifindex: p.ifindex, mac: Mac::read(&p.mac) };
+    match prepare(t, (p.generation, p.rule), &to, forward, reply) {
+        Some(_) => Step::new(Next::Published, Verdict::Published),
+        None => Step::finish(Verdict::FlowTableFull),
     }
 }

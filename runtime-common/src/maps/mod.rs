@@ -255,7 +255,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]

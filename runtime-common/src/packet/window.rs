@@ -23,6 +23,12 @@ pub trait Packet {
 pub struct Window<const N: usize>(*const u8);
 
 impl<const N: usize> Window<N> {
+    /// Of a place where N bytes are.
+    #[inline(always)]
+    pub(crate) const fn new(start: *const u8) -> Self {
+        Window(start)
+    }
+
     /// The byte at `i`.
     #[inline(always)]
     pub fn u8(self, i: usize) -> u8 {
@@ -65,6 +71,16 @@ impl<const N: usize> Window<N> {
     pub fn addr(self, i: usize) -> Addr {
         Addr::words([self.u32(i), self.u32(i + 4), self.u32(i + 8), self.u32(i + 12)])
     }
+
+    /// Whether the sixteen bytes at `i` are that address.
+    #[inline(always)]
+    pub fn is_addr(self, i: usize, addr: &Addr) -> bool {
+        let words = addr.as_words();
+        self.u32(i) == words[0]
+            && self.u32(i + 4) == words[1]
+            && self.u32(i + 8) == words[2]
+            && self.u32(i + 12) == words[3]
+    }
 }
 
 /// A MAC address in two words as they stand in a packet.
@@ -86,6 +102,25 @@ impl Mac {
     #[inline(always)]
     pub fn read(b: &[u8; 6]) -> Self {
         Window::<6>(b.as_ptr()).mac(0)
+    }
+
+    /// No address: all zero.
+    pub const NONE: Mac = Mac { high: 0, low: 0 };
+
+    /// Into six bytes in a map, by words, as [`Mac::read`] reads them.
+    #[inline(always)]
+    pub fn write(self, b: &mut [u8; 6]) {
+        // SAFETY: six bytes are there. Volatile: of zeros the compiler for BPF would make a loop over bytes.
+        unsafe {
+            let (high, low) = (b.as_mut_ptr().cast::<u32>(), b.as_mut_ptr().add(4).cast::<u16>());
+            if cfg!(target_arch = "bpf") {
+                high.write_volatile(self.high);
+                low.write_volatile(self.low);
+            } else {
+                high.write_unaligned(self.high);
+                low.write_unaligned(self.low);
+            }
+        }
     }
 
     /// Whether it is a group address: broadcast or multicast.

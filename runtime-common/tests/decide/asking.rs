@@ -19,11 +19,8 @@ fn world(flags: u16) -> World {
 
 /// Action of the flow that a packet goes by.
 fn action(decision: Decision) -> (Verdict, Option<u8>) {
-    match decision {
-        // SAFETY: the tables outlive every test's use of it.
-        Decision::Forward(v, flow) => (v, Some(unsafe { flow.as_ref() }.action)),
-        other => (other.verdict(), None),
-    }
+    // SAFETY: the tables outlive every test's use of it.
+    (decision.verdict(), decision.flow().map(|flow| unsafe { flow.as_ref() }.action))
 }
 
 #[test]
@@ -40,12 +37,12 @@ fn what_comes_through_passes_the_firewall_by_from_then_on() {
             assert_eq!(action(w.uplink(&datagram)), asked);
         }
         let translated = udp(CLIENT, 4000, WEB.0, 53);
-        assert_eq!(w.gate(0, &translated), Decision::Pass(Verdict::Published));
+        assert_eq!(w.gate(0, &translated), Decision::pass(Verdict::Published));
         assert_eq!(action(w.uplink(&datagram)), (Verdict::Published, Some(FlowAction::Publish as u8)));
         assert_eq!(action(w.endpoint(0, &udp(WEB.0, 53, CLIENT, 4000))).0, Verdict::PublishedReply);
         assert_eq!(action(w.uplink(&datagram)), (Verdict::Published, Some(FlowAction::Publish as u8)));
         // What was on its way through the stack still comes in.
-        assert_eq!(w.gate(0, &translated), Decision::Pass(Verdict::Published));
+        assert_eq!(w.gate(0, &translated), Decision::pass(Verdict::Published));
     }
 }
 
@@ -55,10 +52,10 @@ fn the_gate_takes_nothing_that_was_not_asked_for() {
     w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN));
     for (from, port) in [(4001, 80), (4000, 81)] {
         let stranger = tcp(CLIENT, from, WEB.0, port, SYN);
-        assert_eq!(w.gate(0, &stranger), Decision::Drop(Verdict::NotPublished), "{from} {port}");
+        assert_eq!(w.gate(0, &stranger), Decision::drop(Verdict::NotPublished), "{from} {port}");
     }
-    assert_eq!(w.gate(1, &tcp(CLIENT, 4000, DB.0, 80, SYN)), Decision::Drop(Verdict::NotPublished));
-    assert_eq!(w.gate(0, &tcp(CLIENT, 4000, WEB.0, 80, SYN)), Decision::Pass(Verdict::Published));
+    assert_eq!(w.gate(1, &tcp(CLIENT, 4000, DB.0, 80, SYN)), Decision::drop(Verdict::NotPublished));
+    assert_eq!(w.gate(0, &tcp(CLIENT, 4000, WEB.0, 80, SYN)), Decision::pass(Verdict::Published));
 }
 
 #[test]
@@ -66,14 +63,14 @@ fn a_publication_that_goes_lets_nothing_through_any_more() {
     let mut w = world(PUBLICATION_ASK);
     w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN));
     w.tables.rules.insert(9, 0);
-    assert_eq!(w.gate(0, &tcp(CLIENT, 4000, WEB.0, 80, SYN)), Decision::Drop(Verdict::NotPublished));
+    assert_eq!(w.gate(0, &tcp(CLIENT, 4000, WEB.0, 80, SYN)), Decision::drop(Verdict::NotPublished));
 }
 
 #[test]
 fn siblings_are_asked_about_with_their_address_translated_and_oneself_not_at_all() {
     let w = world(PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES);
     assert_eq!(action(w.endpoint(1, &udp(DB.0, 4000, HOST, 53))), (Verdict::Asked, Some(FlowAction::Ask as u8)));
-    assert_eq!(w.gate(0, &udp(DB.0, 4000, WEB.0, 53)), Decision::Pass(Verdict::Published));
+    assert_eq!(w.gate(0, &udp(DB.0, 4000, WEB.0, 53)), Decision::pass(Verdict::Published));
     assert_eq!(
         action(w.endpoint(1, &udp(DB.0, 4000, HOST, 53))),
         (Verdict::Published, Some(FlowAction::Publish as u8))

@@ -22,9 +22,9 @@ fn world() -> World {
 }
 
 fn flow(decision: Decision) -> (Verdict, Flow) {
-    let Decision::Forward(verdict, flow) = decision else { panic!("{decision:?}") };
+    let Some(flow) = decision.flow() else { panic!("{decision:?}") };
     // SAFETY: the tables outlive every test's use of it.
-    (verdict, unsafe { *flow.as_ptr() })
+    (decision.verdict(), unsafe { *flow.as_ptr() })
 }
 
 /// Opens a conversation of a container; its source as the outside sees it.
@@ -55,17 +55,17 @@ fn a_container_speaks_to_the_outside_under_the_hosts_address() {
     assert_eq!(leaves(&w, 0, &echo(WEB.0, CLIENT, true, 7)), (HOST.into(), 7));
     assert_eq!(comes_back(&w, &echo(CLIENT, HOST, false, 7)), (2, WEB.0.into(), 7));
     // Nobody else's answers.
-    assert_eq!(w.uplink(&tcp(CLIENT, 444, HOST, 4000, SYN | ACK)), Decision::Pass(Verdict::Host));
-    assert_eq!(w.uplink(&echo(CLIENT, HOST, false, 8)), Decision::Pass(Verdict::Host));
+    assert_eq!(w.uplink(&tcp(CLIENT, 444, HOST, 4000, SYN | ACK)), Decision::pass(Verdict::Host));
+    assert_eq!(w.uplink(&echo(CLIENT, HOST, false, 8)), Decision::pass(Verdict::Host));
 }
 
 #[test]
 fn what_is_not_masqueraded_is_left_to_the_stack() {
     let mut w = world();
-    let pass = Decision::Pass(Verdict::Outbound);
+    let pass = Decision::pass(Verdict::Outbound);
     assert_eq!(w.endpoint(0, &udp(WEB.1, 4000, CLIENT6, 53)), pass);
     assert_eq!(w.endpoint(0, &sctp(WEB.0, 4000, CLIENT, 53)), pass);
-    assert_eq!(w.endpoint(0, &udp(WEB.0, 4000, CLIENT, 53).ttl(1)), Decision::Drop(Verdict::TtlExceeded));
+    assert_eq!(w.endpoint(0, &udp(WEB.0, 4000, CLIENT, 53).ttl(1)), Decision::drop(Verdict::TtlExceeded));
     // The way does not lead through an uplink.
     w.tables.source = None;
     assert_eq!(w.endpoint(0, &udp(WEB.0, 4000, CLIENT, 53)), pass);
@@ -106,7 +106,7 @@ fn without_a_free_port_the_packet_is_dropped_and_others_go_on() {
     let mut w = world();
     assert_eq!(leaves(&w, 0, &udp(WEB.0, 4000, CLIENT, 53)).1, 4000);
     w.tables.sockets = (0..=u16::MAX).collect();
-    assert_eq!(w.endpoint(1, &udp(DB.0, 4000, CLIENT, 53)), Decision::Drop(Verdict::PortsExhausted));
+    assert_eq!(w.endpoint(1, &udp(DB.0, 4000, CLIENT, 53)), Decision::drop(Verdict::PortsExhausted));
     assert_eq!(leaves(&w, 0, &udp(WEB.0, 4000, CLIENT, 53)).1, 4000);
 }
 
@@ -148,7 +148,7 @@ fn a_conversation_whose_address_is_gone_from_the_host_moves() {
     w.tables.addresses.insert(addr("192.0.2.77"), w.tables.addresses[&addr("172.17.0.1")]);
     w.tables.source = Some(addr("192.0.2.77"));
     assert_eq!(leaves(&w, 0, &udp(WEB.0, 4000, CLIENT, 53)), ("192.0.2.77".into(), 4000));
-    assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, CLIENT, 443, ACK)), Decision::Drop(Verdict::FlowEnded));
+    assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, CLIENT, 443, ACK)), Decision::drop(Verdict::FlowEnded));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn one_client_port_to_two_ports_of_one_container() {
     w.publish("192.0.2.1", 80, SCTP, 80, 11, 902);
     w.publish("172.17.0.1", 80, SCTP, 80, 12, 903);
     assert_eq!(w.uplink(&sctp(CLIENT, 4000, HOST, 80)).verdict(), Verdict::Published);
-    assert_eq!(w.uplink(&sctp(CLIENT, 4000, "172.17.0.1", 80)), Decision::Drop(Verdict::PortsExhausted));
+    assert_eq!(w.uplink(&sctp(CLIENT, 4000, "172.17.0.1", 80)), Decision::drop(Verdict::PortsExhausted));
 }
 
 #[test]
@@ -209,10 +209,10 @@ fn datagrams_from_a_published_port_are_not_taken_for_a_clients() {
     w.tables.source = Some(addr(HOST));
     // The second container sends from a port that the first one has published; the host's rules keep it.
     w.publish("0.0.0.0", 53, UDP, 53, 9, 900);
-    assert_eq!(w.endpoint(1, &udp(DB.0, 53, CLIENT, 4000)), Decision::Pass(Verdict::Outbound));
+    assert_eq!(w.endpoint(1, &udp(DB.0, 53, CLIENT, 4000)), Decision::pass(Verdict::Outbound));
     for _ in 0..2 {
-        assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)), Decision::Pass(Verdict::Carried));
-        assert_eq!(w.gate(1, &udp(CLIENT, 4000, DB.0, 53)), Decision::Pass(Verdict::OutboundReply));
+        assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)), Decision::pass(Verdict::Carried));
+        assert_eq!(w.gate(1, &udp(CLIENT, 4000, DB.0, 53)), Decision::pass(Verdict::OutboundReply));
     }
     assert_eq!(w.uplink(&udp(CLIENT, 4001, HOST, 53)).verdict(), Verdict::Published);
     // When its container is gone, the next datagram is a client's again.

@@ -15,9 +15,9 @@ fn key(packet: &Forge, zone: Zone) -> FlowKey {
 }
 
 fn flow(decision: Decision) -> (Verdict, Flow) {
-    let Decision::Forward(verdict, flow) = decision else { panic!("{decision:?}") };
+    let Some(flow) = decision.flow() else { panic!("{decision:?}") };
     // SAFETY: the tables outlive every test's use of it.
-    (verdict, unsafe { *flow.as_ptr() })
+    (decision.verdict(), unsafe { *flow.as_ptr() })
 }
 
 #[test]
@@ -89,9 +89,9 @@ fn a_full_table_refuses_new_conversations_only() {
     w.link(53, UDP, 10);
     w.uplink(&udp(CLIENT, 4000, HOST, 53));
     w.tables.room.set(Some(2));
-    assert_eq!(w.uplink(&udp(CLIENT, 4001, HOST, 53)), Decision::Drop(Verdict::FlowTableFull));
-    assert_eq!(w.endpoint(0, &udp(WEB.0, 4001, DB.0, 53)), Decision::Drop(Verdict::FlowTableFull));
-    assert_eq!(w.endpoint(0, &udp(WEB.0, 4001, CLIENT, 53)), Decision::Drop(Verdict::FlowTableFull));
+    assert_eq!(w.uplink(&udp(CLIENT, 4001, HOST, 53)), Decision::drop(Verdict::FlowTableFull));
+    assert_eq!(w.endpoint(0, &udp(WEB.0, 4001, DB.0, 53)), Decision::drop(Verdict::FlowTableFull));
+    assert_eq!(w.endpoint(0, &udp(WEB.0, 4001, CLIENT, 53)), Decision::drop(Verdict::FlowTableFull));
     assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)).verdict(), Verdict::Published);
 }
 
@@ -110,15 +110,15 @@ fn a_rule_of_another_generation_ends_its_flows_everywhere() {
         w.tables.rules.insert(rule, 1);
     }
     for port in [4000, 4001] {
-        assert_eq!(w.uplink(&tcp(CLIENT, port, HOST, 80, ACK)), Decision::Drop(Verdict::FlowEnded));
-        assert_eq!(w.endpoint(0, &tcp(WEB.0, 80, CLIENT, port, ACK)), Decision::Drop(Verdict::FlowEnded));
+        assert_eq!(w.uplink(&tcp(CLIENT, port, HOST, 80, ACK)), Decision::drop(Verdict::FlowEnded));
+        assert_eq!(w.endpoint(0, &tcp(WEB.0, 80, CLIENT, port, ACK)), Decision::drop(Verdict::FlowEnded));
     }
-    assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, ACK)), Decision::Drop(Verdict::FlowEnded));
-    assert_eq!(w.endpoint(1, &tcp(DB.0, 5432, WEB.0, 4000, ACK)), Decision::Drop(Verdict::FlowEnded));
-    assert_eq!(w.gate(0, &tcp(CLIENT, 443, WEB.0, 4000, ACK)), Decision::Drop(Verdict::NotPublished));
+    assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, ACK)), Decision::drop(Verdict::FlowEnded));
+    assert_eq!(w.endpoint(1, &tcp(DB.0, 5432, WEB.0, 4000, ACK)), Decision::drop(Verdict::FlowEnded));
+    assert_eq!(w.gate(0, &tcp(CLIENT, 443, WEB.0, 4000, ACK)), Decision::drop(Verdict::NotPublished));
     // A port that is published anew takes new conversations, and no old ones.
     w.publish("0.0.0.0", 80, TCP, 81, 9, 901);
-    assert_eq!(w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK)), Decision::Drop(Verdict::FlowEnded));
+    assert_eq!(w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK)), Decision::drop(Verdict::FlowEnded));
     let (_, forward) = flow(w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN)));
     assert_eq!((forward.generation, forward.to.dport), (901, 81u16.to_be()));
     assert_eq!(w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK)).verdict(), Verdict::Published);
@@ -131,7 +131,7 @@ fn a_connection_may_be_turned_round_by_another_link_alone() {
     w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, SYN));
     w.endpoint(1, &tcp(DB.0, 5432, WEB.0, 4000, SYN | ACK));
     let back = tcp(DB.0, 5432, WEB.0, 4000, SYN);
-    assert_eq!(w.endpoint(1, &back), Decision::Drop(Verdict::NotLinked));
+    assert_eq!(w.endpoint(1, &back), Decision::drop(Verdict::NotLinked));
     assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, ACK)).verdict(), Verdict::Linked);
     // The other way round there is a link of its own.
     let turned =
@@ -143,7 +143,7 @@ fn a_connection_may_be_turned_round_by_another_link_alone() {
     assert_eq!((verdict, forward.rule), (Verdict::Linked, 11));
     assert_eq!(w.endpoint(1, &tcp(DB.0, 5432, WEB.0, 4000, ACK)).verdict(), Verdict::Linked);
     assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, SYN | ACK)).verdict(), Verdict::LinkedReply);
-    assert_eq!(w.endpoint(1, &udp(DB.0, 5432, WEB.0, 4000)), Decision::Drop(Verdict::NotLinked));
+    assert_eq!(w.endpoint(1, &udp(DB.0, 5432, WEB.0, 4000)), Decision::drop(Verdict::NotLinked));
 }
 
 #[test]
@@ -152,11 +152,11 @@ fn a_container_speaks_for_itself_only() {
     let ep = &w.endpoints[0];
     let other = w.endpoints[1].mac;
     let cases = [
-        (forge::arp(ep.mac, ep.mac, WEB.0, DB.0, false), Decision::Pass(Verdict::Neighbour)),
-        (forge::arp(ep.mac, other, WEB.0, DB.0, false), Decision::Drop(Verdict::SpoofedMac)),
-        (forge::arp(ep.mac, ep.mac, DB.0, WEB.0, true), Decision::Drop(Verdict::SpoofedAddress)),
-        (forge::arp(ep.mac, ep.mac, "0.0.0.0", WEB.0, false), Decision::Pass(Verdict::Neighbour)),
-        (vec![0; 31], Decision::Drop(Verdict::Malformed)),
+        (forge::arp(ep.mac, ep.mac, WEB.0, DB.0, false), Decision::pass(Verdict::Neighbour)),
+        (forge::arp(ep.mac, other, WEB.0, DB.0, false), Decision::drop(Verdict::SpoofedMac)),
+        (forge::arp(ep.mac, ep.mac, DB.0, WEB.0, true), Decision::drop(Verdict::SpoofedAddress)),
+        (forge::arp(ep.mac, ep.mac, "0.0.0.0", WEB.0, false), Decision::pass(Verdict::Neighbour)),
+        (vec![0; 31], Decision::drop(Verdict::Malformed)),
     ];
     for (frame, decision) in cases {
         assert_eq!(arp(&Frame(frame.clone()), ep), decision, "{frame:02x?}");
@@ -169,13 +169,13 @@ fn a_container_speaks_for_itself_only() {
         (WEB.0, "127.0.0.1", Verdict::Loopback),
         (WEB.1, "::1", Verdict::Loopback),
     ] {
-        assert_eq!(w.endpoint(0, &udp(src, 1, dst, 2)), Decision::Drop(verdict), "{src} {dst}");
+        assert_eq!(w.endpoint(0, &udp(src, 1, dst, 2)), Decision::drop(verdict), "{src} {dst}");
     }
     // Without an IPv6 address of its own, all zero is not one.
     let mut w = World::new();
     w.endpoints[0].ipv6 = runtime_common::Addr::ANY_V6;
-    assert_eq!(w.endpoint(0, &udp("::", 1, CLIENT6, 2)), Decision::Drop(Verdict::SpoofedAddress));
-    assert_eq!(w.endpoint(0, &udp(WEB.1, 1, CLIENT6, 2)), Decision::Drop(Verdict::SpoofedAddress));
+    assert_eq!(w.endpoint(0, &udp("::", 1, CLIENT6, 2)), Decision::drop(Verdict::SpoofedAddress));
+    assert_eq!(w.endpoint(0, &udp(WEB.1, 1, CLIENT6, 2)), Decision::drop(Verdict::SpoofedAddress));
 }
 
 #[test]
@@ -189,11 +189,11 @@ fn hidden_advertisements_do_not_leave_a_container() {
             [(0, Verdict::SpoofedAddress), (60, Verdict::SpoofedAddress), (43, Verdict::ProtocolUnsupported)]
         {
             let packet = raw(src, dst, protocol).payload(&hidden);
-            assert_eq!(w.endpoint(0, &packet), Decision::Drop(verdict), "{src} {dst} {protocol}");
+            assert_eq!(w.endpoint(0, &packet), Decision::drop(verdict), "{src} {dst} {protocol}");
         }
     }
     let report = raw("fe80::2", "ff02::16", 0).payload(&[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(w.endpoint(0, &report), Decision::Pass(Verdict::Multicast));
+    assert_eq!(w.endpoint(0, &report), Decision::pass(Verdict::Multicast));
 }
 
 #[test]

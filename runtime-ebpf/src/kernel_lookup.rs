@@ -6,7 +6,7 @@ use runtime_common::Addr;
 use runtime_common::maps::FlowKey;
 use runtime_common::packet::{Headers, TCP, UDP};
 
-use crate::fib::{AF_INET, AF_INET6, FibParams, FibRoom};
+use crate::fib::{FibParams, FibRoom, params};
 use crate::maps::UPLINKS;
 
 /// `BPF_FIB_LOOKUP_SRC` of the kernel's uapi, since Linux 6.7: the route's preferred source, too.
@@ -15,21 +15,10 @@ const LOOKUP_SRC: u32 = 16;
 /// The address that the host's routes give a packet from behind `bridge`, where they lead to an uplink, into `found`.
 // With a stack frame of its own: the helper's parameters are large.
 #[inline(never)]
-pub fn source(skb: *mut __sk_buff, h: &Headers, bridge: u32, found: &mut Addr) -> bool {
-    let mut room = FibRoom::zeroed();
-    let fib = room.params();
+pub fn source(skb: *mut __sk_buff, room: &mut FibRoom, h: &Headers, bridge: u32, found: &mut Addr) -> bool {
+    let fib = params(room, h.v4, &h.key.tuple.src, &h.key.tuple.dst);
     fib.ifindex = bridge;
     fib.l4_protocol = h.key.protocol;
-    let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
-    if h.v4 {
-        fib.family = AF_INET;
-        fib.__bindgen_anon_3.ipv4_src = src.v4_as_word();
-        fib.__bindgen_anon_4.ipv4_dst = dst.v4_as_word();
-    } else {
-        fib.family = AF_INET6;
-        fib.__bindgen_anon_3.ipv6_src = *src.as_words();
-        fib.__bindgen_anon_4.ipv6_dst = *dst.as_words();
-    }
     let size = size_of::<FibParams>() as i32;
     // SAFETY: the context is the program's own, the parameters are as large as said.
     let mut result = unsafe { bpf_fib_lookup(skb.cast(), fib, size, LOOKUP_SRC) };

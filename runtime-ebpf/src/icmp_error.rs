@@ -1,8 +1,10 @@
 //! Turning a packet into the ICMP error about it.
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_store_bytes,
 };
+use aya_ebpf::programs::TcContext;
 use runtime_common::Addr;
 use runtime_common::packet::{ETH_LEN, Headers, Packet, ethernet};
 use runtime_common::rewrite::set_macs;
@@ -11,27 +13,40 @@ use runtime_common::router::{
 };
 
 use crate::skb::{Readable, Skb};
+use crate::tables::Maps;
 
 const BPF_ADJ_ROOM_MAC: u32 = 1;
 const BPF_F_RECOMPUTE_CSUM: u64 = 1;
 
-/// Makes of the packet `h` the error about it: from `from`, to its sender, the MAC addresses swapped. False where none is
-/// due or the kernel refuses; the packet is to be dropped then.
+/// Instead of an MTU: the packet's time to live ran out.
+pub const TIME_EXCEEDED: u32 = 0;
+
+/// Makes of the packet whose headers are in the scratch room the error about it, from `from` to its sender, the MAC addresses
+/// swapped: that it is larger than `mtu`, or [`TIME_EXCEEDED`]. False where none is due or the kernel refuses; the packet is to
+/// be dropped then.
 #[inline(always)]
-pub fn complain(skb: &mut Skb<'_>, h: &Headers, from: &Addr, complaint: Complaint) -> bool {
-    // In one register: the verifier refuses the unused half of the enum as an argument.
-    let mtu = match complaint {
-        Complaint::TimeExceeded => 0,
-        Complaint::TooBig(mtu) => u32::from(mtu),
+pub fn send_icmp_error(skb: &mut Skb<'_>, from: &Addr, mtu: u32) -> bool {
+    let Some(maps) = Maps::new() else {
+        return false;
     };
-    complain_of(skb, h, from, mtu)
+    *maps.error_source() = *from;
+    icmp_error(skb.0.skb.skb, mtu) != 0
 }
 
-// Rare: with a stack frame of its own.
+/// The error, as a function that the kernel verifies by itself: it is from the address in the scratch room.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn complain_of(skb: &mut Skb<'_>, h: &Headers, from: &Addr, mtu: u32) -> bool {
-    let complaint = if mtu == 0 { Complaint::TimeExceeded } else { Complaint::TooBig(mtu as u16) };
-    is_due(h) && cut(skb, h).is_some_and(|sum| wrap(skb, h, from, complaint, sum).is_some())
+extern "C" fn icmp_error(skb: *mut __sk_buff, mtu: u32) -> u32 {
+    let Some(maps) = Maps::new() else {
+        return 0;
+    };
+    let h = maps.headers();
+    let complaint = if mtu == TIME_EXCEEDED { Complaint::TimeExceeded } else { Complaint::TooBig(mtu as u16) };
+    let ctx = TcContext::new(skb);
+    let mut skb = Skb(&ctx);
+    let done = is_due(h)
+        && cut(&mut skb, h).is_some_and(|sum| wrap(&mut skb, h, maps.error_source(), complaint, sum).is_some());
+    done.into()
 }
 
 /// Cuts the packet to what is quoted, and returns the sum over it.

@@ -1,0 +1,111 @@
+//! Whether a packet that belongs to no flow may begin one.
+
+use super::flow::{Found, Target, follow, prepare};
+use super::masquerade::is_masqueraded;
+use super::publication::to_host;
+use super::uplink::has_loopback;
+use super::{Next, Step, Tables};
+use crate::Verdict;
+use crate::maps::{ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FlowAction, Link, LinkKey, Zone};
+use crate::packet::{Headers, Mac, Message, SCTP, TCP, UDP};
+
+/// A packet that arrives on an uplink.
+#[inline(always)]
+pub fn admit_from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
+    // No flow has such an address: what belongs to one needs no look at that.
+    if has_loopback(h) {
+        return Step::finish(Verdict::Loopback);
+    }
+    let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
+    if t.may_be_ours(src) && t.address(src).is_some() {
+        return Step::finish(Verdict::SpoofedLocal);
+    }
+    // Most of what is for the host itself needs no more than that.
+    if !t.may_be_endpoint(dst) && !t.may_publish(h.key.tuple.dport, h.key.protocol) {
+        return Step::finish(Verdict::Host);
+    }
+    match t.address(dst) {
+        None => Step::finish(Verdict::Host),
+        Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, None),
+        Some(_) => {
+            h.key.zone = Zone::Gate as u8;
+            Step::finish(match follow(t, h) {
+                Found::Live(_) => Verdict::OutboundReply,
+                _ => Verdict::NotPublished,
+            })
+        }
+    }
+}
+
+/// A packet that the container `ep` behind `ifindex` sends.
+#[inline(always)]
+pub fn admit_from_container<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Step {
+    match t.address(&h.key.tuple.dst) {
+        None => outbound(ep, h),
+        Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, Some((ep, ifindex))),
+        Some(a) => sibling(t, ep, ifindex, h, a),
+    }
+}
+
+/// To the outside: under the host's address, or through its stack.
+#[inline(always)]
+fn outbound(ep: &Endpoint, h: &Headers) -> Step {
+    if matches!(h.message, Message::LaterFragment) {
+        return Step::finish(Verdict::Outbound);
+    }
+    if is_masqueraded(ep, h) {
+        Step::new(Next::Masqueraded, Verdict::Masqueraded)
+    } else {
+        Step::new(Next::Untranslated, Verdict::Outbound)
+    }
+}
+
+/// To another container.
+#[inline(always)]
+fn sibling<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers, to: &Address) -> Step {
+    if to.bridge != ep.bridge {
+        return Step::finish(Verdict::OtherNetwork);
+    }
+    if (ep.flags | to.flags as u16) & ENDPOINT_ISOLATED == 0 {
+        return Step::finish(Verdict::Network);
+    }
+    if matches!(h.message, Message::Neighbour) {
+        return Step::finish(Verdict::Neighbour);
+    }
+    let Some(link) = link(t, h) else {
+        return Step::finish(match h.message {
+            Message::LaterFragment => Verdict::Fragment,
+            Message::Other => Verdict::ProtocolUnsupported,
+            _ => Verdict::NotLinked,
+        });
+    };
+    let forward = Target { action: FlowAction::Link, ifindex: to.ifindex, mac: Mac::read(&to.mac) };
+    let reply = Target { action: FlowAction::LinkReply, ifindex, mac: Mac::read(&ep.mac) };
+    match prepare(t, (link.generation, link.rule), &h.key.tuple, forward, reply) {
+        Some(_) => Step::new(Next::Published, Verdict::Linked),
+        None => Step::finish(Verdict::FlowTableFull),
+    }
+}
+
+/// The link that allows a packet from recipient to source, if any.
+///
+/// A TCP segment without SYN is allowed as well: the connection may be older than the datapath.
+// For new conversations alone: with a stack frame of its own.
+#[inline(never)]
+fn link<'t, T: Tables>(t: &'t T, h: &Headers) -> Option<&'t Link> {
+    let (port, protocol) = match h.message {
+        Message::TcpOpen | Message::TcpSegment | Message::Datagram => match h.key.protocol {
+            TCP | UDP | SCTP => (h.key.tuple.dport, h.key.protocol),
+            _ => return None,
+        },
+        Message::EchoRequest => (0, h.key.protocol),
+        _ => return None,
+    };
+    let mut key = LinkKey { recipient: h.key.tuple.src, source: h.key.tuple.dst, port, protocol, reserved: 0 };
+    if let Some(link) = t.link(&key) {
+        return Some(link);
+    }
+    key.port = 0;
+    key.protocol = ALL_PROTOCOLS;
+    t.link(&key)
+}

@@ -1,0 +1,95 @@
+//! Beginning a flow that was admitted: source port allocation, and the entries of both directions.
+
+use core::ptr::NonNull;
+
+use super::flow::{Target, expect_at_gate, fill, open, prepare};
+use super::masquerade::expect_answers;
+use super::ports::allocate_source_port;
+use super::{Next, Opening, Step, Tables};
+use crate::Verdict;
+use crate::maps::{Endpoint, FlowAction, Zone};
+use crate::packet::{Headers, Mac};
+
+/// Begins the flow with a published port or over a link that admission has prepared in the scratch room.
+#[inline(always)]
+pub fn begin_published<T: Tables>(t: &T, h: &Headers) -> Step {
+    const ASK: u8 = FlowAction::Ask as u8;
+    const ASK_UNCHANGED: u8 = FlowAction::AskUnchanged as u8;
+    const LINK: u8 = FlowAction::Link as u8;
+    let Some(opening) = t.scratch() else {
+        return Step::finish(Verdict::FlowTableFull);
+    };
+    // A client's port may lead to several host ports of one container, and a recipient may use the same port for the source
+    // itself and for a port that it publishes: the container has to see them apart.
+    if !allocate_source_port::<T, false>(t, &h.key, opening) {
+        return Step::finish(Verdict::PortsExhausted);
+    }
+    if open(t, h, opening, Zone::Endpoint).is_none() {
+        return Step::finish(Verdict::FlowTableFull);
+    }
+    match action(opening) {
+        LINK => Step::new(Next::Forward, Verdict::Linked),
+        ASK | ASK_UNCHANGED if !expect_at_gate(t, h, opening) => Step::finish(Verdict::FlowTableFull),
+        ASK => Step::new(Next::Forward, Verdict::Asked),
+        ASK_UNCHANGED => Step::finish(Verdict::Asked),
+        _ => Step::new(Next::Forward, Verdict::Published),
+    }
+}
+
+/// Prepares in the scratch room a flow of the container `ep` behind `ifindex` that goes out under an address of the host's;
+/// [`Next::Untranslated`] where its way does not lead through an uplink.
+#[inline(always)]
+pub fn prepare_masqueraded<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Step {
+    let Some(opening) = t.scratch() else {
+        return Step::finish(Verdict::FlowTableFull);
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let o = unsafe { &mut *opening.as_ptr() };
+    o.forward.to = h.key.tuple;
+    if !t.source(h, ep.bridge, &mut o.forward.to.src) {
+        return Step::new(Next::Untranslated, Verdict::Outbound);
+    }
+    if h.ttl <= 1 {
+        return Step::finish(Verdict::TtlExceeded);
+    }
+    let forward = Target { action: FlowAction::Masquerade, ifindex: 0, mac: Mac::NONE };
+    let reply = Target { action: FlowAction::MasqueradeReply, ifindex, mac: Mac::read(&ep.mac) };
+    fill(o, (ep.generation, ep.rule), forward, reply);
+    Step::new(Next::Masqueraded, Verdict::Masqueraded)
+}
+
+/// Begins the flow that [`prepare_masqueraded`] has prepared.
+#[inline(always)]
+pub fn begin_masqueraded<T: Tables>(t: &T, h: &Headers) -> Step {
+    let Some(opening) = t.scratch() else {
+        return Step::finish(Verdict::FlowTableFull);
+    };
+    if !allocate_source_port::<T, true>(t, &h.key, opening) {
+        return Step::finish(Verdict::PortsExhausted);
+    }
+    match open(t, h, opening, Zone::Uplink) {
+        Some(_) => Step::new(Next::Forward, Verdict::Masqueraded),
+        None => Step::finish(Verdict::FlowTableFull),
+    }
+}
+
+/// Begins a flow of the container `ep` behind `ifindex` that goes through the host's stack unchanged: its answers are expected at
+/// the gate.
+#[inline(always)]
+pub fn begin_untranslated<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Step {
+    let forward = Target { action: FlowAction::Stack, ifindex: 0, mac: Mac::NONE };
+    let reply = Target { action: FlowAction::Stack, ifindex, mac: Mac::read(&ep.mac) };
+    let opened = prepare(t, (ep.generation, ep.rule), &h.key.tuple, forward, reply)
+        .and_then(|opening| open(t, h, opening, Zone::Gate));
+    if opened.is_none() {
+        return Step::finish(Verdict::FlowTableFull);
+    }
+    expect_answers(t, ep, h);
+    Step::finish(Verdict::Outbound)
+}
+
+#[inline(always)]
+fn action(opening: NonNull<Opening>) -> u8 {
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    unsafe { opening.as_ref() }.forward.action
+}
