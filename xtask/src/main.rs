@@ -4,6 +4,7 @@ mod apt;
 mod packages;
 mod run;
 mod setup;
+mod vm;
 
 use std::{
     ffi::OsString,
@@ -71,6 +72,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Boot other kernels in QEMU, and load every program there: `--kernel 6.1,6.12,7.2`, `--only load`, `--record`
+    Vm(vm::Options),
     /// Check the formatting
     Fmt,
     /// Run clippy, with warnings denied
@@ -105,6 +108,7 @@ impl Task {
             Self::Demo { engine, arguments } => tool(root, "demo", engine, &arguments),
             Self::Bench { arguments } => tool(root, "bench", Engine::Installed, &arguments),
             Self::Up { arguments } => up(root, &arguments),
+            Self::Vm(options) => vm::vm(root, &options),
             Self::Fmt => fmt(),
             Self::Clippy => {
                 setup::install_linker(root)?;
