@@ -20,8 +20,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::engine::EngineError;
-use crate::engine::docker::{Address, DockerEngine};
+use crate::engine::docker::Address;
+use crate::engine::{Connected, EngineError};
 use datapath_client::DatapathClient;
 
 /// Why a command did not do what it was asked.
@@ -123,12 +123,12 @@ impl Globals {
     ///
     /// # Errors
     /// Bad input for an address that is none, else what the attempt said.
-    pub async fn engine(&self) -> Result<DockerEngine, Failure> {
+    pub async fn engine(&self) -> Result<Connected, Failure> {
         let address = self.docker_host.as_deref().filter(|a| !a.is_empty());
         if let Some(address) = address {
             address.parse::<Address>().map_err(|e| Failure::Usage(e.to_string()))?;
         }
-        Ok(DockerEngine::connect(address).await?)
+        Ok(Connected::to(address).await?)
     }
 
     /// The way to the daemon; nothing is sent yet.

@@ -20,7 +20,7 @@ pub(super) async fn run(args: PortArgs, globals: &Globals) -> Result<(), Failure
     let port = args.port.as_deref().map(str::parse::<Port>).transpose();
     let port = port.map_err(|e| Failure::Usage(e.to_string()))?;
     let engine = globals.engine().await?;
-    let mut container = engine.inspect_raw(&args.container).await?;
+    let mut container = engine.control.inspect_raw(&args.container).await?;
     inspect::add_live(&mut container, &globals.datapath().live_publications_if_up().await?);
     output::print(&list(&args.container, &inspect::publications(&container), port)?)
 }

@@ -67,7 +67,7 @@ pub(super) async fn run(args: PsArgs, globals: &Globals) -> Result<(), Failure> 
     let engine = globals.engine().await?;
     // Whoever asks for a state asks for those that do not run as well.
     let all = args.all || filters.contains_key("status") || filters.contains_key("exited");
-    let listed = engine.list(all, &filters).await?;
+    let listed = engine.control.list(all, &filters).await?;
     let live = globals.datapath().live_publications_if_up().await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
 

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -71,7 +70,7 @@ pub(super) async fn run(args: UpArgs, globals: &Globals) -> Result<(), Failure> 
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("up");
     };
-    daemon::run(options, Arc::new(engine), ready).await?;
+    daemon::run(options, engine.source, ready).await?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ impl World {
                 self.engine_version = version;
                 self.set_snapshot(*snapshot);
             }
-            Input::Container(id, result) => self.on_container(&id, result),
+            Input::Container(id, result) => self.on_container(&id, result, refresh),
             Input::Network(id, result) => match result {
                 Ok(network) => self.on_network(*network),
                 Err(EngineError::NotFound { .. }) => {
@@ -108,11 +108,15 @@ impl World {
         }
     }
 
-    fn on_container(&mut self, id: &str, result: Result<Box<Container>, EngineError>) {
+    fn on_container(&mut self, id: &str, result: Result<Box<Container>, EngineError>, refresh: &mut Refresh<'_>) {
         match result {
             Ok(mut container) => {
                 if let Some(known) = self.snapshot.containers.get(&container.id) {
                     keep_links(known, &mut container, &self.snapshot);
+                }
+                // Not every engine tells of a network before its first container.
+                for e in container.endpoints.iter().filter(|e| !self.snapshot.networks.contains_key(&e.network)) {
+                    self.ask_network(&e.network, refresh);
                 }
                 self.snapshot.containers.insert(container.id.clone(), *container);
             }

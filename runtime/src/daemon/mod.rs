@@ -134,11 +134,13 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
     collect.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ready();
 
-    let with_rules = options.reconcile.netfilter == reconcile::Netfilter::Honor;
+    let honors = options.reconcile.netfilter == reconcile::Netfilter::Honor;
 
     let down = loop {
         tokio::select! {
             Some(input) = queue.recv() => {
+                // What the datapath masquerades, rules of the engine's may do after this container's start.
+                let with_rules = honors || (engine.makes_rules_with_containers() && world.masquerades());
                 let mut refresh = Refresh { with_rules, engine: &engine, inputs: &inputs };
                 let mut end = world.handle(input, &mut refresh);
                 // Everything that is there already is one change.
@@ -151,7 +153,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
                 }
             }
             found = drops.next() => world.report_drops(found, options.log_drops),
-            _ = collect.tick() => world.collect(&Refresh { with_rules, engine: &engine, inputs: &inputs }),
+            _ = collect.tick() => world.collect(&Refresh { with_rules: false, engine: &engine, inputs: &inputs }),
             () = world.peers_told() => {}
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,

@@ -21,7 +21,7 @@ use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
 use crate::model::range::PublicationRange;
 use crate::model::{Container, Publication, Snapshot};
-use crate::reconcile::{self, Cache, Netfilter, Plan, RelayKey, plan};
+use crate::reconcile::{self, Cache, MasqueradedBy, Netfilter, Plan, RelayKey, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -187,6 +187,11 @@ impl World {
             self.nat_age = 0;
             refresh.nat();
         }
+    }
+
+    /// Whether the datapath masquerades any network.
+    pub(super) fn masquerades(&self) -> bool {
+        self.plan.masquerade.values().any(|by| *by == MasqueradedBy::Runtime)
     }
 
     /// Takes in who masquerades.

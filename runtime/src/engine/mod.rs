@@ -1,11 +1,14 @@
 //! Where containers come from.
 
+mod connected;
 pub mod docker;
+pub mod podman;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 use crate::model::{Container, Network, Snapshot};
+pub use connected::{Connected, LinksBy};
 
 /// Something changed at the engine; what it names is to be asked for again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,4 +86,8 @@ pub trait Engine: Send + Sync {
     async fn events(&self) -> Result<BoxStream<'static, Event>, EngineError>;
     /// Name and version, for people.
     async fn version(&self) -> Result<String, EngineError>;
+    /// Whether the engine makes a network's rules in the host's firewall with its first container, not with the network.
+    fn makes_rules_with_containers(&self) -> bool {
+        false
+    }
 }

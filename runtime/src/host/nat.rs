@@ -76,8 +76,12 @@ impl NatRules {
     }
 }
 
-/// How the engine's own chain and table are declared.
-const ENGINE: [&str; 3] = [":DOCKER ", "chain DOCKER ", "table ip docker-bridges "];
+/// How the engine's own chain and table are declared: Docker's, and Podman's by netavark.
+const ENGINE: [&str; 5] =
+    [":DOCKER ", "chain DOCKER ", "table ip docker-bridges ", "table inet netavark ", ":NETAVARK_FORWARD "];
+/// How the names of the chains begin that netavark has for each network: everything from its subnet that leaves is given the
+/// host's address there.
+const NETAVARK: [&str; 2] = ["nv_", "NETAVARK-"];
 
 /// What a rule's line applies to, where it rewrites sources on the way to the outside.
 fn rule(line: &str) -> Option<Option<Subnet>> {
@@ -85,6 +89,14 @@ fn rule(line: &str) -> Option<Option<Subnet>> {
     let has = |word: &str| words.contains(&word);
     let after = |word: &str| words.iter().position(|w| *w == word).and_then(|i| words.get(i + 1)).copied();
     let negated = |word: &str| words.windows(2).any(|w| w == ["!", word]);
+    // The subnet stands with the jump alone.
+    let own_chain = |name: &str| NETAVARK.iter().any(|begin| name.starts_with(begin));
+    if words.get(..2) == Some(&["ip", "saddr"]) && words.len() == 5 && words[3] == "jump" && own_chain(words[4]) {
+        return words[2].parse().ok().map(Some);
+    }
+    if words.get(..3) == Some(&["-A", "POSTROUTING", "-s"]) && after("-j").is_some_and(own_chain) {
+        return words.get(3)?.parse().ok().map(Some);
+    }
     if words.first() == Some(&"-A") {
         if !matches!(after("-j"), Some("MASQUERADE" | "SNAT")) || has("-p") || has("-m") || has("-d") || negated("-s") {
             return None;
@@ -160,6 +172,12 @@ mod tests {
             ("  oifname \"eth0\" masquerade", true),
             ("  meta l4proto tcp ip saddr 172.17.0.0/16 masquerade", false),
             ("  type nat hook postrouting priority srcnat; policy accept;", false),
+            ("\t\tip saddr 172.17.0.0/16 jump nv_2f259bab_172_17_0_0_nm16", true),
+            ("\t\tip saddr 172.17.0.0/16 tcp dport 8080 jump NETAVARK-HOSTPORT-SETMARK", false),
+            ("\t\tip saddr 172.18.0.0/16 jump nv_1a085c3d_172_18_0_0_nm16", false),
+            ("\t\tip daddr != 224.0.0.0/4 masquerade", false),
+            ("\t\tmeta mark & 0x00002000 == 0x00002000 masquerade", false),
+            ("-A POSTROUTING -s 172.17.0.0/16 -j NETAVARK-1D8721804F16F", true),
         ];
         for (line, covers) in rows {
             assert_eq!(NatRules::parse(line).cover(&docker), covers, "{line}");
@@ -176,6 +194,8 @@ mod tests {
             ("  iifname != \"docker0\" tcp dport 8080 counter packets 0 bytes 0 dnat to 172.17.0.2:80", true),
             ("  iifname != \"docker0\" tcp dport 8080 dnat ip to 172.17.0.2:80", true),
             ("  tcp dport 8080 counter", false),
+            ("\t\ttcp dport 8080 dnat ip to 172.17.0.2:80", true),
+            ("\t\ttcp dport 8080 jump nv_2f259bab_172_17_0_0_nm16_dnat", false),
         ];
         let to = "172.17.0.2:80".parse().unwrap();
         for (line, translates) in rows {
@@ -183,7 +203,13 @@ mod tests {
         }
         let six = "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination [fd00::2]:80";
         assert!(NatRules::parse(six).translates("tcp", 80, "[fd00::2]:80".parse().unwrap()));
-        for (line, engine) in [(":DOCKER - [0:0]", true), ("\tchain DOCKER {", true), (":DOCKER-USER - [0:0]", false)] {
+        for (line, engine) in [
+            (":DOCKER - [0:0]", true),
+            ("\tchain DOCKER {", true),
+            ("table inet netavark {", true),
+            (":NETAVARK_FORWARD - [0:0]", true),
+            (":DOCKER-USER - [0:0]", false),
+        ] {
             assert_eq!(NatRules::parse(line).engine, engine, "{line}");
         }
         assert!(!NatRules::parse(rows[2].0).cover(&"fd00:17::/64".parse().unwrap()));

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::request::{NetworkMode, Request};
 use crate::engine::EngineError;
 use crate::engine::docker::{ApiVersion, DockerEngine};
+use crate::engine::podman::{LINKS_LABEL, links_label};
 use crate::model::Port;
 use crate::model::environment::merge_environment;
 use crate::model::publish::PublishRequest;
@@ -25,6 +26,14 @@ pub(super) fn image_ports(image: &ImageInspect) -> Vec<Port> {
 /// Docker 29.
 pub(super) fn engine_writes_link_variables(request: &Request, api: ApiVersion) -> bool {
     request.network == NetworkMode::DefaultBridge && api < ApiVersion::NO_LINK_ENVIRONMENT
+}
+
+/// Hands the links over to a label, for an Engine that refuses them.
+pub(super) fn put_links_into_label(request: &mut Request, plan: &Plan) {
+    request.links.clear();
+    let made = links_label(plan.links.iter().map(|l| (l.source_id.as_str(), l.alias.as_str())));
+    let given = request.labels.remove(LINKS_LABEL).unwrap_or_default();
+    request.labels.insert(LINKS_LABEL.to_owned(), format!("{given} {made}").trim_start().to_owned());
 }
 
 /// The container's environment with what its links add. The variables of the flags and of the image win, as in Docker.
@@ -107,9 +116,9 @@ fn port_bindings(publications: &[PublishRequest]) -> PortMap {
 /// The Engine's refusal to start a container, with the exit status that Docker's own client gives it: 127 for a command that
 /// is not there, 126 for one that cannot be executed. A taken port or a stopped source is an operation that failed.
 pub(super) fn start_failure(e: EngineError) -> Failure {
-    let text = e.to_string();
+    let text = e.to_string().to_lowercase();
     let says = |words: &[&str]| words.iter().any(|w| text.contains(w));
-    if says(&["port is already allocated", "address already in use", "Cannot link to"]) {
+    if says(&["port is already allocated", "address already in use", "cannot link to"]) {
         return Failure::Failed(e.into());
     }
     if says(&["executable file not found", "no such file or directory"]) {
@@ -182,11 +191,31 @@ mod tests {
     }
 
     #[test]
+    fn links_in_a_label_are_kept_from_the_engine() {
+        let arguments =
+            ["--link", "db:webdb", "--label", "runtime.links=cache", "--label", "a=b", "--name", "web", "x"];
+        let mut request = request(&arguments, NO_ENV).unwrap();
+        let plan = super::super::plan::tests::plan_with_link(&request);
+        put_links_into_label(&mut request, &plan);
+        let body = serde_json::to_value(body(&request)).unwrap();
+        assert_eq!(body["HostConfig"]["Links"], Value::Null);
+        let source = &plan.links[0].source_id;
+        assert_eq!(body["Labels"], json!({"a": "b", "runtime.links": format!("cache {source}:webdb")}));
+    }
+
+    #[test]
     fn statuses_of_docker_run() {
         for (text, status) in [
             ("OCI runtime create failed: exec: \"x\": executable file not found in $PATH: unknown", 127),
             ("exec: \"/x\": stat /x: no such file or directory: unknown", 127),
             ("exec: \"/etc/passwd\": permission denied: unknown", 126),
+            (
+                "crun: executable file `x` not found in $PATH: No such file or directory: OCI runtime attempted to invoke a command \
+              that was not found",
+                127,
+            ),
+            ("crun: open executable: Permission denied: OCI permission denied", 126),
+            ("cannot listen on the TCP port: listen tcp4 :80: bind: address already in use", 1),
             ("driver failed: Bind for 0.0.0.0:80 failed: port is already allocated", 1),
             ("network app not found", 125),
         ] {

@@ -20,7 +20,7 @@ use super::publish::FilterArgs;
 use super::{Failure, Globals};
 use crate::engine::docker::DockerEngine;
 use crate::engine::docker::convert::own_name;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Connected, EngineError, LinksBy};
 use request::Request;
 use signals::Signals;
 
@@ -141,10 +141,10 @@ async fn print_plan(mut request: Request, format: &Format, globals: &Globals) ->
 }
 
 /// What the Engine knows that a plan needs.
-async fn context(request: &Request, engine: &DockerEngine) -> Result<plan::Context, Failure> {
+async fn context(request: &Request, engine: &Connected) -> Result<plan::Context, Failure> {
     let mut context = plan::Context::default();
     if request.publish_all {
-        let image = engine.image(&request.image).await.map_err(|e| match e {
+        let image = engine.control.image(&request.image).await.map_err(|e| match e {
             EngineError::NotFound { kind, name } => {
                 anyhow::anyhow!("no such {kind} {name:?} to take exposed ports from: pull it first")
             }
@@ -153,9 +153,9 @@ async fn context(request: &Request, engine: &DockerEngine) -> Result<plan::Conte
         context.image_ports = create::image_ports(&image);
     }
     if !request.links.is_empty() {
-        let network = engine.network(request.network.inspect_name()).await?;
+        let network = engine.source.network(request.network.inspect_name()).await?;
         for link in &request.links {
-            let source = match engine.container(&link.source).await {
+            let source = match engine.source.container(&link.source).await {
                 Ok(source) => source,
                 Err(EngineError::NotFound { .. }) => return Err(plan::no_source(link)),
                 Err(e) => return Err(e.into()),
@@ -168,8 +168,8 @@ async fn context(request: &Request, engine: &DockerEngine) -> Result<plan::Conte
 }
 
 /// Everything that can be known beforehand to fail, fails here: nothing exists yet that would have to be removed.
-async fn check(mut request: Request, engine: &DockerEngine, datapath: &DatapathClient) -> Result<Request, Failure> {
-    let listed = engine.list(true, &BTreeMap::new()).await?;
+async fn check(mut request: Request, engine: &Connected, datapath: &DatapathClient) -> Result<Request, Failure> {
+    let listed = engine.control.list(true, &BTreeMap::new()).await?;
     if let Some(name) = &request.name
         && let Some(holder) = listed.iter().find(|c| own_name(c) == Some(name.as_str()))
     {
@@ -184,21 +184,25 @@ async fn check(mut request: Request, engine: &DockerEngine, datapath: &DatapathC
     let live = datapath.live_publications().await?;
     conflict::check(&request.publications, &conflict::held(&listed, &live))?;
     let links = if request.links.is_empty() { None } else { Some(context(&request, engine).await) };
-    let image = foreground::image(engine, &request.image).await?;
+    let image = foreground::image(&engine.control, &request.image).await?;
     if let Some(context) = links {
         let context = context?;
         let plan = plan::plan(&request, &context)?;
-        if !create::engine_writes_link_variables(&request, engine.api_version()) {
+        let by = engine.links_by();
+        if by == LinksBy::Label {
+            create::put_links_into_label(&mut request, &plan);
+        }
+        if by == LinksBy::Label || !create::engine_writes_link_variables(&request, engine.control.api_version()) {
             request.env = create::with_link_variables(&request, &image, plan);
         }
     }
     Ok(request)
 }
 
-async fn start(request: &Request, engine: &DockerEngine, datapath: &DatapathClient) -> Result<(), Failure> {
+async fn start(request: &Request, engine: &Connected, datapath: &DatapathClient) -> Result<(), Failure> {
     // From here on a signal must not leave the container behind.
     let mut signals = Signals::listen()?;
-    let (id, warnings) = create::create(request, engine).await?;
+    let (id, warnings) = create::create(request, &engine.control).await?;
     for warning in warnings {
         eprintln!("WARNING: {warning}");
     }
@@ -211,29 +215,33 @@ async fn start(request: &Request, engine: &DockerEngine, datapath: &DatapathClie
     };
     let running = match started {
         Ok(running) => running,
-        Err(failure) => return Err(undo(engine, &id, failure).await),
+        Err(failure) => return Err(undo(&engine.control, &id, failure).await),
     };
     if request.detach {
         return output::print(&format!("{id}\n"));
     }
-    foreground::follow(request, engine, &id, running, signals).await
+    foreground::follow(request, &engine.control, &id, running, signals).await
 }
 
 /// From created to served.
 async fn serve(
     request: &Request,
-    engine: &DockerEngine,
+    engine: &Connected,
     datapath: &DatapathClient,
     id: &str,
 ) -> Result<foreground::Running, Failure> {
     datapath.prepare(id).await?;
-    let mut running = foreground::before_start(request, engine, id).await?;
-    engine.start(id).await.map_err(create::start_failure)?;
+    if engine.make_network_ahead(id).await.map_err(create::start_failure)? {
+        // Served before its first packet.
+        datapath.wait_served(id).await?;
+    }
+    let mut running = foreground::before_start(request, &engine.control, id).await?;
+    engine.control.start(id).await.map_err(create::start_failure)?;
     tokio::select! {
         served = datapath.wait_served(id) => match served {
             Ok(()) => {}
             // A command may be done before it is served.
-            Err(e) => match engine.container(id).await {
+            Err(e) => match engine.source.container(id).await {
                 Ok(container) if container.running => return Err(e.into()),
                 Ok(_) | Err(EngineError::NotFound { .. }) => {}
                 Err(_) => return Err(e.into()),

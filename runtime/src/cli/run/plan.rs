@@ -214,7 +214,7 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::request::tests::{NO_ENV, request};
     use super::*;
 
@@ -235,6 +235,11 @@ mod tests {
             sources: BTreeMap::from([("db".to_owned(), container("db", running))]),
             network: network(include_str!("../../engine/fixtures/network_bridge.json")),
         }
+    }
+
+    /// The plan of a request that links to a container `db` that runs.
+    pub(in crate::cli::run) fn plan_with_link(request: &Request) -> Plan {
+        plan(request, &context(true)).unwrap()
     }
 
     #[test]

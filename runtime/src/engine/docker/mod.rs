@@ -4,19 +4,22 @@ mod address;
 mod control;
 pub mod convert;
 mod http;
-mod names;
+pub(super) mod names;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::models::{
+    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EventMessage, SystemVersion,
+};
 use bollard::query_parameters::ListNetworksOptions;
 use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hyper::{Method, StatusCode};
+use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
 
 pub use address::{Address, InvalidAddress};
@@ -34,7 +37,7 @@ const RUNNING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a snapshot waits for one that does not run: the Engine answers nothing about a container that it is starting.
 const STARTING_PATIENCE: Duration = Duration::from_millis(500);
 /// Questions asked at a time.
-const CONCURRENCY: usize = 16;
+pub(super) const CONCURRENCY: usize = 16;
 
 /// A Docker Engine (API 1.41 and later).
 #[derive(Clone, Debug)]
@@ -43,6 +46,24 @@ pub struct DockerEngine {
     address: Address,
     api: ApiVersion,
     version: String,
+    product: Product,
+}
+
+/// Who it is that speaks Docker's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Product {
+    /// Docker, or whoever says that it is.
+    Docker,
+    /// Podman's service.
+    Podman,
+}
+
+impl Product {
+    fn of(version: &SystemVersion) -> Self {
+        let components = version.components.iter().flatten();
+        let is_podman = components.into_iter().any(|c| c.name == "Podman Engine");
+        if is_podman { Product::Podman } else { Product::Docker }
+    }
 }
 
 impl DockerEngine {
@@ -67,7 +88,13 @@ impl DockerEngine {
         let client = client.negotiate_version().await.map_err(|e| explain(&address, "", "", e))?;
         let version = client.version().await.map_err(|e| explain(&address, "", "", e))?;
         let api = version.api_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default();
-        Ok(DockerEngine { client, address, api, version: version.version.unwrap_or_default() })
+        let product = Product::of(&version);
+        Ok(DockerEngine { client, address, api, version: version.version.unwrap_or_default(), product })
+    }
+
+    /// Who it is.
+    pub(super) fn product(&self) -> Product {
+        self.product
     }
 
     /// Where it listens.
@@ -107,6 +134,47 @@ impl DockerEngine {
         self.client.list_containers(Some(options)).await.map_err(|e| self.error("container", "", e))
     }
 
+    /// What a path of the Engine's API answers, as it is.
+    pub(super) async fn get(&self, kind: &'static str, name: &str, path: &str) -> Result<Value, EngineError> {
+        http::json(&self.address, path).await.map_err(|e| self.http_error(kind, name, e))
+    }
+
+    /// Asks for something to be done.
+    pub(super) async fn post(&self, kind: &'static str, name: &str, path: &str) -> Result<(), EngineError> {
+        let done = http::request(&self.address, Method::POST, path).await;
+        done.map(drop).map_err(|e| self.http_error(kind, name, e))
+    }
+
+    /// The Engine's version as of now: it may have been replaced since it was connected to.
+    pub(super) async fn current_version(&self) -> Result<String, EngineError> {
+        let version = self.client.version().await.map_err(|e| self.error("", "", e))?;
+        Ok(version.version.unwrap_or_else(|| self.version.clone()))
+    }
+
+    /// Events of containers and networks, understood by `convert`, from the moment that this returns.
+    pub(super) async fn events_as(
+        &self,
+        convert: fn(EventMessage) -> Option<Event>,
+    ) -> Result<BoxStream<'static, Event>, EngineError> {
+        // {"type":["container","network"]}
+        let path = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
+        let response = http::request(&self.address, Method::GET, path).await;
+        let response = response.map_err(|e| self.http_error("container", "", e))?;
+        let lines = http::reader(response).lines();
+        // Ends at the end of the answer, and at the first line that cannot be read: events would be missing after it.
+        let events = stream::unfold(lines, move |mut lines| async move {
+            let line = lines.next_line().await.ok()??;
+            match serde_json::from_str::<EventMessage>(&line) {
+                Ok(message) => Some((convert(message), lines)),
+                Err(e) => {
+                    tracing::warn!("an event of the Engine cannot be read: {e}: {line}");
+                    None
+                }
+            }
+        });
+        Ok(events.filter_map(|e| async { e }).boxed())
+    }
+
     async fn network_names(&self, names: &mut Names) -> Result<Vec<String>, EngineError> {
         let listed = self.client.list_networks(None::<ListNetworksOptions>).await;
         let listed = listed.map_err(|e| self.error("network", "", e))?;
@@ -117,7 +185,7 @@ impl DockerEngine {
         Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
-    async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, EngineError> {
+    pub(super) async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, EngineError> {
         let id = reference("container", id)?;
         let inspect = self.client.inspect_container(id, None::<InspectContainerOptions>).await;
         inspect.map_err(|e| self.error("container", id, e))
@@ -134,16 +202,7 @@ impl DockerEngine {
         names: &Names,
     ) -> Result<Option<Container>, EngineError> {
         let Some(id) = summary.id.as_deref() else { return Ok(None) };
-        let patience = match summary.state {
-            Some(ContainerSummaryStateEnum::RUNNING) => RUNNING_PATIENCE,
-            _ => STARTING_PATIENCE,
-        };
-        match tokio::time::timeout(patience, self.inspect_with(id, names)).await {
-            Ok(Ok(container)) => Ok(Some(container)),
-            Ok(Err(EngineError::NotFound { .. })) => Ok(None),
-            Ok(Err(gone @ EngineError::Unreachable { .. })) => Err(gone),
-            Ok(Err(EngineError::Refused(_))) | Err(_) => Ok(convert::container_from_summary(summary, names)),
-        }
+        inspected_or_listed(self.inspect_with(id, names), summary, names).await
     }
 
     /// One network of a snapshot: `None` when it has vanished since it was listed.
@@ -197,28 +256,11 @@ impl Engine for DockerEngine {
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Event>, EngineError> {
-        // {"type":["container","network"]}
-        let path = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
-        let response = http::request(&self.address, Method::GET, path).await;
-        let response = response.map_err(|e| self.http_error("container", "", e))?;
-        let lines = http::reader(response).lines();
-        // Ends at the end of the answer, and at the first line that cannot be read: events would be missing after it.
-        let events = stream::unfold(lines, |mut lines| async {
-            let line = lines.next_line().await.ok()??;
-            match serde_json::from_str::<EventMessage>(&line) {
-                Ok(message) => Some((convert::event(message), lines)),
-                Err(e) => {
-                    tracing::warn!("an event of the Engine cannot be read: {e}: {line}");
-                    None
-                }
-            }
-        });
-        Ok(events.filter_map(|e| async { e }).boxed())
+        self.events_as(convert::event).await
     }
 
     async fn version(&self) -> Result<String, EngineError> {
-        let version = self.client.version().await.map_err(|e| self.error("", "", e))?;
-        Ok(format!("Docker Engine {}", version.version.unwrap_or_else(|| self.version.clone())))
+        Ok(format!("Docker Engine {}", self.current_version().await?))
     }
 }
 
@@ -228,6 +270,24 @@ fn reference<'a>(kind: &'static str, name: &'a str) -> Result<&'a str, EngineErr
     let plain = bare.starts_with(|c: char| c.is_ascii_alphanumeric())
         && bare.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     if plain { Ok(bare) } else { Err(EngineError::NotFound { kind, name: name.to_owned() }) }
+}
+
+/// A listed container as its inspection tells of it, or its summary where that takes long: `None` when it has vanished.
+pub(super) async fn inspected_or_listed(
+    inspected: impl Future<Output = Result<Container, EngineError>>,
+    summary: &ContainerSummary,
+    names: &Names,
+) -> Result<Option<Container>, EngineError> {
+    let patience = match summary.state {
+        Some(ContainerSummaryStateEnum::RUNNING) => RUNNING_PATIENCE,
+        _ => STARTING_PATIENCE,
+    };
+    match tokio::time::timeout(patience, inspected).await {
+        Ok(Ok(container)) => Ok(Some(container)),
+        Ok(Err(EngineError::NotFound { .. })) => Ok(None),
+        Ok(Err(gone @ EngineError::Unreachable { .. })) => Err(gone),
+        Ok(Err(EngineError::Refused(_))) | Err(_) => Ok(convert::container_from_summary(summary, names)),
+    }
 }
 
 fn explain(address: &Address, kind: &'static str, name: &str, e: bollard::errors::Error) -> EngineError {
@@ -247,7 +307,8 @@ fn explain(address: &Address, kind: &'static str, name: &str, e: bollard::errors
     }
 }
 
-fn no_id(kind: &str, name: &str) -> EngineError {
+/// The Engine answered about something else.
+pub(super) fn no_id(kind: &str, name: &str) -> EngineError {
     EngineError::Refused(format!("the Engine's answer about {kind} {name} names no id"))
 }
 

@@ -15,7 +15,7 @@ type Chains<'t> = BTreeMap<&'t str, Vec<&'t str>>;
 /// The rules that drop or reject packets on their way to a published port, and all that were put into `DOCKER-USER`, each as
 /// `iptables-save` prints it, preceded by its table where that is not `filter`.
 ///
-/// Docker's own rules are none of them, nor those that its own come before: they never saw packets to published ports.
+/// Docker's own rules and Podman's are none of them, nor those that its own come before: they never saw packets to published ports.
 pub fn filters(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (table, hooks) in HOOKS {
@@ -61,6 +61,10 @@ impl<'t> Walk<'_, 't> {
         for rule in rules {
             let words = words(rule);
             let target = after(&words, &["-j", "-g"]).unwrap_or_default();
+            // Podman's keep its networks apart, and drop nothing that is published.
+            if target.starts_with("NETAVARK") {
+                continue;
+            }
             if target != USERS && target.starts_with("DOCKER") {
                 if *name == "FORWARD" && matches!(target, "DOCKER" | "DOCKER-FORWARD") {
                     // Docker lets packets to published ports in here: what follows never saw them.

@@ -14,7 +14,7 @@ type Place<'v> = (&'v str, &'v str, &'v str);
 
 /// The rules that drop or reject forwarded packets, as `family table chain: matches verdict`, and chains that do so by policy.
 ///
-/// Docker's own tables are left out, and with `by_iptables` those that `iptables-save` has shown. Of firewalld's, the rules of
+/// Docker's own tables and Podman's are left out, and with `by_iptables` those that `iptables-save` has shown. Of firewalld's, the rules of
 /// zones and policies are told of, and not its frame around them, which is the same everywhere.
 pub fn filters(text: &str, by_iptables: bool) -> Vec<String> {
     let Ok(Value::Object(root)) = serde_json::from_str(text) else { return Vec::new() };
@@ -22,7 +22,7 @@ pub fn filters(text: &str, by_iptables: bool) -> Vec<String> {
     let is_foreign = |place: &Place<'_>| {
         let (family, table, _) = *place;
         let shown = by_iptables && matches!(family, "ip" | "ip6") && BY_IPTABLES.contains(&table);
-        !shown && !table.starts_with("docker-")
+        !shown && !table.starts_with("docker-") && table != "netavark"
     };
     let mut rules: BTreeMap<Place<'_>, Vec<&Value>> = BTreeMap::new();
     let mut found = Vec::new();
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn tables_of_docker_and_of_iptables_are_not_told_of_twice() {
         let objects = || {
-            ["filter", "docker-bridges"].into_iter().flat_map(|table| {
+            ["filter", "docker-bridges", "netavark"].into_iter().flat_map(|table| {
                 let hooked = chain("ip", table, "FORWARD", Some(("forward", "accept")));
                 [hooked, rule("ip", table, "FORWARD", json!([from("203.0.113.0", 24), {"drop": null}]))]
             })
