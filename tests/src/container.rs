@@ -39,13 +39,13 @@ impl Container {
         self.inspect("{{.Id}}")
     }
 
-    /// Its IPv4 address on the default bridge.
+    /// Its IPv4 address on the Engine's default network.
     ///
     /// # Panics
     /// When it has none, as while it does not run.
     #[track_caller]
     pub fn ip(&self) -> Ipv4Addr {
-        self.ip_on("bridge")
+        self.ip_on(self.client.default_network())
     }
 
     /// Its IPv4 address on a network.
@@ -54,10 +54,11 @@ impl Container {
         self.address(&format!("{{{{(index .NetworkSettings.Networks {network:?}).IPAddress}}}}"))
     }
 
-    /// Its global IPv6 address on the default bridge.
+    /// Its global IPv6 address on the Engine's default network.
     #[track_caller]
     pub fn ip6(&self) -> Ipv6Addr {
-        self.address("{{.NetworkSettings.Networks.bridge.GlobalIPv6Address}}")
+        let network = self.client.default_network();
+        self.address(&format!("{{{{.NetworkSettings.Networks.{network}.GlobalIPv6Address}}}}"))
     }
 
     #[track_caller]

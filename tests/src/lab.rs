@@ -74,9 +74,9 @@ impl Builder {
         self
     }
 
-    /// The Engine makes no iptables rules.
+    /// The Engine makes no rules of the firewall: from Docker 27 on, it makes those of IPv6 unless told otherwise.
     pub fn without_iptables(self) -> Self {
-        self.engine_arg("--iptables=false")
+        self.engine_arg("--iptables=false").engine_arg("--ip6tables=false")
     }
 
     /// The Engine's containers reach each other only over links.
@@ -253,12 +253,16 @@ impl Lab {
         self.container(name)
     }
 
-    /// Starts a container again at another address: Docker gives the old one to a filler meanwhile.
+    /// Starts a container again at another address: a filler gets the old one meanwhile.
     #[track_caller]
     pub fn move_container(&self, container: &Container) {
         let before = container.ip();
         self.docker(["stop", "-t", "0", container.name()]).ok();
-        let filler = self.start(&format!("filler-{}", before.octets()[3]), &["busybox", "sleep", "100000"]);
+        let address = format!("--ip={before}");
+        // Docker takes the lowest free one by itself, and no wishes on its default bridge; Podman goes round.
+        let wish = self.engine().is_podman().then_some(address.as_str());
+        let words: Vec<&str> = wish.into_iter().chain(["busybox", "sleep", "100000"]).collect();
+        let filler = self.start(&format!("filler-{}", before.octets()[3]), &words);
         assert_eq!(filler.ip(), before, "the Engine gives the filler another address");
         self.docker(["start", container.name()]).ok();
         assert_ne!(container.ip(), before, "the container has its old address");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tests::far::{FAR, FAR6 as FAR_V6, far};
-use tests::sockets::{Talk, ask, ask_when_up, bind_udp, uninterrupted};
+use tests::sockets::{Talk, ask, ask_when_up, bind_udp, serve, uninterrupted};
 use tests::{CLIENT, HOST, HOST2, Image, Lab, Netns, wait_for};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -202,6 +202,27 @@ fn cilium_25709_and_calico_8821_fragments_of_both_families_arrive() {
         }
         let ping = server.ns().run(["ping", "-n", "-c", "2", "-W", "2", "-s", "5000", &client.to_string()]);
         assert!(ping.success(), "no echo in fragments from {client}");
+    }
+}
+
+#[test]
+fn fragments_of_what_containers_begin_pass_the_engines_own_rules() {
+    let builder = Lab::builder("fragments beside rules").images(&[Image::Echo]);
+    let lab = builder.engine_arg("--ipv6").engine_arg("--fixed-cidr-v6=fd00:17::/64").build();
+    let _up = lab.up(&[]);
+    let server = lab.run("server", SERVER);
+    let _other = serve(lab.client(), &lab.dir().join("peer.log"), &["udp:[::]:9"]);
+    // Where the Engine makes no rules for IPv6, the client sees the container's own address, and has a route.
+    for client in [IpAddr::from(CLIENT), CLIENT_V6.into()] {
+        ask_when_up(&server.ns(), (client, 9), b"up");
+        let before = lab.counters();
+        let ping = server.ns().run(["ping", "-n", "-c", "2", "-W", "2", "-s", "5000", &client.to_string()]);
+        assert!(
+            ping.success(),
+            "no echo in fragments from {client}: {ping}; counted: {}",
+            lab.counters().since(&before)
+        );
+        ask_when_up(&server.ns(), (client, 9), &[7; 20_000]);
     }
 }
 

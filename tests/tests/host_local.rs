@@ -22,7 +22,6 @@ fn alone(title: &str) -> Builder {
     Lab::builder(title)
         .images(&[Image::Echo])
         .without_iptables()
-        .engine_arg("--ip6tables=false")
         .engine_arg("--ipv6")
         .engine_arg("--fixed-cidr-v6=2001:db8:d::/64")
 }

@@ -240,7 +240,7 @@ impl World {
 #[test]
 fn everybody_gets_what_was_published_for_them() {
     let without_rules = Lab::builder("the matrix, by the datapath alone").without_iptables();
-    World::new(without_rules.engine_arg("--ip6tables=false"), &[]).assert_the_rule();
+    World::new(without_rules, &[]).assert_the_rule();
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub fn ruled(title: &str) -> Builder {
 
 /// A lab of both families whose Engine makes no rules.
 pub fn unruled(title: &str) -> Builder {
-    both_families(title).without_iptables().engine_arg("--ip6tables=false")
+    both_families(title).without_iptables()
 }
 
 fn both_families(title: &str) -> Builder {

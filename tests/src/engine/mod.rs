@@ -27,12 +27,18 @@ pub(crate) struct Client {
     socket: PathBuf,
     config: PathBuf,
     inside: Option<Inside>,
+    default_network: &'static str,
 }
 
 impl Client {
     /// The Engine's address, `unix:///...`.
     pub(crate) fn address(&self) -> String {
         format!("unix://{}", self.socket.display())
+    }
+
+    /// The network of containers that name none.
+    pub(crate) fn default_network(&self) -> &'static str {
+        self.default_network
     }
 
     pub(crate) fn command(&self) -> Result<Command> {
@@ -100,7 +106,8 @@ impl Engine {
 
     pub(crate) fn client(&self) -> Client {
         let inside = self.inside().cloned();
-        Client { socket: self.dir.join("docker.sock"), config: self.dir.join("docker-config"), inside }
+        let default_network = if self.name.is_podman() { "podman" } else { "bridge" };
+        Client { socket: self.dir.join("docker.sock"), config: self.dir.join("docker-config"), inside, default_network }
     }
 
     pub(crate) fn log(&self) -> PathBuf {

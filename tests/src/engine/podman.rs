@@ -21,7 +21,10 @@ impl Engine {
     /// The `podman` command, among the lab's files.
     pub(crate) fn podman_command(&self) -> Result<Command> {
         let configuration = self.dir.join("containers.conf");
-        fs::write(&configuration, CONFIGURATION).context("Podman's configuration")?;
+        // What dockerd is told by an argument.
+        let rules = !self.args.iter().any(|arg| arg == "--iptables=false");
+        let text = format!("{CONFIGURATION}firewall_driver = \"{}\"\n", if rules { "nftables" } else { "none" });
+        fs::write(&configuration, text).context("Podman's configuration")?;
         let mut command = self.command("env")?;
         command
             .arg(format!("CONTAINERS_CONF={}", configuration.display()))
