@@ -11,8 +11,9 @@ use crate::reconcile::open_ports;
 impl World {
     pub(super) fn status(&self) -> Result<Status, Refusal> {
         let counters = self.datapath.counters().map_err(Refusal::failed)?;
-        let hooks = self.datapath.attached();
+        let (hooks, lost) = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
+        problems.extend(lost);
         problems.extend(self.datapath.problem().map(str::to_owned));
         problems.extend(self.relays.problems());
         problems.extend(self.errors.iter().cloned());

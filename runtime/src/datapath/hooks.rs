@@ -1,150 +1,68 @@
-//! Programs on hooks: attached once, pinned, replaced in place.
+//! Programs on interfaces: attached once, pinned, replaced in place.
 //!
 //! On tcx the programs stand *first*: a container's gate must not depend on what others put there, and what they pass
 //! goes on to the others. On kernels without tcx (before 6.6) they are clsact filters of priority 1.
+//!
+//! However an earlier run has attached its programs, it is taken over: what is to be attached in another way now is attached
+//! so first, and what stood there goes when that is done. Only XDP goes before it comes, as a device has one mode of it: its
+//! program is no gate, and what it drops early is dropped by the others.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::{Error, Result as IoResult};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::programs::links::{FdLink, Link as _, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
-use aya::programs::xdp::{XdpLink, XdpMode as AyaXdpMode};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
-use serde::{Deserialize, Serialize};
+use aya::programs::{Program, ProgramError};
 use tracing::info;
 
+use super::hook::{Hook, HookStatus, Options, Role, XdpMode};
 use super::load::Loader;
-use super::{DatapathError, Pins, chain, clsact, features, host_hooks, sys};
+use super::rtnl::{Rtnl, Side, XdpAt};
+use super::sys::{self, Attach};
+use super::{DatapathError, Pins, chain, clsact, features, host_hooks};
 
 /// How long attaching may take without a word.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Where a program stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hook {
-    /// tc ingress of an uplink.
-    UplinkIngress,
-    /// tc ingress of a container's host-side interface.
-    FromEndpoint,
-    /// tc egress of a container's host-side interface.
-    ToEndpoint,
-    /// XDP of an uplink.
-    UplinkXdp,
-    /// cgroup connect, IPv4.
-    HostConnect4,
-    /// cgroup connect, IPv6.
-    HostConnect6,
-    /// cgroup sendmsg, IPv4.
-    HostSendmsg4,
-    /// cgroup sendmsg, IPv6.
-    HostSendmsg6,
-    /// cgroup recvmsg, IPv4.
-    HostRecvmsg4,
-    /// cgroup recvmsg, IPv6.
-    HostRecvmsg6,
-    /// cgroup getpeername, IPv4.
-    HostGetpeername4,
-    /// cgroup getpeername, IPv6.
-    HostGetpeername6,
+/// A way to stand on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Tcx,
+    Clsact,
+    Xdp(XdpAt),
 }
 
-impl Hook {
-    /// Those on interfaces.
-    const ALL: [Hook; 4] = [Hook::UplinkIngress, Hook::FromEndpoint, Hook::ToEndpoint, Hook::UplinkXdp];
-
-    /// Name of the program, and the beginning of its links' pins.
-    pub const fn program(self) -> &'static str {
+impl Way {
+    /// [`HookStatus::kind`] of it.
+    fn name(self) -> &'static str {
         match self {
-            Hook::UplinkIngress => "uplink_ingress",
-            Hook::FromEndpoint => "from_endpoint",
-            Hook::ToEndpoint => "to_endpoint",
-            Hook::UplinkXdp => "uplink_xdp",
-            Hook::HostConnect4 => "host_connect4",
-            Hook::HostConnect6 => "host_connect6",
-            Hook::HostSendmsg4 => "host_sendmsg4",
-            Hook::HostSendmsg6 => "host_sendmsg6",
-            Hook::HostRecvmsg4 => "host_recvmsg4",
-            Hook::HostRecvmsg6 => "host_recvmsg6",
-            Hook::HostGetpeername4 => "host_getpeername4",
-            Hook::HostGetpeername6 => "host_getpeername6",
-        }
-    }
-
-    const fn tc_type(self) -> TcAttachType {
-        match self {
-            Hook::ToEndpoint => TcAttachType::Egress,
-            _ => TcAttachType::Ingress,
+            Way::Tcx => "tcx",
+            Way::Clsact => "clsact",
+            Way::Xdp(XdpAt::Native) => "xdp native",
+            Way::Xdp(XdpAt::Generic) => "xdp generic",
         }
     }
 }
 
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.program())
-    }
+/// A loaded program.
+struct Loaded {
+    fd: OwnedFd,
+    id: u32,
 }
 
-/// What an interface is to the datapath.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Role {
-    /// Its name, for attaching and for messages.
-    pub name: String,
-    /// Whether outside traffic comes through it; else it is a container's host side.
-    pub uplink: bool,
-}
-
-/// How XDP is used on uplinks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum XdpMode {
-    /// Not at all.
-    Off,
-    /// In the driver where it pays; never on veth, whose TCP streams it halves.
-    #[default]
-    Auto,
-    /// In the driver, or fail.
-    Native,
-    /// In the kernel's generic layer: for tests, and for drivers without support.
-    Generic,
-}
-
-/// How programs are attached.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// XDP on uplinks.
-    pub xdp: XdpMode,
-    /// clsact filters even where the kernel has tcx.
-    pub force_clsact: bool,
-}
-
-/// One attached program.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HookStatus {
-    /// Interface name.
-    pub interface: String,
-    /// Interface index.
-    pub ifindex: u32,
-    /// Which program.
-    pub hook: Hook,
-    /// `tcx`, `clsact`, `xdp native`, `xdp generic`.
-    pub kind: String,
-}
-
-/// Interface name, and how a program is attached there.
-type Held = (String, &'static str);
-
-/// [`HookStatus::kind`] of XDP in the driver.
-const XDP_NATIVE: &str = "xdp native";
+type Key = (u32, Hook);
 
 /// Everything attached.
 pub struct Attached {
     options: Options,
     tcx: bool,
-    held: BTreeMap<(u32, Hook), Held>,
+    programs: BTreeMap<Hook, Loaded>,
+    /// Names of the interfaces with what is attached, and how it was attached.
+    held: BTreeMap<Key, (String, Way)>,
+    /// Filters that were there before anything was attached; none once they are dealt with.
+    earlier: Option<BTreeSet<Key>>,
     /// What was wanted when everything was last as it should be.
     settled: Option<BTreeMap<u32, Role>>,
 }
@@ -152,18 +70,31 @@ pub struct Attached {
 impl Attached {
     /// Loads every program into the kernel.
     pub fn load(loader: &Loader<'_>, ebpf: &mut Ebpf, options: Options) -> Result<Self, DatapathError> {
-        for hook in Hook::ALL {
+        let mut programs = BTreeMap::new();
+        for hook in Hook::ON_INTERFACES {
             loader.load(ebpf, hook).map_err(DatapathError::Load)?;
+            let loaded = loaded(ebpf, hook).map_err(|e| DatapathError::Load(format!("{hook}: {e}")))?;
+            programs.insert(hook, loaded);
         }
         let tcx = features::has_tcx() && !options.force_clsact;
-        Ok(Attached { options, tcx, held: BTreeMap::new(), settled: None })
+        Ok(Attached { options, tcx, programs, held: BTreeMap::new(), earlier: None, settled: None })
     }
 
     /// See [`super::Datapath::attach`].
-    pub fn reconcile(&mut self, ebpf: &mut Ebpf, pins: &Pins, wanted: &BTreeMap<u32, Role>) -> Vec<DatapathError> {
+    pub fn reconcile(&mut self, pins: &Pins, wanted: &BTreeMap<u32, Role>) -> Vec<DatapathError> {
         let mut errors = Vec::new();
         if self.settled.as_ref() == Some(wanted) {
             return errors;
+        }
+        let mut rtnl = match Rtnl::open() {
+            Ok(rtnl) => rtnl,
+            Err(e) => return vec![DatapathError::Unsupported(format!("netlink: {e}"))],
+        };
+        if self.earlier.is_none() {
+            match clsact::all(&mut rtnl) {
+                Ok(found) => self.earlier = Some(found),
+                Err(e) => return vec![DatapathError::Unsupported(format!("netlink: qdiscs cannot be read: {e}"))],
+            }
         }
         let mut hooks = BTreeMap::new();
         for (ifindex, role) in wanted {
@@ -173,114 +104,122 @@ impl Attached {
                 false => &[Hook::ToEndpoint, Hook::FromEndpoint],
             };
             for hook in list {
-                if *hook != Hook::UplinkXdp || self.xdp_flags(&role.name).is_some() {
-                    hooks.insert((*ifindex, *hook), role.name.clone());
+                if let Some(way) = self.way(*hook, &role.name) {
+                    hooks.insert((*ifindex, *hook), (role.name.clone(), way));
                 }
             }
         }
         let missing: Vec<_> = hooks.iter().filter(|(key, _)| !self.held.contains_key(key)).collect();
         let mut told = Instant::now();
-        for (n, (key, name)) in missing.iter().enumerate() {
+        for (n, (key, (name, way))) in missing.iter().enumerate() {
             // The kernel waits for all processors after each: on a host with a thousand containers, that takes a while.
             if told.elapsed() >= SILENCE {
                 info!("{n} of {} programs attached", missing.len());
                 told = Instant::now();
             }
-            match self.attach(ebpf, pins, key.0, key.1, name) {
-                Ok(held) => {
-                    self.held.insert(**key, held);
+            match self.attach(&mut rtnl, pins, **key, *way) {
+                Ok(()) => {
+                    self.held.insert(**key, (name.clone(), *way));
                 }
                 // Containers come and go: an interface that is gone needs no program.
                 Err(_) if nix::net::if_::if_nametoindex(name.as_str()).is_err() => {}
                 Err(reason) => {
-                    errors.push(DatapathError::Attach { hook: key.1, interface: (*name).clone(), reason });
+                    errors.push(DatapathError::Attach { hook: key.1, interface: name.clone(), reason });
                 }
             }
         }
-        self.detach_others(pins, &hooks);
+        self.detach_others(&mut rtnl, pins, &hooks);
         let complete = errors.is_empty() && hooks.keys().all(|key| self.held.contains_key(key));
         self.settled = complete.then(|| wanted.clone());
         errors
     }
 
-    fn detach_others(&mut self, pins: &Pins, wanted: &BTreeMap<(u32, Hook), String>) {
-        self.held.retain(|key, _| {
+    fn detach_others(&mut self, rtnl: &mut Rtnl, pins: &Pins, wanted: &BTreeMap<Key, (String, Way)>) {
+        let mut filters = self.earlier.replace(BTreeSet::new()).unwrap_or_default();
+        self.held.retain(|key, (_, way)| {
             if wanted.contains_key(key) {
                 return true;
             }
-            // An interface that is gone has taken its attachments along.
-            let _ = detach_by_pin(&pin_path(pins, *key));
+            if *way == Way::Clsact {
+                filters.insert(*key);
+            }
             false
         });
-        // Pins of a predecessor for what is not wanted any more, or whose interface is gone.
+        for (ifindex, hook) in filters.into_iter().filter(|key| !wanted.contains_key(key)) {
+            // An interface that is gone has taken its attachments along.
+            let _ = clsact::detach(rtnl, ifindex, hook);
+        }
+        // Pins, of a predecessor's too: of what is not wanted any more, or whose interface is gone.
         let Ok(entries) = std::fs::read_dir(pins.links()) else {
             return;
         };
         let interfaces: HashSet<u32> = wanted.keys().map(|(i, _)| *i).collect();
-        for entry in entries.flatten() {
-            if let Some(ifindex) = clsact::marked(&entry.path()) {
-                if !interfaces.contains(&ifindex) {
-                    let _ = clsact::remove(&entry.path(), ifindex);
+        for path in entries.flatten().map(|e| e.path()) {
+            if let Some(ifindex) = clsact::marked(&path) {
+                if self.tcx || !interfaces.contains(&ifindex) {
+                    let _ = clsact::remove_qdisc(rtnl, &path, ifindex);
                 }
-                continue;
-            }
-            if host_hooks::is_pin(&entry.path()) {
-                continue;
-            }
-            let known = entry.file_name().to_str().and_then(parse_pin).is_some_and(|key| wanted.contains_key(&key));
-            if !known {
-                let _ = detach_by_pin(&entry.path());
+            } else if !host_hooks::is_pin(&path) && !hook_of_pin(&path).is_some_and(|key| wanted.contains_key(&key)) {
+                let _ = detach_link(&path);
             }
         }
     }
 
-    fn attach(&self, ebpf: &mut Ebpf, pins: &Pins, ifindex: u32, hook: Hook, name: &str) -> Result<Held, String> {
-        let path = pin_path(pins, (ifindex, hook));
-        if hook == Hook::UplinkXdp {
-            let p: &mut Xdp = program(ebpf, hook).map_err(|e| e.to_string())?;
-            return self.attach_xdp(p, &path, name);
-        }
-        let p: &mut SchedClassifier = program(ebpf, hook).map_err(|e| e.to_string())?;
-        if self.tcx {
-            attach_tcx(p, &path, name, hook).map_err(|e| chain(&*e))?;
-            return Ok((name.to_owned(), "tcx"));
-        }
-        clsact::make(pins, p, ifindex, name).map_err(|e| chain(&*e))?;
-        attach_clsact(p, &path, name, hook).map_err(|e| chain(&*e))?;
-        Ok((name.to_owned(), "clsact"))
-    }
-
-    fn attach_xdp(&self, p: &mut Xdp, path: &Path, name: &str) -> Result<Held, String> {
-        let (flags, kind) = self.xdp_flags(name).ok_or("XDP is off")?;
-        if path.exists() {
-            let adopted = PinnedLink::from_pin(path)
-                .map_err(|e| chain(&e))
-                .and_then(|pinned| XdpLink::try_from(FdLink::from(pinned)).map_err(|e| chain(&e)))
-                .and_then(|link| p.attach_to_link(link).map_err(|e| chain(&e)));
-            if let Ok(id) = adopted {
-                p.take_link(id).map_err(|e| chain(&e))?;
-                return Ok((name.to_owned(), kind));
+    /// Attaches a program in one way, then removes what stands there in another.
+    fn attach(&self, rtnl: &mut Rtnl, pins: &Pins, key: Key, way: Way) -> Result<(), String> {
+        let (ifindex, hook) = key;
+        let program = self.programs.get(&hook).ok_or("it is not loaded")?.fd.as_fd();
+        let path = pin_path(pins, key);
+        match way {
+            Way::Tcx => {
+                let at = match hook.side() {
+                    Side::Ingress => Attach::TcxIngress,
+                    Side::Egress => Attach::TcxEgress,
+                };
+                attach_link(&path, ifindex, program, || sys::create_link(program, ifindex, at, BPF_F_BEFORE))
+                    .map_err(|e| e.to_string())?;
+                if self.earlier.as_ref().is_some_and(|filters| filters.contains(&key)) {
+                    clsact::detach(rtnl, ifindex, hook).map_err(|e| format!("the filter of an earlier run: {e}"))?;
+                }
             }
-            std::fs::remove_file(path).map_err(|e| e.to_string())?;
+            Way::Clsact => {
+                clsact::attach(rtnl, pins, ifindex, hook, program).map_err(|e| e.to_string())?;
+                if path.exists() {
+                    detach_link(&path).map_err(|e| format!("the link of an earlier run: {e}"))?;
+                }
+            }
+            Way::Xdp(at) => {
+                let stands = rtnl.xdp(Some(ifindex)).map_err(|e| e.to_string())?.get(&ifindex).map(|(at, _)| *at);
+                if path.exists() && stands != Some(at) {
+                    detach_link(&path).map_err(|e| format!("the link of an earlier run: {e}"))?;
+                }
+                let flags = match at {
+                    XdpAt::Native => XDP_FLAGS_DRV_MODE,
+                    XdpAt::Generic => XDP_FLAGS_SKB_MODE,
+                };
+                attach_link(&path, ifindex, program, || sys::create_link(program, ifindex, Attach::Xdp, flags))
+                    .map_err(|e| e.to_string())?;
+            }
         }
-        let id = p.attach(name, flags).map_err(|e| chain(&e))?;
-        let link: FdLink = p.take_link(id).map_err(|e| chain(&e))?.try_into().map_err(|e| chain(&e))?;
-        link.pin(path).map_err(|e| chain(&e))?;
-        Ok((name.to_owned(), kind))
+        Ok(())
     }
 
-    fn xdp_flags(&self, name: &str) -> Option<(AyaXdpMode, &'static str)> {
+    /// How a program is to be attached; none where it is not.
+    fn way(&self, hook: Hook, interface: &str) -> Option<Way> {
+        if hook != Hook::UplinkXdp {
+            return Some(if self.tcx { Way::Tcx } else { Way::Clsact });
+        }
         match self.options.xdp {
             XdpMode::Off => None,
-            XdpMode::Native => Some((AyaXdpMode::Driver, XDP_NATIVE)),
-            XdpMode::Generic => Some((AyaXdpMode::Skb, "xdp generic")),
-            XdpMode::Auto => is_fast_with_xdp(name).then_some((AyaXdpMode::Driver, XDP_NATIVE)),
+            XdpMode::Native => Some(Way::Xdp(XdpAt::Native)),
+            XdpMode::Generic => Some(Way::Xdp(XdpAt::Generic)),
+            XdpMode::Auto => is_fast_with_xdp(interface).then_some(Way::Xdp(XdpAt::Native)),
         }
     }
 
     /// See [`super::Datapath::redirects_by_driver`].
     pub fn has_native_xdp(&self) -> bool {
-        self.held.values().any(|(_, kind)| *kind == XDP_NATIVE)
+        self.held.values().any(|(_, way)| *way == Way::Xdp(XdpAt::Native))
     }
 
     /// See [`super::Datapath::attachment`].
@@ -288,18 +227,76 @@ impl Attached {
         if self.tcx { "tcx" } else { "clsact" }
     }
 
-    /// See [`super::Datapath::attached`].
-    pub fn status(&self) -> Vec<HookStatus> {
-        self.held
-            .iter()
-            .map(|((ifindex, hook), (name, kind))| HookStatus {
-                interface: name.clone(),
-                ifindex: *ifindex,
-                hook: *hook,
-                kind: (*kind).to_owned(),
-            })
-            .collect()
+    /// What the kernel says is attached of what was attached here, and where it says that nothing is, a line for each.
+    pub fn status(&self) -> (Vec<HookStatus>, Vec<String>) {
+        let (mut rows, mut lost) = (Vec::new(), Vec::new());
+        let found = self.ask_kernel();
+        for ((ifindex, hook), (name, _)) in &self.held {
+            let way = match &found {
+                Ok(found) => found.get(&(*ifindex, *hook)).copied(),
+                Err(_) => None,
+            };
+            match way {
+                Some(way) => rows.push(HookStatus {
+                    interface: name.clone(),
+                    ifindex: *ifindex,
+                    hook: *hook,
+                    kind: way.name().to_owned(),
+                }),
+                None if found.is_ok() => lost.push(format!("{hook} is not attached to {name} any more")),
+                None => {}
+            }
+        }
+        if let Err(e) = found {
+            lost.push(format!("what is attached to interfaces cannot be read: {e}"));
+        }
+        (rows, lost)
     }
+
+    /// Where the kernel has the programs that were attached here, and how.
+    fn ask_kernel(&self) -> IoResult<BTreeMap<Key, Way>> {
+        let mut rtnl = Rtnl::open()?;
+        let with_xdp = self.held.keys().any(|(_, hook)| *hook == Hook::UplinkXdp);
+        let xdp = if with_xdp { rtnl.xdp(None)? } else { BTreeMap::new() };
+        let mut found = BTreeMap::new();
+        for (key, (_, way)) in &self.held {
+            let (ifindex, hook) = *key;
+            let Some(program) = self.programs.get(&hook).map(|p| p.id) else { continue };
+            let stands = match way {
+                Way::Xdp(_) => xdp.get(&ifindex).filter(|(_, id)| *id == program).map(|(at, _)| Way::Xdp(*at)),
+                Way::Tcx => {
+                    let at = if hook.side() == Side::Ingress { Attach::TcxIngress } else { Attach::TcxEgress };
+                    // An interface that is gone has none.
+                    let programs = sys::programs_at(ifindex, at as u32).unwrap_or_default();
+                    programs.contains(&program).then_some(Way::Tcx)
+                }
+                Way::Clsact => {
+                    let filter = clsact::attached(&mut rtnl, ifindex, hook).unwrap_or_default();
+                    filter.is_some_and(|id| id == program).then_some(Way::Clsact)
+                }
+            };
+            found.extend(stands.map(|way| (*key, way)));
+        }
+        Ok(found)
+    }
+}
+
+/// `BPF_F_BEFORE` of the kernel's uapi: before all others, where none is named.
+const BPF_F_BEFORE: u32 = 1 << 3;
+/// `XDP_FLAGS_SKB_MODE` of the kernel's uapi.
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+/// `XDP_FLAGS_DRV_MODE` of the kernel's uapi.
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+fn loaded(ebpf: &Ebpf, hook: Hook) -> Result<Loaded, String> {
+    let fd = match ebpf.program(hook.program()) {
+        Some(Program::SchedClassifier(p)) => p.fd(),
+        Some(Program::Xdp(p)) => p.fd(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    let fd = fd.map_err(|e| chain(&e))?.as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
+    let id = sys::program_id(fd.as_fd()).map_err(|e| e.to_string())?;
+    Ok(Loaded { fd, id })
 }
 
 /// Physical devices whose drivers run XDP before they build packets. Everything virtual has built them already.
@@ -313,101 +310,111 @@ fn is_fast_with_xdp(name: &str) -> bool {
         .is_some_and(|d| DRIVERS.contains(&d.as_str()))
 }
 
-fn attach_tcx(p: &mut SchedClassifier, path: &Path, name: &str, hook: Hook) -> Result<(), Box<dyn std::error::Error>> {
+/// Puts a program into the pinned link of a predecessor, or makes a link and pins it.
+fn attach_link(
+    path: &Path,
+    ifindex: u32,
+    program: BorrowedFd<'_>,
+    create: impl FnOnce() -> IoResult<OwnedFd>,
+) -> IoResult<()> {
     if path.exists() {
-        let adopted = PinnedLink::from_pin(path)
-            .map_err(Box::<dyn std::error::Error>::from)
-            .and_then(|pinned| Ok(SchedClassifierLink::try_from(FdLink::from(pinned))?))
-            .and_then(|link| Ok(p.attach_to_link(link)?));
-        if let Ok(id) = adopted {
-            // The pin holds the link; this process's own descriptor of it is closed without detaching anything.
-            let _link: FdLink = p.take_link(id)?.try_into()?;
+        // Another interface may have the index of one that is gone.
+        let stands = sys::pinned_link(path).is_ok_and(|link| link.is_some_and(|l| l.ifindex == ifindex));
+        if stands && sys::update_pinned_link(path, program).is_ok() {
             return Ok(());
         }
-        // Of an interface that is gone, whose index another one has now.
         std::fs::remove_file(path)?;
     }
-    let id = p.attach_with_options(name, hook.tc_type(), TcAttachOptions::TcxOrder(LinkOrder::first()))?;
-    let link: FdLink = p.take_link(id)?.try_into()?;
-    link.pin(path)?;
-    Ok(())
+    // The pin holds it: this process's own descriptor is closed without detaching anything.
+    sys::pin(path, create()?.as_fd())
 }
 
-/// Replaces the filter of a predecessor in place, or adds one. Its program is pinned as a mark of where it stands.
-fn attach_clsact(
-    p: &mut SchedClassifier,
-    path: &Path,
-    name: &str,
-    hook: Hook,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let replaced = p.attach_to_link(filter(name, hook)?);
-    let id = match replaced {
-        Ok(id) => id,
-        Err(_) => p.attach_with_options(
-            name,
-            hook.tc_type(),
-            TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None }),
-        )?,
-    };
-    // Dropping the link would remove the filter, which is to outlive this process.
-    std::mem::forget(p.take_link(id)?);
-    let _ = std::fs::remove_file(path);
-    p.pin(path)?;
-    Ok(())
-}
-
-/// Before all filters that others add without saying where.
-const PRIORITY: u16 = 1;
-/// One that no other tool is likely to use.
-const HANDLE: TcHandle = TcHandle::new(0x5254, 1);
-
-fn filter(name: &str, hook: Hook) -> std::io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(name, hook.tc_type(), PRIORITY, HANDLE, None)
-}
-
-/// Removes an attachment by its pin: whatever kind it is, whoever made it. When it returns, the program no longer runs.
-pub(super) fn detach_by_pin(path: &Path) -> std::io::Result<()> {
-    if let Some(ifindex) = clsact::marked(path) {
-        return clsact::remove(path, ifindex);
-    }
+/// Detaches the link of a pin, and removes the pin. When it returns, the program no longer runs there.
+fn detach_link(path: &Path) -> IoResult<()> {
     // Removing the last reference to a link alone would detach it some moments later.
-    if !sys::detach_pinned_link(path)?
-        && let Some((ifindex, hook)) = path.file_name().and_then(|f| f.to_str()).and_then(parse_pin)
-        && let Ok(name) = nix::net::if_::if_indextoname(ifindex)
-        && let Ok(filter) = filter(&name.to_string_lossy(), hook)
-    {
-        // It may be gone with its interface.
-        let _ = filter.detach();
-    }
+    sys::detach_pinned_link(path)?;
     std::fs::remove_file(path)
 }
 
-/// In which order attachments are removed: what comes from outside goes back to the host's own rules first, so that they
-/// see conversations from the client's side, and the host's own sockets with it; see [`super::remove_everything`].
-pub(super) fn is_uplink_pin(path: &Path) -> bool {
-    if host_hooks::is_pin(path) {
-        return true;
-    }
-    let hook = path.file_name().and_then(|f| f.to_str()).and_then(parse_pin).map(|(_, hook)| hook);
-    matches!(hook, Some(Hook::UplinkIngress | Hook::UplinkXdp))
+/// Something of this datapath in the kernel, whoever put it there.
+pub(super) enum Remnant {
+    /// A pinned link, or another pin that is in its place.
+    Link(PathBuf),
+    /// A clsact filter.
+    Filter(u32, Hook),
+    /// A clsact qdisc, by its mark.
+    Qdisc(PathBuf, u32),
 }
 
-fn pin_path(pins: &Pins, (ifindex, hook): (u32, Hook)) -> PathBuf {
+/// In which order attachments are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// What comes from outside goes back to the host's own rules first, so that they see conversations from the client's
+    /// side, and the host's own sockets with it; see [`super::remove_everything`].
+    Uplinks,
+    /// Then the containers.
+    Containers,
+    /// Qdiscs after the filters in them.
+    Qdiscs,
+}
+
+impl Remnant {
+    /// Everything that there is.
+    pub fn all(pins: &Pins) -> Result<Vec<Remnant>, DatapathError> {
+        let mut found = Vec::new();
+        for path in pins.entries(&pins.links())? {
+            found.push(match clsact::marked(&path) {
+                Some(ifindex) => Remnant::Qdisc(path, ifindex),
+                None => Remnant::Link(path),
+            });
+        }
+        let filters = Rtnl::open().and_then(|mut rtnl| clsact::all(&mut rtnl));
+        let filters =
+            filters.map_err(|e| DatapathError::Unsupported(format!("netlink: qdiscs cannot be read: {e}")))?;
+        found.extend(filters.into_iter().map(|(ifindex, hook)| Remnant::Filter(ifindex, hook)));
+        Ok(found)
+    }
+
+    /// When it is removed.
+    pub fn turn(&self) -> Turn {
+        let hook = match self {
+            Remnant::Link(path) if host_hooks::is_pin(path) => return Turn::Uplinks,
+            Remnant::Link(path) => hook_of_pin(path).map(|(_, hook)| hook),
+            Remnant::Filter(_, hook) => Some(*hook),
+            Remnant::Qdisc(..) => return Turn::Qdiscs,
+        };
+        match hook {
+            Some(Hook::UplinkIngress | Hook::UplinkXdp) => Turn::Uplinks,
+            _ => Turn::Containers,
+        }
+    }
+
+    /// Removes it. When it returns, the program no longer runs there.
+    pub fn remove(&self) -> IoResult<()> {
+        match self {
+            Remnant::Link(path) => detach_link(path),
+            Remnant::Filter(ifindex, hook) => clsact::detach(&mut Rtnl::open()?, *ifindex, *hook),
+            Remnant::Qdisc(mark, ifindex) => clsact::remove_qdisc(&mut Rtnl::open()?, mark, *ifindex),
+        }
+        .map_err(|e| Error::new(e.kind(), format!("{self}: {e}")))
+    }
+}
+
+impl std::fmt::Display for Remnant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Remnant::Link(path) | Remnant::Qdisc(path, _) => path.display().fmt(f),
+            Remnant::Filter(ifindex, hook) => write!(f, "filter {hook} of interface {ifindex}"),
+        }
+    }
+}
+
+fn pin_path(pins: &Pins, (ifindex, hook): Key) -> PathBuf {
     pins.links().join(format!("{}-{ifindex}", hook.program()))
 }
 
-fn parse_pin(file: &str) -> Option<(u32, Hook)> {
-    let (program, ifindex) = file.rsplit_once('-')?;
-    let hook = Hook::ALL.into_iter().find(|h| h.program() == program)?;
+fn hook_of_pin(path: &Path) -> Option<Key> {
+    let (program, ifindex) = path.file_name()?.to_str()?.rsplit_once('-')?;
+    let hook = Hook::ON_INTERFACES.into_iter().find(|h| h.program() == program)?;
     Some((ifindex.parse().ok()?, hook))
-}
-
-fn program<'e, P>(ebpf: &'e mut Ebpf, hook: Hook) -> Result<&'e mut P, DatapathError>
-where
-    &'e mut P: TryFrom<&'e mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(hook.program())
-        .ok_or_else(|| DatapathError::Load(format!("{hook} is not in the object")))?
-        .try_into()
-        .map_err(|e: ProgramError| DatapathError::Load(format!("{hook}: {}", chain(&e))))
 }

@@ -15,7 +15,7 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use nix::libc;
 use runtime_common::maps::{HostSocket, HostSocketKey};
 
-use super::hooks::{Hook, HookStatus};
+use super::hook::{Hook, HookStatus};
 use super::load::Loader;
 use super::table::read_entries;
 use super::{Pins, chain, features, map_error, sys, take};
@@ -42,8 +42,8 @@ const HOOKS: [Hook; 8] = [
 pub(super) enum HostHooks {
     /// Loaded, and to be attached with everything else.
     Loaded(Array<MapData, u64>),
-    /// Attached to this cgroup.
-    Attached(PathBuf),
+    /// Attached to this cgroup, with their numbers in the kernel.
+    Attached(PathBuf, Vec<(Hook, u32)>),
     /// Not there, and why.
     Missing(String),
 }
@@ -71,7 +71,7 @@ impl HostHooks {
             return;
         };
         *self = match attach(netns, ebpf, pins) {
-            Ok(cgroup) => HostHooks::Attached(cgroup),
+            Ok((cgroup, programs)) => HostHooks::Attached(cgroup, programs),
             Err(reason) => HostHooks::missing(pins, &reason),
         };
     }
@@ -84,18 +84,44 @@ impl HostHooks {
         }
     }
 
-    /// What is attached.
-    pub fn status(&self) -> Vec<HookStatus> {
-        let HostHooks::Attached(cgroup) = self else {
-            return Vec::new();
+    /// What the kernel says is attached, and a line for each that is not any more.
+    pub fn status(&self) -> (Vec<HookStatus>, Vec<String>) {
+        let HostHooks::Attached(path, programs) = self else {
+            return Default::default();
         };
-        let status = |hook: Hook| HookStatus {
-            interface: cgroup.display().to_string(),
-            ifindex: 0,
-            hook,
-            kind: "cgroup".to_owned(),
+        let cgroup = match File::open(path) {
+            Ok(cgroup) => cgroup,
+            Err(e) => return (Vec::new(), vec![format!("{}: {e}", path.display())]),
         };
-        HOOKS.map(status).into()
+        let (mut rows, mut lost) = (Vec::new(), Vec::new());
+        for (hook, id) in programs {
+            match sys::programs_at(cgroup.as_raw_fd() as u32, attach_type(*hook)) {
+                Ok(found) if found.contains(id) => rows.push(HookStatus {
+                    interface: path.display().to_string(),
+                    ifindex: 0,
+                    hook: *hook,
+                    kind: "cgroup".to_owned(),
+                }),
+                Ok(_) => lost.push(format!("{hook} is not attached to {} any more", path.display())),
+                Err(e) => lost.push(format!("what is attached to {} cannot be read: {e}", path.display())),
+            }
+        }
+        (rows, lost)
+    }
+}
+
+/// `enum bpf_attach_type` of the kernel's uapi.
+fn attach_type(hook: Hook) -> u32 {
+    match hook {
+        Hook::HostConnect4 => 10,
+        Hook::HostConnect6 => 11,
+        Hook::HostSendmsg4 => 14,
+        Hook::HostSendmsg6 => 15,
+        Hook::HostRecvmsg4 => 19,
+        Hook::HostRecvmsg6 => 20,
+        Hook::HostGetpeername4 => 29,
+        Hook::HostGetpeername6 => 30,
+        Hook::UplinkIngress | Hook::FromEndpoint | Hook::ToEndpoint | Hook::UplinkXdp => u32::MAX,
     }
 }
 
@@ -128,7 +154,11 @@ fn pin_path(pins: &Pins, hook: Hook) -> PathBuf {
     pins.links().join(format!("{hook}{PIN_END}"))
 }
 
-fn attach(netns: &mut Array<MapData, u64>, ebpf: &mut Ebpf, pins: &Pins) -> Result<PathBuf, String> {
+fn attach(
+    netns: &mut Array<MapData, u64>,
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+) -> Result<(PathBuf, Vec<(Hook, u32)>), String> {
     let mounts = std::fs::read_to_string("/proc/mounts").map_err(|e| format!("/proc/mounts: {e}"))?;
     let path = cgroup2(&mounts)
         .ok_or("no cgroup2 hierarchy is mounted: mount one with \"mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified\"")?;
@@ -141,17 +171,21 @@ fn attach(netns: &mut Array<MapData, u64>, ebpf: &mut Ebpf, pins: &Pins) -> Resu
         )
     })?;
     netns.set(0, cookie, 0).map_err(|e| map_error("HOST_NETNS", &e).to_string())?;
+    let mut programs = Vec::new();
     for hook in HOOKS {
-        attach_one(program(ebpf, hook)?, &pin_path(pins, hook), &cgroup)
+        let id = attach_one(program(ebpf, hook)?, &pin_path(pins, hook), &cgroup)
             .map_err(|e| format!("{hook}: {}", chain(&*e)))?;
+        programs.push((hook, id));
     }
-    Ok(path)
+    Ok((path, programs))
 }
 
-fn attach_one(p: &mut CgroupSockAddr, path: &Path, cgroup: &File) -> Result<(), Box<dyn std::error::Error>> {
+/// Returns the program's number in the kernel.
+fn attach_one(p: &mut CgroupSockAddr, path: &Path, cgroup: &File) -> Result<u32, Box<dyn std::error::Error>> {
+    let program = sys::program_id(p.fd()?.as_fd())?;
     if path.exists() {
-        if sys::update_pinned_link(path, p.fd()?.as_fd().as_raw_fd()).is_ok() {
-            return Ok(());
+        if sys::update_pinned_link(path, p.fd()?.as_fd()).is_ok() {
+            return Ok(program);
         }
         // Not a link that can be updated: of somebody else's making.
         remove(path)?;
@@ -160,7 +194,7 @@ fn attach_one(p: &mut CgroupSockAddr, path: &Path, cgroup: &File) -> Result<(), 
     let id = p.attach(cgroup, CgroupAttachMode::Single)?;
     let link: FdLink = p.take_link(id)?.try_into()?;
     link.pin(path)?;
-    Ok(())
+    Ok(program)
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 
-use super::hooks::Hook;
+use super::hook::Hook;
 use super::pins::{MAPS, Pins};
 use super::{DatapathError, chain};
 

@@ -8,6 +8,7 @@ mod clsact;
 mod events;
 mod features;
 mod flows;
+mod hook;
 mod hooks;
 mod host_hooks;
 mod load;
@@ -15,6 +16,7 @@ mod object;
 mod peers;
 mod pins;
 mod published;
+mod rtnl;
 mod slots;
 mod state;
 mod sys;
@@ -23,7 +25,7 @@ mod table;
 pub use events::{DropEvent, Events};
 pub use features::kernel_release;
 pub use flows::{FlowCount, Seed, SeedKind};
-pub use hooks::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
+pub use hook::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
 pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
@@ -163,16 +165,18 @@ impl Datapath {
     /// Attaches what `wanted` names and is not attached, and detaches what it does not name.
     ///
     /// Interfaces that vanish meanwhile are passed over; other errors are collected, and the rest is done.
-    pub fn attach(&mut self, wanted: &BTreeMap<u32, hooks::Role>) -> Vec<DatapathError> {
+    pub fn attach(&mut self, wanted: &BTreeMap<u32, Role>) -> Vec<DatapathError> {
         self.host.attach(&mut self.ebpf, &self.pins);
-        self.hooks.reconcile(&mut self.ebpf, &self.pins, wanted)
+        self.hooks.reconcile(&self.pins, wanted)
     }
 
-    /// What is attached where.
-    pub fn attached(&self) -> Vec<HookStatus> {
-        let mut all = self.hooks.status();
-        all.extend(self.host.status());
-        all
+    /// What the kernel says is attached where, and a line for each program that is not where it was attached.
+    pub fn attached(&self) -> (Vec<HookStatus>, Vec<String>) {
+        let (mut all, mut lost) = self.hooks.status();
+        let (host, host_lost) = self.host.status();
+        all.extend(host);
+        lost.extend(host_lost);
+        (all, lost)
     }
 
     /// What this kernel or machine does not offer and `up` goes on without, in one line.

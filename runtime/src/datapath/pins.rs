@@ -1,7 +1,7 @@
 //! The pins: where they are, making them, and removing them all.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use aya::maps::{Array, Map, MapData};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use runtime_common::maps::Config;
 
-use super::{DatapathError, chain, clsact, hooks};
+use super::hooks::{Remnant, Turn};
+use super::{DatapathError, chain};
 
 /// Maps that outlive the daemon. The ring buffer is among them so that old programs and new daemon share one.
 pub const MAPS: &[&str] = &[
@@ -106,6 +107,15 @@ impl Pins {
         ))
     }
 
+    /// The files in one of the folders; none where it is not there.
+    pub(super) fn entries(&self, folder: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+        match fs::read_dir(folder) {
+            Ok(entries) => Ok(entries.flatten().map(|e| e.path()).collect()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(self.error(folder, &e.to_string())),
+        }
+    }
+
     fn error(&self, path: &Path, reason: &str) -> DatapathError {
         DatapathError::Pin { path: path.display().to_string(), reason: reason.to_owned() }
     }
@@ -122,47 +132,38 @@ const HANDOVER: Duration = Duration::from_millis(200);
 /// dropped any more, then the uplinks are let go, and after a moment the containers.
 pub fn remove_everything(pins: &Pins) -> Result<usize, DatapathError> {
     let mut first_error = None;
-    let links = entries(pins, &pins.links())?;
-    if !links.is_empty()
+    let mut remnants = Remnant::all(pins)?;
+    remnants.sort_by_key(Remnant::turn);
+    if !remnants.is_empty()
+        && pins.exist()
         && let Err(e) = stop_enforcing(pins)
     {
         first_error = Some(e);
     }
-    let (uplinks, containers): (Vec<_>, Vec<_>) = links.into_iter().partition(|p| hooks::is_uplink_pin(p));
     let mut removed = 0;
-    let mut note = |path: &Path, result: std::io::Result<()>| match result {
+    let mut note = |result: std::io::Result<()>| match result {
         Ok(()) => removed += 1,
         Err(e) => {
-            first_error.get_or_insert_with(|| pins.error(path, &e.to_string()));
+            first_error.get_or_insert_with(|| DatapathError::Unsupported(e.to_string()));
         }
     };
-    for path in &uplinks {
-        note(path, hooks::detach_by_pin(path));
-    }
-    if !uplinks.is_empty() && !containers.is_empty() {
-        std::thread::sleep(HANDOVER);
-    }
-    // Qdiscs after the filters in them.
-    let (qdiscs, containers): (Vec<_>, Vec<_>) = containers.into_iter().partition(|p| clsact::marked(p).is_some());
-    for path in containers.iter().chain(&qdiscs) {
-        note(path, hooks::detach_by_pin(path));
+    let mut before = None;
+    for remnant in &remnants {
+        let turn = remnant.turn();
+        if before == Some(Turn::Uplinks) && turn == Turn::Containers {
+            std::thread::sleep(HANDOVER);
+        }
+        before = Some(turn);
+        note(remnant.remove());
     }
     // Maps last: programs without them would be a datapath that drops everything.
-    for path in entries(pins, &pins.root.join("maps"))? {
-        note(&path, fs::remove_file(&path));
+    for path in pins.entries(&pins.root.join("maps"))? {
+        note(fs::remove_file(&path).map_err(|e| Error::new(e.kind(), format!("{}: {e}", path.display()))));
     }
     for folder in [pins.links(), pins.root.join("maps"), pins.root.clone()] {
         let _ = fs::remove_dir(folder);
     }
     first_error.map_or(Ok(removed), Err)
-}
-
-fn entries(pins: &Pins, folder: &Path) -> Result<Vec<PathBuf>, DatapathError> {
-    match fs::read_dir(folder) {
-        Ok(entries) => Ok(entries.flatten().map(|e| e.path()).collect()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(pins.error(folder, &e.to_string())),
-    }
 }
 
 fn stop_enforcing(pins: &Pins) -> Result<(), DatapathError> {

@@ -3,17 +3,21 @@
 use std::ffi::CString;
 use std::io::{Error, Result};
 use std::mem::zeroed;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aya::Pod;
 use nix::libc;
 
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
@@ -21,6 +25,9 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 #[repr(C)]
 union Attributes {
     object: Object,
+    information: Information,
+    query: Query,
+    link: Link,
     link_fd: u32,
     update: Update,
     batch: Batch,
@@ -32,6 +39,35 @@ union Attributes {
 struct Object {
     path: u64,
     fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Information {
+    fd: u32,
+    length: u32,
+    to: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Query {
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Link {
+    program_fd: u32,
+    ifindex: u32,
+    attach_type: u32,
     flags: u32,
 }
 
@@ -143,6 +179,105 @@ fn bpf(command: libc::c_long, attributes: &mut Attributes) -> Result<libc::c_lon
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Pins a program or a link.
+pub fn pin(path: &Path, object: BorrowedFd<'_>) -> Result<()> {
+    let text = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = Attributes { whole: [0; 16] };
+    attributes.object = Object { path: text.as_ptr() as u64, fd: object.as_raw_fd() as u32, flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
+/// The kernel's number of a program.
+pub fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
+    // `struct bpf_prog_info` begins with the type and the number.
+    information::<2>(program).map(|[_, id]| id)
+}
+
+/// Where a link is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkedAt {
+    /// The number of the program in it.
+    pub program: u32,
+    /// The interface; zero where it is gone, or where the link is on none.
+    pub ifindex: u32,
+}
+
+/// Where the link that is pinned at `path` is attached; none where the pin is no link.
+pub fn pinned_link(path: &Path) -> Result<Option<LinkedAt>> {
+    let fd = open_pin(path)?;
+    // `bpf_link` or `bpf-link`, by the kernel's age.
+    let kind = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    if !kind.to_string_lossy().ends_with("link") {
+        return Ok(None);
+    }
+    // `struct bpf_link_info`: type, number, program, padding, and for tcx and XDP the interface.
+    let [_, _, program, _, ifindex] = information::<5>(fd.as_fd())?;
+    Ok(Some(LinkedAt { program, ifindex }))
+}
+
+/// The beginning of what the kernel tells of an object.
+fn information<const WORDS: usize>(object: BorrowedFd<'_>) -> Result<[u32; WORDS]> {
+    // Larger than what is there of any kind: the kernel writes as much as it knows.
+    let mut words = [0u32; 64];
+    let mut attributes = Attributes { whole: [0; 16] };
+    attributes.information = Information {
+        fd: object.as_raw_fd() as u32,
+        length: (WORDS * size_of::<u32>()) as u32,
+        to: words.as_mut_ptr() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(std::array::from_fn(|i| words[i]))
+}
+
+/// A place of programs as bpf(2) names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Attach {
+    /// `BPF_XDP`.
+    Xdp = 37,
+    /// `BPF_TCX_INGRESS`.
+    TcxIngress = 46,
+    /// `BPF_TCX_EGRESS`.
+    TcxEgress = 47,
+}
+
+/// Attaches a program to an interface as a link, which lasts as long as there is a descriptor or a pin of it.
+pub fn create_link(program: BorrowedFd<'_>, ifindex: u32, at: Attach, flags: u32) -> Result<OwnedFd> {
+    let mut attributes = Attributes { whole: [0; 16] };
+    attributes.link = Link { program_fd: program.as_raw_fd() as u32, ifindex, attach_type: at as u32, flags };
+    let fd = bpf(BPF_LINK_CREATE, &mut attributes)?;
+    // SAFETY: the kernel has just given this descriptor to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The numbers of the programs at a place: of an interface by its index, of a cgroup by its descriptor.
+pub fn programs_at(target: u32, attach_type: u32) -> Result<Vec<u32>> {
+    let mut programs = vec![0u32; 64];
+    loop {
+        let mut attributes = Attributes { whole: [0; 16] };
+        attributes.query = Query {
+            target,
+            attach_type,
+            flags: 0,
+            attach_flags: 0,
+            programs: programs.as_mut_ptr() as u64,
+            count: programs.len() as u32,
+            reserved: 0,
+        };
+        let asked = bpf(BPF_PROG_QUERY, &mut attributes);
+        // SAFETY: every bit pattern is a number.
+        let count = unsafe { attributes.query.count } as usize;
+        match asked {
+            Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && count > programs.len() => programs.resize(count, 0),
+            Err(e) => return Err(e),
+            Ok(_) => {
+                programs.truncate(count);
+                return Ok(programs);
+            }
+        }
+    }
+}
+
 fn open_pin(path: &Path) -> Result<OwnedFd> {
     let text = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = Attributes { whole: [0; 16] };
@@ -153,11 +288,15 @@ fn open_pin(path: &Path) -> Result<OwnedFd> {
 }
 
 /// Puts a program into the link that is pinned at `path`, in place of the one that is there: without a moment between.
-pub fn update_pinned_link(path: &Path, program: RawFd) -> Result<()> {
+pub fn update_pinned_link(path: &Path, program: BorrowedFd<'_>) -> Result<()> {
     let fd = open_pin(path)?;
     let mut attributes = Attributes { whole: [0; 16] };
-    attributes.update =
-        Update { link_fd: fd.as_raw_fd() as u32, new_program_fd: program as u32, flags: 0, old_program_fd: 0 };
+    attributes.update = Update {
+        link_fd: fd.as_raw_fd() as u32,
+        new_program_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_program_fd: 0,
+    };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 
