@@ -1,7 +1,7 @@
 //! Bad input and impossible wishes: one line that names the offending thing, and nothing half-made.
 
 use tests::sockets::Talk;
-use tests::{Done, Image, Lab};
+use tests::{Done, HOST, Image, Lab};
 
 /// What is wrong with a refusal: its status, its number of lines, or that it names not what it should.
 fn fault(done: &Done, status: i32, named: &str) -> Option<String> {
@@ -107,6 +107,23 @@ fn without_a_daemon_or_an_engine_the_message_says_so() {
     refused(&lab.runtime(["status"]), 1, "runtime up");
     lab.stop_engine();
     refused(&lab.runtime(["up"]), 1, "docker.sock");
+}
+
+#[test]
+fn the_version_of_the_api_that_the_user_names_is_spoken_or_refused_before_anything_is_attached() {
+    let lab = Lab::builder("API version").images(&[Image::Echo]).build();
+    for version in ["1.24", "9.9", "28.5.2+dfsg4"] {
+        let setting = format!("DOCKER_API_VERSION={version}");
+        let done = lab.runtime_by(&["env", &setting], ["up"]);
+        refused(&done, 1, &format!("DOCKER_API_VERSION is \"{version}\""));
+        refused(&done, 1, "1.41 to ");
+    }
+    assert_eq!(std::fs::read_dir(lab.pins()).expect("the pins' folder").count(), 0);
+    // The oldest that is spoken: every Engine knows it still, Docker 29 excepted.
+    let words = ["run", "-d", "--name", "server", "-p", "8000:7", "echo"];
+    let _up = lab.up(&[]);
+    lab.runtime_by(&["env", "DOCKER_API_VERSION=1.41"], words).ok();
+    Talk::when_up(lab.client(), (HOST, 8000));
 }
 
 #[test]

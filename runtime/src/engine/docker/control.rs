@@ -1,8 +1,5 @@
 //! What `runtime run` asks of the Engine besides looking.
 
-use std::fmt;
-use std::str::FromStr;
-
 use bollard::models::{ContainerCreateBody, CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, KillContainerOptionsBuilder,
@@ -17,30 +14,6 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 use super::{DockerEngine, EngineError, http, innermost, one_line, reference, unreachable_at};
-
-/// A version of the Engine's API, such as 1.41.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ApiVersion(pub u16, pub u16);
-
-impl ApiVersion {
-    /// The first whose Engine (Docker 29) no longer writes link variables into a recipient's environment by default.
-    pub const NO_LINK_ENVIRONMENT: ApiVersion = ApiVersion(1, 52);
-}
-
-impl FromStr for ApiVersion {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let (major, minor) = s.split_once('.').unwrap_or((s, "0"));
-        Ok(ApiVersion(major.parse()?, minor.parse()?))
-    }
-}
-
-impl fmt::Display for ApiVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
-    }
-}
 
 /// A connection of its own to an attached container.
 pub type Connection = TokioIo<Upgraded>;
@@ -149,7 +122,7 @@ impl DockerEngine {
         let id = reference("container", id)?;
         let stdin = u8::from(stdin);
         let path = format!("/containers/{id}/attach?stream=1&stdout=1&stderr=1&stdin={stdin}");
-        http::upgrade(&self.address, &path).await.map_err(|e| self.http_error("container", id, e))
+        http::upgrade(&self.address, &self.versioned(&path)).await.map_err(|e| self.http_error("container", id, e))
     }
 
     /// Begins to wait for a container's exit status under one of Docker's conditions (`next-exit`, `removed`, `not-running`).
@@ -163,7 +136,7 @@ impl DockerEngine {
         condition: &str,
     ) -> Result<impl Future<Output = Result<i64, EngineError>> + Send + use<>, EngineError> {
         let path = format!("/containers/{}/wait?condition={condition}", reference("container", id)?);
-        let response = http::request(&self.address, Method::POST, &path).await;
+        let response = http::request(&self.address, Method::POST, &self.versioned(&path)).await;
         let response = response.map_err(|e| self.http_error("container", id, e))?;
         let address = self.address.clone();
         Ok(async move {
@@ -186,6 +159,6 @@ impl DockerEngine {
     /// [`EngineError::NotFound`] where there is none.
     pub async fn inspect_raw(&self, name: &str) -> Result<Value, EngineError> {
         let path = format!("/containers/{}/json", reference("container", name)?);
-        http::json(&self.address, &path).await.map_err(|e| self.http_error("container", name, e))
+        http::json(&self.address, &self.versioned(&path)).await.map_err(|e| self.http_error("container", name, e))
     }
 }

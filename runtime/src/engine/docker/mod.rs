@@ -5,8 +5,12 @@ mod control;
 pub mod convert;
 mod http;
 pub(super) mod names;
+mod version;
+#[cfg(test)]
+mod version_tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,9 +27,11 @@ use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
 
 pub use address::{Address, InvalidAddress};
-pub use control::{ApiVersion, Connection};
+pub use control::Connection;
 use http::HttpError;
 use names::Names;
+use version::{Agreed, Range};
+pub use version::{ApiVersion, InvalidApiVersion};
 
 use super::{Engine, EngineError, Event};
 use crate::model::{Container, Network, Snapshot};
@@ -39,12 +45,14 @@ const STARTING_PATIENCE: Duration = Duration::from_millis(500);
 /// Questions asked at a time.
 pub(super) const CONCURRENCY: usize = 16;
 
-/// A Docker Engine (API 1.41 and later).
+/// An Engine with Docker's API, 1.41 or later.
 #[derive(Clone, Debug)]
 pub struct DockerEngine {
     client: Docker,
     address: Address,
-    api: ApiVersion,
+    api: Arc<Agreed>,
+    /// What `DOCKER_API_VERSION` wishes for.
+    wish: Option<String>,
     version: String,
     product: Product,
 }
@@ -68,11 +76,18 @@ impl Product {
 
 impl DockerEngine {
     /// Connects to the Engine at `address` (`unix:///path` or `tcp://host:port`; `None` or empty: the usual socket), and asks
-    /// for its version.
+    /// for its version. The version of the API is the newest that both know, or the one that `DOCKER_API_VERSION` names.
     ///
     /// # Errors
-    /// [`EngineError::Unreachable`] where none answers, [`EngineError::Refused`] for an address that is none.
+    /// [`EngineError::Unreachable`] where none answers, [`EngineError::Refused`] for an address that is none, and where there is
+    /// no version of the API that both speak.
     pub async fn connect(address: Option<&str>) -> Result<Self, EngineError> {
+        let wish = std::env::var_os("DOCKER_API_VERSION").map(|v| v.to_string_lossy().into_owned());
+        Self::connect_in(address, wish.as_deref()).await
+    }
+
+    /// As [`DockerEngine::connect`], in this version of the API.
+    async fn connect_in(address: Option<&str>, wish: Option<&str>) -> Result<Self, EngineError> {
         let address: Address = match address {
             Some(text) if !text.is_empty() => {
                 text.parse().map_err(|e: InvalidAddress| EngineError::Refused(e.to_string()))?
@@ -85,11 +100,25 @@ impl DockerEngine {
             Address::Tcp(_) => Docker::connect_with_http(&text, REQUEST_TIMEOUT_SECONDS, API_DEFAULT_VERSION),
         };
         let client = client.map_err(|e| explain(&address, "", "", e))?;
-        let client = client.negotiate_version().await.map_err(|e| explain(&address, "", "", e))?;
-        let version = client.version().await.map_err(|e| explain(&address, "", "", e))?;
-        let api = version.api_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default();
+        let (version, range) = ask(&address).await?;
+        let api = Arc::new(Agreed::new(range.choose(wish, &text)?, range));
+        let agreed = api.clone();
+        let client = client.with_request_modifier(move |request| agreed.request(request));
         let product = Product::of(&version);
-        Ok(DockerEngine { client, address, api, version: version.version.unwrap_or_default(), product })
+        let version = version.version.unwrap_or_default();
+        Ok(DockerEngine { client, address, api, wish: wish.map(str::to_owned), version, product })
+    }
+
+    /// Agrees on a version of the API anew: the Engine may have been replaced since.
+    async fn agree(&self) -> Result<(), EngineError> {
+        let (_, range) = ask(&self.address).await?;
+        self.api.set(range.choose(self.wish.as_deref(), &self.address.to_string())?, range);
+        Ok(())
+    }
+
+    /// A path of Docker's API in the version that was agreed on.
+    fn versioned(&self, path: &str) -> String {
+        format!("/v{}{path}", self.api.spoken())
     }
 
     /// Who it is.
@@ -102,9 +131,9 @@ impl DockerEngine {
         &self.address
     }
 
-    /// The newest version of the API that it speaks.
+    /// The newest version of the API that it has, whichever is spoken.
     pub fn api_version(&self) -> ApiVersion {
-        self.api
+        self.api.newest()
     }
 
     fn error(&self, kind: &'static str, name: &str, e: bollard::errors::Error) -> EngineError {
@@ -112,11 +141,7 @@ impl DockerEngine {
     }
 
     fn http_error(&self, kind: &'static str, name: &str, e: HttpError) -> EngineError {
-        match e {
-            HttpError::Transport(reason) => EngineError::Unreachable { address: self.address.to_string(), reason },
-            HttpError::Status(StatusCode::NOT_FOUND, _) => EngineError::NotFound { kind, name: name.to_owned() },
-            HttpError::Status(_, message) => EngineError::Refused(one_line(&message)),
-        }
+        explain_http(&self.address, kind, name, e)
     }
 
     /// The Engine's list of containers, stopped ones included, under its own filters (`name`, `status`, `label`, ...).
@@ -157,8 +182,9 @@ impl DockerEngine {
         convert: fn(EventMessage) -> Option<Event>,
     ) -> Result<BoxStream<'static, Event>, EngineError> {
         // {"type":["container","network"]}
-        let path = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
-        let response = http::request(&self.address, Method::GET, path).await;
+        self.agree().await?;
+        let path = self.versioned("/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D");
+        let response = http::request(&self.address, Method::GET, &path).await;
         let response = response.map_err(|e| self.http_error("container", "", e))?;
         let lines = http::reader(response).lines();
         // Ends at the end of the answer, and at the first line that cannot be read: events would be missing after it.
@@ -287,6 +313,33 @@ pub(super) async fn inspected_or_listed(
         Ok(Err(EngineError::NotFound { .. })) => Ok(None),
         Ok(Err(gone @ EngineError::Unreachable { .. })) => Err(gone),
         Ok(Err(EngineError::Refused(_))) | Err(_) => Ok(convert::container_from_summary(summary, names)),
+    }
+}
+
+/// Who an Engine is, and the versions of the API that it speaks. The question itself names none.
+async fn ask(address: &Address) -> Result<(SystemVersion, Range), EngineError> {
+    let patience = Duration::from_secs(REQUEST_TIMEOUT_SECONDS);
+    let answer = match tokio::time::timeout(patience, http::json(address, "/version")).await {
+        Ok(Err(HttpError::Status(status, message))) => {
+            let said = one_line(&message);
+            return Err(EngineError::Refused(format!(
+                "what answers at {address} does not tell its version ({status}): {said}"
+            )));
+        }
+        Ok(answer) => answer.map_err(|e| explain_http(address, "", "", e))?,
+        Err(_) => return Err(unreachable_at(address, "no answer in time".to_owned())),
+    };
+    let version: SystemVersion = serde_json::from_value(answer)
+        .map_err(|e| EngineError::Refused(format!("the answer to /version at {address} is no engine's: {e}")))?;
+    let range = Range::of(&version, &address.to_string())?;
+    Ok((version, range))
+}
+
+fn explain_http(address: &Address, kind: &'static str, name: &str, e: HttpError) -> EngineError {
+    match e {
+        HttpError::Transport(reason) => unreachable_at(address, reason),
+        HttpError::Status(StatusCode::NOT_FOUND, _) => EngineError::NotFound { kind, name: name.to_owned() },
+        HttpError::Status(_, message) => EngineError::Refused(one_line(&message)),
     }
 }
 
