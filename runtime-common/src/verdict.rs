@@ -74,8 +74,8 @@ verdicts! {
     Outbound = 6, Pass, "outbound", "a container's own conversation with the outside";
     /// The outside's answer to a container.
     OutboundReply = 7, Pass, "outbound_reply", "an answer to a container's own conversation";
-    /// Between containers of a network that is not isolated.
-    Network = 8, Pass, "network", "between containers of a network that is not isolated";
+    /// To or from a container of a network that is not isolated: the engine's own rules decide.
+    Network = 8, Pass, "network", "to or from a container of a network that is not isolated";
     /// ARP or neighbour discovery.
     Neighbour = 9, Pass, "neighbour", "address resolution";
     /// Broadcast or multicast of a container towards the host; other containers' gates decide for themselves.

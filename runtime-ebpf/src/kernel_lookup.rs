@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use runtime_common::Addr;
-use runtime_common::maps::FlowKey;
+use runtime_common::maps::{FlowKey, Tuple};
 use runtime_common::packet::{Headers, TCP, UDP};
 
 use crate::fib::{FibParams, FibRoom, params};
@@ -52,20 +52,13 @@ pub fn source(skb: *mut __sk_buff, room: &mut FibRoom, h: &Headers, bridge: u32,
 // With a stack frame of its own.
 #[inline(never)]
 pub fn host_socket(skb: *mut __sk_buff, key: &FlowKey) -> bool {
-    let t = &key.tuple;
-    let mut v4 = [t.src.v4_as_word(), t.dst.v4_as_word(), u32::from(t.sport) | u32::from(t.dport) << 16];
-    if cfg!(target_endian = "big") {
-        v4[2] = u32::from(t.sport) << 16 | u32::from(t.dport);
-    }
-    // For IPv6 the kernel's tuple is just this one.
-    let (tuple, size) =
-        if t.src.is_v4() { (v4.as_mut_ptr().cast::<u8>(), 12) } else { ((&raw const *t).cast_mut().cast(), 36) };
-    let here = BPF_F_CURRENT_NETNS as i64 as u64;
+    let mut v4 = ipv4_tuple(&key.tuple);
+    let (tuple, size) = socket_tuple(&key.tuple, &mut v4);
     // SAFETY: the context is the program's own, the tuple as large as said and only read; what is found is released.
     unsafe {
         let found = match key.protocol {
-            TCP => bpf_skc_lookup_tcp(skb.cast(), tuple.cast(), size, here, 0),
-            UDP => bpf_sk_lookup_udp(skb.cast(), tuple.cast(), size, here, 0),
+            TCP => bpf_skc_lookup_tcp(skb.cast(), tuple.cast(), size, HERE, 0),
+            UDP => bpf_sk_lookup_udp(skb.cast(), tuple.cast(), size, HERE, 0),
             _ => return false,
         };
         if found.is_null() {
@@ -74,4 +67,40 @@ pub fn host_socket(skb: *mut __sk_buff, key: &FlowKey) -> bool {
         bpf_sk_release(found.cast());
         true
     }
+}
+
+/// Whether a socket of the host has the TCP connection of what arrives with this key: not one that only listens.
+// With a stack frame of its own.
+#[inline(never)]
+pub fn host_connection(skb: *mut __sk_buff, key: &FlowKey) -> bool {
+    /// The kernel's number of the state LISTEN.
+    const LISTEN: u32 = 10;
+    let mut v4 = ipv4_tuple(&key.tuple);
+    let (tuple, size) = socket_tuple(&key.tuple, &mut v4);
+    // SAFETY: as for `host_socket`.
+    unsafe {
+        let found = bpf_skc_lookup_tcp(skb.cast(), tuple.cast(), size, HERE, 0);
+        if found.is_null() {
+            return false;
+        }
+        let is_connection = (*found).state != LISTEN;
+        bpf_sk_release(found.cast());
+        is_connection
+    }
+}
+
+const HERE: u64 = BPF_F_CURRENT_NETNS as i64 as u64;
+
+/// The kernel's `struct bpf_sock_tuple` of IPv4.
+#[inline(always)]
+fn ipv4_tuple(t: &Tuple) -> [u32; 3] {
+    let ports = u32::from(t.sport) | u32::from(t.dport) << 16;
+    let ports = if cfg!(target_endian = "big") { ports.rotate_left(16) } else { ports };
+    [t.src.v4_as_word(), t.dst.v4_as_word(), ports]
+}
+
+/// The one of the packet's family, and its size. For IPv6 it is just a [`Tuple`].
+#[inline(always)]
+fn socket_tuple(t: &Tuple, v4: &mut [u32; 3]) -> (*mut u8, u32) {
+    if t.src.is_v4() { (v4.as_mut_ptr().cast(), 12) } else { ((&raw const *t).cast_mut().cast(), 36) }
 }

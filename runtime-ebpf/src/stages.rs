@@ -8,12 +8,13 @@ use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
 use runtime_common::decide::{
     Next, Step, admit_from_container, admit_from_outside, arp, begin_masqueraded, begin_published, begin_untranslated,
-    prepare_masqueraded, track_from_container,
+    prepare_masqueraded, resume_published, track_from_container,
 };
-use runtime_common::maps::{ENDPOINT_ISOLATED, Endpoint};
+use runtime_common::maps::Endpoint;
 use runtime_common::packet::{ETH_ARP, Mac, ethernet};
 
 use crate::maps::ENDPOINTS;
+use crate::report::enforcing;
 use crate::skb::{Readable, Skb};
 use crate::tables::Maps;
 
@@ -26,9 +27,26 @@ fn step(bits: u32) -> Step {
 
 /// What becomes of a packet from outside that belongs to no flow. A flow that it is sent by is in the scratch room.
 #[inline(always)]
-pub fn new_from_outside() -> Step {
-    let admitted = step(admit_outside());
-    if admitted.is(Next::Published) { step(begin_with_port()) } else { admitted }
+pub fn new_from_outside(skb: *mut __sk_buff) -> Step {
+    let mut next = step(admit_outside());
+    if next.is(Next::Resume) {
+        // While the loader learns which connections other rules carry, they keep them.
+        next = if enforcing() { step(resume(skb)) } else { Step::finish(Verdict::Carried) };
+    }
+    if next.is(Next::Published) {
+        next = step(begin_with_port());
+    }
+    next
+}
+
+/// The same before there is a packet: what the host's sockets have to be asked for is left to the stack's own hook.
+#[inline(always)]
+pub fn new_frame_from_outside() -> Step {
+    let next = step(admit_outside());
+    if next.is(Next::Resume) {
+        return Step::finish(Verdict::Carried);
+    }
+    if next.is(Next::Published) { step(begin_with_port()) } else { next }
 }
 
 /// What becomes of a packet from a container that belongs to no established flow: `parsed` is the bits of [`Step::ADMIT`] where
@@ -38,6 +56,10 @@ pub fn new_from_container(skb: *mut __sk_buff, parsed: u32) -> Step {
     let mut next = step(track_container(skb, parsed));
     if next.is(Next::Admit) {
         next = step(admit_container(skb));
+    }
+    if next.is(Next::Resume) {
+        // While the loader learns which connections other rules carry, they keep them.
+        next = if enforcing() { step(resume(skb)) } else { Step::finish(Verdict::Carried) };
     }
     if next.is(Next::Masqueraded) {
         next = step(choose_host_address(skb));
@@ -71,6 +93,16 @@ extern "C" fn admit_outside() -> u32 {
     }
 }
 
+/// Whether a segment of no known connection begins a flow, or is one of the host's own sockets.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn resume(skb: *mut __sk_buff) -> u32 {
+    match Maps::with(skb) {
+        Some(maps) => resume_published(&maps, maps.headers()).bits(),
+        None => MALFORMED,
+    }
+}
+
 /// Source port and table entries of a flow with a published port or over a link.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -96,14 +128,14 @@ extern "C" fn track_container(skb: *mut __sk_buff, parsed: u32) -> u32 {
     let Ok(frame) = ethernet(&Readable(&skb)) else {
         return MALFORMED;
     };
-    if frame.src != Mac::read(&ep.mac) {
+    if frame.src != Mac::read(&ep.mac) && ep.is_isolated() {
         return Step::finish(Verdict::SpoofedMac).bits();
     }
     if parsed != Step::ADMIT.bits() {
-        let other = parsed == Step::finish(Verdict::EtherType).bits();
         return match frame.ethertype {
             ETH_ARP if !tagged => Step::finish(arp(&skb, ep).verdict()).bits(),
-            _ if other && ep.flags & ENDPOINT_ISOLATED == 0 => Step::finish(Verdict::Network).bits(),
+            // What the stack itself makes of it is its own affair where nothing is isolated.
+            _ if !ep.is_isolated() => Step::finish(Verdict::Network).bits(),
             _ => parsed,
         };
     }

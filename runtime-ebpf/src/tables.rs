@@ -197,6 +197,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn host_connection(&self, key: &FlowKey) -> bool {
+        kernel_lookup::host_connection(self.1, key)
+    }
+
+    #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
         // SAFETY: as for publications.
         unsafe { FRAGMENTS.get(key) }.copied()

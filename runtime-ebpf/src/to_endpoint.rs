@@ -4,7 +4,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
 use runtime_common::decide::gate;
-use runtime_common::maps::{ENDPOINT_ISOLATED, Zone};
+use runtime_common::maps::Zone;
 use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, Headers, ethernet, headers};
 use runtime_common::rewrite::translate_segment;
 
@@ -31,7 +31,7 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
         ETH_IPV4 | ETH_IPV6 if skb.raw().vlan_present == 0 => {}
         ETH_ARP if skb.raw().vlan_present == 0 => return pass(Verdict::Neighbour),
         _ if from_host => return pass(Verdict::FromHost),
-        _ if ep.flags & ENDPOINT_ISOLATED == 0 => return pass(Verdict::Network),
+        _ if !ep.is_isolated() => return pass(Verdict::Network),
         _ => return refuse(Verdict::EtherType, None, ifindex),
     }
     let Some(maps) = Maps::new() else {
@@ -39,7 +39,8 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
     };
     let h = maps.headers();
     if let Err(v) = headers(&skb, ethertype, Zone::Gate, h) {
-        return refuse(v, None, ifindex);
+        // What the stack itself makes of it is its own affair where nothing is isolated.
+        return if ep.is_isolated() { refuse(v, None, ifindex) } else { pass(Verdict::Network) };
     }
     let decision = gate(&skb, &maps, ep, h, from_host);
     let v = decision.verdict();

@@ -36,7 +36,7 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
     }
     let decision = match uplink_known(&skb, &maps, h) {
         Some(decision) => decision,
-        None => new_from_outside().decision(&maps),
+        None => new_from_outside(ctx.skb.skb).decision(&maps),
     };
     let v = decision.verdict();
     if let Some(flow) = decision.flow() {

@@ -11,7 +11,7 @@ use runtime_common::packet::{ETH_IPV4, ETH_IPV6, Headers, Mac, ethernet, headers
 use runtime_common::rewrite::{set_macs, translate};
 
 use crate::report::{count, dropped, enforcing};
-use crate::stages::new_from_outside;
+use crate::stages::new_frame_from_outside;
 use crate::tables::Maps;
 use crate::xdp::Frame;
 
@@ -34,7 +34,7 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
     }
     let decision = match uplink_known(&frame, &maps, h) {
         Some(decision) => decision,
-        None => new_from_outside().decision(&maps),
+        None => new_frame_from_outside().decision(&maps),
     };
     let v = decision.verdict();
     // The stack's own hook can answer, and leave to the host's firewall.

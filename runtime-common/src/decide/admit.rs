@@ -6,18 +6,25 @@ use super::publication::to_host;
 use super::uplink::has_loopback;
 use super::{Next, Step, Tables};
 use crate::Verdict;
-use crate::maps::{ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FlowAction, Link, LinkKey, Zone};
+use crate::maps::{ADDRESS_HOST, ALL_PROTOCOLS, Address, Endpoint, FlowAction, Link, LinkKey, Zone};
 use crate::packet::{Headers, Mac, Message, SCTP, TCP, UDP};
 
 /// A packet that arrives on an uplink.
 #[inline(always)]
 pub fn admit_from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
+    let step = from_outside(t, h);
+    let nobody = step.is(Next::Finish) && (!step.verdict().is_drop() || step.verdict() == Verdict::Unpublished);
+    if h.ended && nobody { Step::finish(Verdict::FlowEnded) } else { step }
+}
+
+#[inline(always)]
+fn from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
     // No flow has such an address: what belongs to one needs no look at that.
     if has_loopback(h) {
         return Step::finish(Verdict::Loopback);
     }
     let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
-    if t.may_be_ours(src) && t.address(src).is_some() {
+    if t.may_be_ours(src) && t.address(src).is_some_and(|a| a.kind == ADDRESS_HOST || a.is_isolated()) {
         return Step::finish(Verdict::SpoofedLocal);
     }
     // Most of what is for the host itself needs no more than that.
@@ -27,10 +34,12 @@ pub fn admit_from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
     match t.address(dst) {
         None => Step::finish(Verdict::Host),
         Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, None),
-        Some(_) => {
+        Some(a) => {
+            let isolated = a.is_isolated();
             h.key.zone = Zone::Gate as u8;
             Step::finish(match follow(t, h) {
                 Found::Live(_) => Verdict::OutboundReply,
+                _ if !isolated => Verdict::Network,
                 _ => Verdict::NotPublished,
             })
         }
@@ -63,11 +72,12 @@ fn outbound(ep: &Endpoint, h: &Headers) -> Step {
 /// To another container.
 #[inline(always)]
 fn sibling<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers, to: &Address) -> Step {
+    // Between networks of which none is isolated, the engine's own rules decide.
+    if !ep.is_isolated() && !to.is_isolated() {
+        return Step::finish(Verdict::Network);
+    }
     if to.bridge != ep.bridge {
         return Step::finish(Verdict::OtherNetwork);
-    }
-    if (ep.flags | to.flags as u16) & ENDPOINT_ISOLATED == 0 {
-        return Step::finish(Verdict::Network);
     }
     if matches!(h.message, Message::Neighbour) {
         return Step::finish(Verdict::Neighbour);

@@ -36,6 +36,17 @@ pub fn begin_published<T: Tables>(t: &T, h: &Headers) -> Step {
     }
 }
 
+/// Whether the segment of no known connection to a published port, whose flow is prepared in the scratch room, begins that flow:
+/// its container answers with a reset, or knows the connection. A socket of the host may have it as well, of a proxy for example.
+#[inline(always)]
+pub fn resume_published<T: Tables>(t: &T, h: &Headers) -> Step {
+    if t.host_connection(&h.key) {
+        Step::finish(Verdict::Carried)
+    } else {
+        Step::new(Next::Published, Verdict::Published)
+    }
+}
+
 /// Prepares in the scratch room a flow of the container `ep` behind `ifindex` that goes out under an address of the host's;
 /// [`Next::Untranslated`] where its way does not lead through an uplink.
 #[inline(always)]
@@ -82,7 +93,8 @@ pub fn begin_untranslated<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Hea
     let opened = prepare(t, (ep.generation, ep.rule), &h.key.tuple, forward, reply)
         .and_then(|opening| open(t, h, opening, Zone::Gate));
     if opened.is_none() {
-        return Step::finish(Verdict::FlowTableFull);
+        // Where nothing is isolated, the gate lets its answers through as well.
+        return Step::finish(if ep.is_isolated() { Verdict::FlowTableFull } else { Verdict::Outbound });
     }
     expect_answers(t, ep, h);
     Step::finish(Verdict::Outbound)

@@ -1,7 +1,7 @@
 //! Packets that a container sends.
 
 use super::admit::admit_from_container;
-use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded};
+use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
 use super::flow::{Found, complete_fragment, established, follow, quoted_flow, touch};
 use super::masquerade::moved;
 use super::{Decision, Next, Tables};
@@ -11,9 +11,12 @@ use crate::packet::{
 };
 use crate::{Addr, Verdict};
 
-/// Decides about ARP from a container: its own addresses only.
+/// Decides about ARP from a container: of an isolated one, about its own addresses only.
 #[inline(always)]
 pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
+    if !ep.is_isolated() {
+        return Decision::pass(Verdict::Neighbour);
+    }
     match arp_sender(p) {
         Err(v) => Decision::drop(v),
         Ok((mac, _)) if mac != Mac::new(ep.mac) => Decision::drop(Verdict::SpoofedMac),
@@ -48,6 +51,9 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
         return decision;
     }
     let mut step = admit_from_container(t, ep, ifindex, h);
+    if step.is(Next::Resume) {
+        step = resume_published(t, h);
+    }
     if step.is(Next::Masqueraded) {
         step = prepare_masqueraded(t, ep, ifindex, h);
     }
@@ -67,29 +73,19 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
 /// an error about one. `None` where it belongs to no flow.
 #[inline(always)]
 pub fn track_from_container<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers) -> Option<Decision> {
-    if matches!(h.message, Message::Neighbour | Message::Router)
-        && let Err(v) = neighbour(p, t, ep, h)
-    {
-        return Some(Decision::drop(v));
-    }
-    if let Some(decision) = source_check(ep, h) {
-        return Some(decision);
-    }
-    if is_loopback(&h.key.tuple.dst) {
-        return Some(Decision::drop(Verdict::Loopback));
-    }
-    if matches!(h.message, Message::Extended) {
-        // A neighbour advertisement could hide behind them, and what is behind an authentication header cannot be translated.
-        return Some(Decision::drop(Verdict::ProtocolUnsupported));
-    }
-    if is_multicast(&h.key.tuple.dst) {
-        return Some(Decision::pass(Verdict::Multicast));
+    let checked = if ep.is_isolated() { check_isolated(p, t, ep, h) } else { check_open(ep, h) };
+    if checked.is_some() {
+        return checked;
     }
     if !complete_fragment(t, h) {
-        return Some(Decision::drop(Verdict::Fragment));
+        return Some(if ep.is_isolated() {
+            Decision::drop(Verdict::Fragment)
+        } else {
+            Decision::pass(Verdict::Network)
+        });
     }
     if matches!(h.message, Message::IcmpError) {
-        return Some(icmp_error(p, t, h));
+        return Some(icmp_error(p, t, ep, h));
     }
     match follow(t, h) {
         Found::Live(flow) => {
@@ -106,6 +102,43 @@ pub fn track_from_container<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h
         _ => {}
     }
     None
+}
+
+/// What isolation refuses of a container, or lets through without tracking.
+#[inline(always)]
+fn check_isolated<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision> {
+    if matches!(h.message, Message::Neighbour | Message::Router)
+        && let Err(v) = neighbour(p, t, ep, h)
+    {
+        return Some(Decision::drop(v));
+    }
+    if let Some(decision) = source_check(ep, h) {
+        return Some(decision);
+    }
+    if is_loopback(&h.key.tuple.dst) {
+        return Some(Decision::drop(Verdict::Loopback));
+    }
+    if matches!(h.message, Message::Extended) {
+        // A neighbour advertisement could hide behind them, and what is behind an authentication header cannot be translated.
+        return Some(Decision::drop(Verdict::ProtocolUnsupported));
+    }
+    is_multicast(&h.key.tuple.dst).then_some(Decision::pass(Verdict::Multicast))
+}
+
+/// Where nothing is isolated, a container may be a router, have more addresses than the engine knows of, and speak any protocol:
+/// what is not its own address's own unicast is left to the bridge and the stack.
+#[inline(always)]
+fn check_open(ep: &Endpoint, h: &Headers) -> Option<Decision> {
+    let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
+    if is_loopback(dst) {
+        return Some(Decision::drop(Verdict::Loopback));
+    }
+    if is_multicast(dst) {
+        return Some(Decision::pass(Verdict::Multicast));
+    }
+    let untracked = matches!(h.message, Message::Neighbour | Message::Router | Message::Extended);
+    let own = if h.v4 { &ep.ipv4 } else { &ep.ipv6 };
+    (untracked || src != own).then_some(Decision::pass(Verdict::Network))
 }
 
 /// When a rule ends, the daemon closes the containers' ends of its connections, and the kernel tells the other ends by a
@@ -136,13 +169,14 @@ fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
 
 /// An error goes the way of the conversation that it is about; others may tell the host alone.
 #[inline(always)]
-fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Decision {
     if let Some(flow) = quoted_flow(p, t, h, Zone::Endpoint, true) {
         // SAFETY: entries stay valid while the program runs.
         return forward(h, unsafe { flow.as_ref() }.action, flow);
     }
     match t.address(&h.key.tuple.dst) {
         Some(a) if a.kind == ADDRESS_HOST => Decision::pass(Verdict::Host),
+        _ if !ep.is_isolated() => Decision::pass(Verdict::Network),
         _ => Decision::drop(Verdict::IcmpError),
     }
 }

@@ -4,7 +4,7 @@ use super::flow::{Found, complete_fragment, follow, let_through, quoted_flow};
 use super::loopback::from_loopback;
 use super::{Decision, Tables};
 use crate::Verdict;
-use crate::maps::{ADDRESS_ENDPOINT, ENDPOINT_ISOLATED, Endpoint, FlowAction, Zone};
+use crate::maps::{ADDRESS_ENDPOINT, Endpoint, FlowAction, Zone};
 use crate::packet::{Headers, Message, Packet, is_loopback};
 
 /// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`].
@@ -21,13 +21,13 @@ pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, 
         return Decision::pass(Verdict::Neighbour);
     }
     if !complete_fragment(t, h) {
-        return Decision::drop(Verdict::Fragment);
+        return refuse(ep, Verdict::Fragment);
     }
     if matches!(h.message, Message::IcmpError) {
         // About a packet that the container itself has sent.
         return match quoted_flow(p, t, h, Zone::Endpoint, false) {
             Some(_) => Decision::pass(Verdict::OutboundReply),
-            None => Decision::drop(Verdict::IcmpError),
+            None => refuse(ep, Verdict::IcmpError),
         };
     }
     if let Found::Live(flow) = follow(t, h) {
@@ -41,14 +41,20 @@ pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, 
     }
     match t.address(&h.key.tuple.src) {
         Some(a) if a.kind == ADDRESS_ENDPOINT => {
-            if a.bridge != ep.bridge {
-                Decision::drop(Verdict::OtherNetwork)
-            } else if (ep.flags | a.flags as u16) & ENDPOINT_ISOLATED == 0 {
+            if !ep.is_isolated() && !a.is_isolated() {
                 Decision::pass(Verdict::Network)
+            } else if a.bridge != ep.bridge {
+                Decision::drop(Verdict::OtherNetwork)
             } else {
                 Decision::drop(Verdict::NotLinked)
             }
         }
-        _ => Decision::drop(Verdict::NotPublished),
+        _ => refuse(ep, Verdict::NotPublished),
     }
+}
+
+/// What only isolation refuses.
+#[inline(always)]
+fn refuse(ep: &Endpoint, v: Verdict) -> Decision {
+    if ep.is_isolated() { Decision::drop(v) } else { Decision::pass(Verdict::Network) }
 }

@@ -4,7 +4,7 @@ use super::Tables;
 use super::ports::is_live;
 use super::publication::lookup;
 use crate::maps::{ADDRESS_HOST, ENDPOINT_MASQUERADE_V4, ENDPOINT_MASQUERADE_V6, Endpoint, Flow, FlowKey, Zone};
-use crate::packet::{Headers, Message, SCTP, UDP};
+use crate::packet::{Headers, Message, SCTP, TCP, UDP};
 
 /// Whether what the container `ep` begins goes out under an address of the host's.
 #[inline(always)]
@@ -25,18 +25,18 @@ pub(super) fn moved<T: Tables>(t: &T, flow: &Flow) -> bool {
     t.address(&flow.to.src).is_none_or(|a| a.kind != ADDRESS_HOST)
 }
 
-/// Marks the answers to a datagram that was left to the stack as such, where they would be taken for a client's of a
+/// Marks the answers to a packet that was left to the stack as such, where they would be taken for a client's of a
 /// published port: the host's own rules keep the source port wherever they can.
 #[inline(always)]
 pub(super) fn expect_answers<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) {
-    if h.key.protocol == UDP {
-        expect_datagram(t, ep, h);
+    if matches!(h.key.protocol, TCP | UDP) && t.may_publish(h.key.tuple.sport, h.key.protocol) {
+        expect_at_uplink(t, ep, h);
     }
 }
 
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-fn expect_datagram<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) {
+fn expect_at_uplink<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) {
     let Some(scratch) = t.scratch() else {
         return;
     };

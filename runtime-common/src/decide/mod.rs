@@ -23,7 +23,7 @@ mod uplink;
 use core::ptr::NonNull;
 
 pub use admit::{admit_from_container, admit_from_outside};
-pub use begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded};
+pub use begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
 pub use endpoint::{arp, endpoint, endpoint_known, track_from_container};
 pub use flow::Opening;
 pub use gate::gate;
@@ -82,6 +82,8 @@ pub trait Tables {
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;
     /// Whether a socket of this host waits for what arrives with this key.
     fn host_socket(&self, key: &FlowKey) -> bool;
+    /// Whether a socket of this host has the TCP connection of what arrives with this key: not one that only listens.
+    fn host_connection(&self, key: &FlowKey) -> bool;
     /// An entry of `FRAGMENTS`.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Puts an entry into `FRAGMENTS`.

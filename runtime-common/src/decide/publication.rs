@@ -65,13 +65,13 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if p.flags & PUBLICATION_CLOSED != 0 {
         return Step::finish(Verdict::Unpublished);
     }
-    if !h.message.opens() {
-        // Older than the datapath: rules or a proxy of the host carry it, or nobody does and the host says so.
-        return Step::finish(if matches!(h.message, Message::LaterFragment) {
-            Verdict::Fragment
-        } else {
-            Verdict::Carried
-        });
+    let segment = matches!(h.message, Message::TcpSegment);
+    if !h.message.opens() && !segment {
+        return Step::finish(Verdict::Fragment);
+    }
+    // Nobody picks up a connection by these: an answer to a SYN is to somebody who has sent one.
+    if segment && (h.rst || h.syn) {
+        return Step::finish(Verdict::Carried);
     }
     if h.ttl <= 1 {
         return Step::finish(Verdict::TtlExceeded);
@@ -102,6 +102,7 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     let to = Tuple { src, dst: p.addr, sport: h.key.tuple.sport, dport: p.port };
     let forward = Target { action, ifindex: p.ifindex, mac: Mac::read(&p.mac) };
     match prepare(t, (p.generation, p.rule), &to, forward, reply) {
+        Some(_) if segment => Step::new(Next::Resume, Verdict::Published),
         Some(_) => Step::new(Next::Published, Verdict::Published),
         None => Step::finish(Verdict::FlowTableFull),
     }

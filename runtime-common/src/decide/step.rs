@@ -19,6 +19,9 @@ pub enum Next {
     Masqueraded = 4,
     /// Begin a flow that goes through the host's stack unchanged.
     Untranslated = 5,
+    /// A segment of no known connection to a published port: begin the flow that is prepared in the scratch room, as conntrack
+    /// picks up connections, unless a socket of the host has it.
+    Resume = 6,
 }
 
 /// A [`Next`] and a verdict in one integer: that is what a function that the kernel verifies by itself may return.

@@ -1,7 +1,7 @@
 //! Packets that come from outside.
 
 use super::admit::admit_from_outside;
-use super::begin::begin_published;
+use super::begin::{begin_published, resume_published};
 use super::flow::{Found, complete_fragment, follow, is_asked, quoted_flow};
 use super::{Decision, Next, Tables};
 use crate::Verdict;
@@ -15,6 +15,9 @@ pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
         return decision;
     }
     let mut step = admit_from_outside(t, h);
+    if step.is(Next::Resume) {
+        step = resume_published(t, h);
+    }
     if step.is(Next::Published) {
         step = begin_published(t, h);
     }
@@ -50,6 +53,11 @@ pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Opti
             } else {
                 Decision::forward(inward(action), flow)
             })
+        }
+        // Whoever has the port now answers a segment of an old connection with a reset.
+        Found::Ended if matches!(h.message, Message::TcpSegment) && !h.rst => {
+            h.ended = true;
+            None
         }
         Found::Ended if !h.message.opens() => Some(Decision::drop(Verdict::FlowEnded)),
         _ => None,

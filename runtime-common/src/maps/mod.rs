@@ -73,6 +73,14 @@ pub struct Endpoint {
     pub flags: u16,
 }
 
+impl Endpoint {
+    /// Whether its network is isolated.
+    #[inline(always)]
+    pub const fn is_isolated(&self) -> bool {
+        self.flags & ENDPOINT_ISOLATED != 0
+    }
+}
+
 /// Key of `FRAGMENTS`: what all fragments of one datagram share (RFC 791, RFC 8200 §4.5).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -120,6 +128,14 @@ pub struct Address {
     pub kind: u8,
     /// Bits `ENDPOINT_*` of the container.
     pub flags: u8,
+}
+
+impl Address {
+    /// Whether it is a container's on an isolated network.
+    #[inline(always)]
+    pub const fn is_isolated(&self) -> bool {
+        self.flags as u16 & ENDPOINT_ISOLATED != 0
+    }
 }
 
 /// Value of `UPLINKS`, by interface index: addresses that masqueraded conversations have where the kernel does not say

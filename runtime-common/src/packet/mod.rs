@@ -125,8 +125,8 @@ pub struct Headers {
     pub rst: bool,
     /// TCP: whether SYN is set.
     pub syn: bool,
-    /// Always zero.
-    pub reserved: u8,
+    /// Whether it belonged to a flow of which the publication, link or container is gone.
+    pub ended: bool,
 }
 
 impl Headers {
@@ -167,6 +167,7 @@ pub fn headers<P: Packet>(p: &P, ethertype: u16, zone: Zone, h: &mut Headers) ->
     h.fin = false;
     h.rst = false;
     h.syn = false;
+    h.ended = false;
     h.bytes = (p.len() - ETH_LEN) as u32;
     match ethertype {
         ETH_IPV4 => ipv4(p, h)?,
@@ -218,6 +219,8 @@ fn ipv6<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     if w.u8(0) >> 4 != 6 || payload + 40 > h.bytes {
         return Err(Verdict::Malformed);
     }
+    // A super-packet over 64 KiB (BIG TCP) has no payload length, with or without the jumbo option that RFC 2675 has for it.
+    let is_jumbo = payload == 0 && h.bytes > 0xffff + 40;
     h.key.tuple.src = w.addr(8);
     h.key.tuple.dst = w.addr(24);
     h.key.protocol = w.u8(6);
@@ -227,7 +230,9 @@ fn ipv6<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     h.message = Message::Other;
     h.first_fragment = false;
     h.l4 = ETH_LEN as u32 + 40;
-    h.bytes = payload + 40;
+    if !is_jumbo {
+        h.bytes = payload + 40;
+    }
     if is_extension(h.key.protocol) {
         return extensions(p, h);
     }

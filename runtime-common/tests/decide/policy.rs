@@ -109,6 +109,7 @@ fn a_rule_of_another_generation_ends_its_flows_everywhere() {
     for rule in [9, 10, 2] {
         w.tables.rules.insert(rule, 1);
     }
+    w.tables.publications.clear();
     for port in [4000, 4001] {
         assert_eq!(w.uplink(&tcp(CLIENT, port, HOST, 80, ACK)), Decision::drop(Verdict::FlowEnded));
         assert_eq!(w.endpoint(0, &tcp(WEB.0, 80, CLIENT, port, ACK)), Decision::drop(Verdict::FlowEnded));
@@ -116,12 +117,29 @@ fn a_rule_of_another_generation_ends_its_flows_everywhere() {
     assert_eq!(w.endpoint(0, &tcp(WEB.0, 4000, DB.0, 5432, ACK)), Decision::drop(Verdict::FlowEnded));
     assert_eq!(w.endpoint(1, &tcp(DB.0, 5432, WEB.0, 4000, ACK)), Decision::drop(Verdict::FlowEnded));
     assert_eq!(w.gate(0, &tcp(CLIENT, 443, WEB.0, 4000, ACK)), Decision::drop(Verdict::NotPublished));
-    // A port that is published anew takes new conversations, and no old ones.
+    // Where a port is published anew, whoever has it now answers what is left of old connections with a reset.
     w.publish("0.0.0.0", 80, TCP, 81, 9, 901);
-    assert_eq!(w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK)), Decision::drop(Verdict::FlowEnded));
-    let (_, forward) = flow(w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN)));
-    assert_eq!((forward.generation, forward.to.dport), (901, 81u16.to_be()));
+    for flags in [ACK, SYN] {
+        let (_, forward) = flow(w.uplink(&tcp(CLIENT, 4000, HOST, 80, flags)));
+        assert_eq!((forward.generation, forward.to.dport), (901, 81u16.to_be()));
+    }
     assert_eq!(w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK)).verdict(), Verdict::Published);
+}
+
+#[test]
+fn a_segment_of_no_known_connection_is_answered_by_the_container() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 80, TCP, 80, 9, 900);
+    let (verdict, forward) = flow(w.uplink(&tcp(CLIENT, 4000, HOST, 80, ACK)));
+    assert_eq!((verdict, forward.to.dst), (Verdict::Published, addr(WEB.0)));
+    assert_eq!(w.endpoint(0, &tcp(WEB.0, 80, CLIENT, 4000, RST)).verdict(), Verdict::PublishedReply);
+    // It is no conversation yet: only a handshake makes one.
+    assert!(w.tables.flows.borrow().is_empty());
+    // There is nothing to answer to a reset.
+    assert_eq!(w.uplink(&tcp(CLIENT, 4001, HOST, 80, RST)), Decision::pass(Verdict::Carried));
+    // A proxy of the host may have the connection.
+    w.tables.connections.push(80);
+    assert_eq!(w.uplink(&tcp(CLIENT, 4002, HOST, 80, ACK)), Decision::pass(Verdict::Carried));
 }
 
 #[test]

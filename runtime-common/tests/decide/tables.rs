@@ -33,6 +33,8 @@ pub struct Memory {
     pub source: Option<Addr>,
     /// Ports (host byte order) that sockets of the host have.
     pub sockets: Vec<u16>,
+    /// Ports (host byte order) of which connections of the host's sockets are.
+    pub connections: Vec<u16>,
     pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     scratch: Box<UnsafeCell<Opening>>,
     /// Entries that were taken away: who still holds a pointer may read them, as in the kernel.
@@ -138,6 +140,10 @@ impl Tables for Memory {
 
     fn host_socket(&self, key: &FlowKey) -> bool {
         self.sockets.contains(&u16::from_be(key.tuple.dport))
+    }
+
+    fn host_connection(&self, key: &FlowKey) -> bool {
+        self.connections.contains(&u16::from_be(key.tuple.dport))
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

@@ -40,7 +40,7 @@ pub const EMPTY: Headers = Headers {
     fin: false,
     rst: false,
     syn: false,
-    reserved: 0,
+    ended: false,
 };
 
 /// Reads the headers of a packet.

@@ -87,12 +87,13 @@ fn a_flow_ends_with_its_rule() {
             converse(&mut w, ACK, ACK);
         }
         w.end(rule);
+        w.unpublish("0.0.0.0", 8080, TCP);
         w.expect("segment", Uplink, &ack.build(), Verdict::FlowEnded);
         w.expect("segment", Xdp, &ack.build(), Verdict::FlowEnded);
         w.expect("answer", Leaving("web"), &answer_ack.build(), Verdict::FlowEnded);
         // A new one, to whom the port belongs now.
         w.publish("0.0.0.0", 8080, TCP, &DB, 90);
-        w.expect("segment", Uplink, &ack.build(), Verdict::FlowEnded);
+        w.forwards("segment", Uplink, &ack, Verdict::Published, &published(&ack, Uplink, &DB, 90));
         w.forwards("again", Uplink, &syn, Verdict::Published, &published(&syn, Uplink, &DB, 90));
         w.forwards("and on", Uplink, &ack, Verdict::Published, &published(&ack, Uplink, &DB, 90));
         w.expect("old answer", Leaving("web"), &answer_ack.build(), Verdict::FlowEnded);

@@ -141,14 +141,15 @@ fn what_is_not_published_is_left_to_the_host() {
         ("another address", tcp(CLIENT, 1, "203.0.113.5", 80, SYN), Verdict::Host),
         ("echo request", echo(CLIENT, HOST, true, 7), Verdict::Host),
         ("some protocol", raw(CLIENT, HOST, 50), Verdict::Host),
-        ("a segment of an unknown conversation", tcp(CLIENT, 1, HOST, 80, ACK), Verdict::Carried),
         ("SYN and ACK", tcp(CLIENT, 1, HOST, 80, SYN | ACK), Verdict::Carried),
         ("RST", tcp(CLIENT, 1, HOST, 80, RST), Verdict::Carried),
         ("closed, SYN", tcp(CLIENT, 1, HOST, 81, SYN), Verdict::Unpublished),
         ("closed, ACK", tcp(CLIENT, 1, HOST, 81, ACK), Verdict::Unpublished),
         ("straight to a container", tcp(CLIENT, 1, WEB.v4, 80, SYN), Verdict::NotPublished),
         ("straight to a container", udp(CLIENT6, 1, WEB.v6, 80), Verdict::NotPublished),
-        ("straight to a container", echo(CLIENT, ONE.v4, true, 7), Verdict::NotPublished),
+        ("straight to a container", echo(CLIENT, WEB.v4, true, 7), Verdict::NotPublished),
+        ("to a container that is not isolated", echo(CLIENT, ONE.v4, true, 7), Verdict::Network),
+        ("with the source of one", udp(ONE.v4, 1, ONE.v4, 80), Verdict::Network),
         ("from a loopback address", tcp("127.0.0.1", 1, HOST, 80, SYN), Verdict::Loopback),
         ("to a loopback address", tcp(CLIENT, 1, "127.8.8.8", 80, SYN), Verdict::Loopback),
         ("to a loopback address", tcp(CLIENT6, 1, "::1", 80, SYN), Verdict::Loopback),
@@ -162,6 +163,24 @@ fn what_is_not_published_is_left_to_the_host() {
         }
     }
     assert_eq!(w.flows("PENDING"), []);
+}
+
+#[test]
+fn a_segment_of_no_known_connection_goes_to_the_container() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    let segment = inbound(tcp(CLIENT, 40000, HOST, 8080, ACK));
+    // While the loader learns which connections other rules carry, they keep them.
+    w.enforce(false);
+    w.expect("while learning", Uplink, &segment.build(), Verdict::Carried);
+    w.enforce(true);
+    // What sockets the host has is asked where there is a packet to ask with.
+    w.expect("a frame", Xdp, &segment.build(), Verdict::Carried);
+    w.forwards("a packet", Uplink, &segment, Verdict::Published, &published(&segment, Uplink, &WEB, 80));
+    let reset = sent(tcp(WEB.v4, 80, CLIENT, 40000, RST), &WEB);
+    let out = reset.clone().between(HOST, CLIENT).ports(8080, 40000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+    w.forwards("its reset", Leaving("web"), &reset, Verdict::PublishedReply, &out);
+    assert_eq!(w.flows("FLOWS"), []);
 }
 
 #[test]
@@ -266,7 +285,7 @@ fn containers_reach_published_ports_through_the_host() {
     let cases = [
         ("another port of the host", sent(tcp(DB.v4, 1, HOST, 22, SYN), &DB), Verdict::Host),
         ("the host itself", sent(echo(DB.v4, "172.17.0.1", true, 1), &DB), Verdict::Host),
-        ("unknown conversation", sent(tcp(DB.v4, 1, HOST, 8080, ACK), &DB), Verdict::Carried),
+        ("an unknown conversation's reset", sent(tcp(DB.v4, 1, HOST, 8080, RST), &DB), Verdict::Carried),
         ("loopback", sent(tcp(DB.v4, 1, "127.0.0.1", 8080, SYN), &DB), Verdict::Loopback),
         ("loopback", sent(tcp(DB.v6, 1, "::1", 8080, SYN), &DB), Verdict::Loopback),
     ];

@@ -114,13 +114,38 @@ fn a_container_has_its_own_addresses_only() {
     for (what, packet, verdict) in cases {
         w.expect(what, Leaving("web"), &packet, verdict);
     }
-    // A network that is not isolated has the host for its router all the same.
-    let advertisement = sent(icmp("fe80::12", "ff02::1", 134, 0, [0; 4]), &ONE).build();
-    w.expect("router advertisement", Leaving("one"), &advertisement, Verdict::RouterMessage);
-    w.expect("LLDP of an open network", Leaving("one"), &other(0x88cc, &ONE), Verdict::Network);
     w.expect("unknown", Leaving(UNKNOWN), &sent(udp(WEB.v4, 1, FAR, 53), &WEB).build(), Verdict::EndpointClosed);
     let frame = arp(WEB.mac, WEB.mac, WEB.v4, DB.v4, false);
     w.expect("unknown", Leaving(UNKNOWN), &frame, Verdict::EndpointClosed);
+}
+
+#[test]
+fn where_nothing_is_isolated_a_container_may_be_a_router() {
+    let mut w = World::new();
+    let cases: Vec<(&str, Vec<u8>, Verdict)> = vec![
+        ("router advertisement", sent(icmp("fe80::12", "ff02::1", 134, 0, [0; 4]), &ONE).build(), Verdict::Multicast),
+        ("redirect", sent(icmp("fe80::12", TWO.v6, 137, 0, [0; 4]), &ONE).build(), Verdict::Network),
+        ("LLDP", other(0x88cc, &ONE), Verdict::Network),
+        ("another source", sent(udp("10.244.1.7", 1, FAR, 53), &ONE).build(), Verdict::Network),
+        ("another source", sent(udp("fe80::12", 1, TWO.v6, 53), &ONE).build(), Verdict::Network),
+        ("another MAC address", udp("10.244.1.7", 1, FAR, 53).macs([2; 6], MAC_BRIDGE).build(), Verdict::Network),
+        ("ARP for a virtual address", arp([2; 6], [2; 6], "172.18.0.100", TWO.v4, true), Verdict::Neighbour),
+        ("an error", sent(icmp(ONE.v4, TWO.v4, 3, 3, [0; 4]), &ONE).build(), Verdict::Network),
+        (
+            "a header that contradicts itself",
+            sent(udp(ONE.v4, 1, TWO.v4, 53), &ONE).build()[..38].to_vec(),
+            Verdict::Network,
+        ),
+        ("another open network", sent(raw(ONE.v4, "172.18.0.3", 50), &ONE).build(), Verdict::Network),
+        ("an isolated network", sent(udp(ONE.v4, 1, WEB.v4, 53), &ONE).build(), Verdict::OtherNetwork),
+        ("loopback", sent(udp(ONE.v4, 1, "127.0.0.1", 53), &ONE).build(), Verdict::Loopback),
+    ];
+    for (what, packet, verdict) in cases {
+        w.expect(what, Leaving("one"), &packet, verdict);
+    }
+    // Into an isolated network no such source helps.
+    let spoofed = udp("10.244.1.7", 1, WEB.v4, 53).build();
+    w.expect("another source", Entering("web", "one"), &spoofed, Verdict::NotPublished);
 }
 
 #[test]

@@ -235,6 +235,14 @@ impl World {
         rule
     }
 
+    /// Takes a publication away.
+    pub fn unpublish(&mut self, host: &str, port: u16, protocol: u8) {
+        self.kernel
+            .map::<PublicationKey, Publication>("PUBLICATIONS")
+            .remove(&publication_key(host, port, protocol))
+            .unwrap();
+    }
+
     /// Marks a publication as closed.
     pub fn close(&mut self, host: &str, port: u16, protocol: u8) {
         let key = publication_key(host, port, protocol);
