@@ -109,6 +109,18 @@ fn without_a_daemon_or_an_engine_the_message_says_so() {
     refused(&lab.runtime(["up"]), 1, "docker.sock");
 }
 
+/// Root without a capability can load or attach nothing: which one it is stands in the message.
+#[test]
+fn a_missing_right_is_named_before_anything_is_attached() {
+    let lab = Lab::new("missing rights");
+    for (without, named) in [("-net_admin", "CAP_NET_ADMIN"), ("-sys_admin,-bpf", "CAP_BPF")] {
+        let done = lab.runtime_by(&["setpriv", "--bounding-set", without], ["up"]);
+        refused(&done, 1, named);
+    }
+    let pinned = std::fs::read_dir(lab.pins()).map_or(0, Iterator::count);
+    assert_eq!(pinned, 0, "something is pinned");
+}
+
 #[test]
 fn the_version_of_the_api_that_the_user_names_is_spoken_or_refused_before_anything_is_attached() {
     let lab = Lab::builder("API version").images(&[Image::Echo]).build();

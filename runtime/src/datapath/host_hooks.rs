@@ -241,11 +241,6 @@ fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut CgroupSockAddr, String> {
         .map_err(|e: ProgramError| format!("{hook}: {}", chain(&e)))
 }
 
-/// Whether a refusal can be a refused connection: `bpf_set_retval` is for these hooks since Linux 6.1.
-pub(super) fn can_set_retval() -> bool {
-    features::at_least(6, 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

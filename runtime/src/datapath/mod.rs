@@ -15,6 +15,7 @@ mod load;
 mod object;
 mod peers;
 mod pins;
+mod probe;
 mod published;
 mod rtnl;
 mod slots;
@@ -115,7 +116,7 @@ impl Datapath {
         let loader = load::Loader {
             object: OBJECT,
             pins: &pins,
-            can_set_retval: host_hooks::can_set_retval(),
+            can_set_retval: features::can_set_retval(),
             log: verifier_log.into(),
         };
         let mut ebpf = loader.open()?;

@@ -10,6 +10,7 @@ use std::path::Path;
 use aya::Pod;
 use nix::libc;
 
+const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -24,6 +25,7 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 /// The parts of `union bpf_attr` that are used here.
 #[repr(C)]
 union Attributes {
+    program: Program,
     object: Object,
     information: Information,
     query: Query,
@@ -40,6 +42,23 @@ struct Object {
     path: u64,
     fd: u32,
     flags: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Program {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
 }
 
 #[repr(C)]
@@ -177,6 +196,30 @@ fn bpf(command: libc::c_long, attributes: &mut Attributes) -> Result<libc::c_lon
     // SAFETY: the attributes are as large as said and zero where not set; pointers in them outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<Attributes>()) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Loads a program of a type, and for an attach type where its type has several. What the verifier says is written to `log`,
+/// if that has room, and ends with a zero.
+pub fn load_program(kind: (u32, u32), instructions: &[[u8; 8]], log: &mut [u8]) -> Result<OwnedFd> {
+    let (kind, attach_type) = kind;
+    let mut attributes = Attributes { whole: [0; 16] };
+    attributes.program = Program {
+        kind,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+        kernel_version: 0,
+        flags: 0,
+        name: [0; 16],
+        ifindex: 0,
+        attach_type,
+    };
+    let fd = bpf(BPF_PROG_LOAD, &mut attributes)?;
+    // SAFETY: the kernel has just given this descriptor to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Pins a program or a link.
