@@ -18,6 +18,7 @@ pub mod frames;
 mod images;
 mod lab;
 mod netns;
+pub mod parity;
 mod process;
 mod requirements;
 mod runtime;
