@@ -11,6 +11,7 @@ mod icmp_error;
 mod kernel_lookup;
 mod maps;
 mod next_hop;
+mod relay_lookup;
 mod report;
 mod skb;
 mod stages;

@@ -1,13 +1,13 @@
 //! The maps. Names and layouts are an interface: `bpftool map dump` shows them, and a new daemon adopts them.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket,
     HostSocketKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS,
     MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, MAX_WAYS,
-    PORT_WORDS, Publication, PublicationKey, Uplink, Way,
+    PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -80,6 +80,15 @@ pub static HOST_NETNS: Array<u64, 1> = Array::new();
 /// container's address.
 #[btf_map]
 pub static HOST_SOCKETS: LruHashMap<HostSocketKey, HostSocket, MAX_HOST_SOCKETS> = LruHashMap::new();
+
+/// Ports that the daemon relays, for packets that the host itself takes in: those of IPv6 publications of containers that have IPv4
+/// alone.
+#[btf_map]
+pub static RELAYED: HashMap<PublicationKey, u32, MAX_PUBLICATIONS, NO_PREALLOC> = HashMap::new();
+
+/// The daemon's sockets that such packets are for, by `RELAY_*`. They go with the daemon, and nothing is steered without them.
+#[btf_map]
+pub static RELAY_SOCKETS: SockMap<RELAY_SLOTS> = SockMap::new();
 
 /// Packets by verdict number.
 #[btf_map]

@@ -218,3 +218,116 @@ fn docker_proxy_is_left_alone_until_it_goes() {
     wait_until("docker-proxy listens again", SOON, || listeners().contains("docker-proxy"));
     Talk::when_up(lab.client(), (HOST6, 8000)).say(b"given back").expect("an echo");
 }
+
+/// Programs of the host that listen on a TCP port.
+fn listeners(lab: &Lab, port: u16) -> String {
+    lab.host().run(["ss", "-Hltnp", &format!("sport = :{port}")]).ok()
+}
+
+/// Who has bound a port of the host at IPv6 addresses, TCP or UDP, listening or not.
+fn bound(lab: &Lab, port: u16) -> String {
+    let all = lab.host().run(["ss", "-6Hatunp", &format!("sport = :{port}")]).ok();
+    all.lines().filter(|l| !l.contains("ESTAB")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn an_engine_that_was_killed_has_its_ports_back_when_it_starts() {
+    for proxy in ["true", "false"] {
+        let mut lab = Lab::builder("a killed engine and relays")
+            .images(&[Image::Echo])
+            .engine_arg(&format!("--userland-proxy={proxy}"))
+            .build();
+        let _up = lab.up(&[]);
+        lab.run("server", &["--restart=always", "-p", "8000:7", "-p", "8000:7/udp", "echo"]);
+        // Who may use it is changed live: the engine's port stays the engine's.
+        lab.runtime(["publish", "server", "8000:7", "--deny-from", "2001:db8::77"]).ok();
+        Talk::when_up(lab.client(), (HOST6, 8000)).say(b"before").expect("an echo");
+        lab.kill_engine();
+        wait_until("nobody else listens", SOON, || !listeners(&lab, 8000).contains("docker-proxy"));
+        wait_until("the daemon relays", SOON, || state(&lab, "::", 8000) == "relayed");
+        let mut open = Talk::when_up(lab.client(), (HOST6, 8000));
+        open.say(b"meanwhile").expect("an echo");
+        ask_when_up(lab.client(), (HOST6, 8000), b"a datagram meanwhile");
+        assert_eq!(bound(&lab, 8000), "", "nothing of a relay's is bound there");
+        // Whatever changes, the engine's port is not taken.
+        lab.runtime(["publish", "server", "9000:7"]).ok();
+        // Its containerd has died with it. Where the first process is slow to reap it, Docker would take it for alive.
+        let _ = std::fs::remove_file(lab.dir().join("exec/containerd/containerd.pid"));
+        lab.start_engine();
+        wait_until("the container runs again", Duration::from_secs(60), || {
+            lab.docker(["inspect", "-f", "{{.State.Running}} {{.State.Error}}", "server"]).ok().trim() == "true"
+        });
+        if proxy == "true" {
+            wait_until("docker-proxy listens again", SOON, || listeners(&lab, 8000).contains("docker-proxy"));
+        }
+        for port in [8000, 9000] {
+            wait_until("it is served", SOON, || {
+                Talk::open(lab.client(), (HOST6, port)).is_ok_and(|mut t| t.say(b"after").is_ok())
+            });
+        }
+        drop(open);
+    }
+}
+
+#[test]
+fn a_publication_survives_that_its_container_leaves_a_network() {
+    for proxy in ["true", "false"] {
+        let lab = Lab::builder("relays and networks")
+            .images(&[Image::Echo])
+            .engine_arg(&format!("--userland-proxy={proxy}"))
+            .build();
+        let _up = lab.up(&[]);
+        for name in ["a", "b"] {
+            lab.docker(["network", "create", name]).ok();
+        }
+        lab.run("server", &["--network", "a", "-p", "8000:7", "-p", "8000:7/udp", "echo"]);
+        lab.docker(["network", "connect", "b", "server"]).ok();
+        Talk::when_up(lab.client(), (HOST6, 8000)).say(b"both").expect("an echo");
+        lab.docker(["network", "disconnect", "a", "server"]).ok();
+        let ports = lab.docker(["port", "server"]).ok();
+        assert!(ports.contains("7/tcp -> 0.0.0.0:8000"), "the engine has lost its port: {ports}");
+        for to in [SocketAddr::from((HOST, 8000)), SocketAddr::from((HOST6, 8000))] {
+            wait_until("it is served", SOON, || Talk::open(lab.client(), to).is_ok_and(|mut t| t.say(b"one").is_ok()));
+            ask_when_up(lab.client(), to, b"a datagram");
+        }
+    }
+}
+
+#[test]
+fn other_programs_keep_their_ports_and_down_leaves_nothing() {
+    let lab = lab("relays beside others");
+    let up = lab.up(&[]);
+    lab.run("server", &["-p", "8000:7", "-p", "8000:7/udp", "echo"]);
+    Talk::when_up(lab.client(), (HOST6, 8000));
+    // One that comes later gets what is for it, and the daemon what is left.
+    let later = lab.host().within(|| std::net::TcpListener::bind((HOST6, 8000)).expect("the port is free"));
+    let later_udp = lab.host().within(|| UdpSocket::bind((HOST6, 8000)).expect("the port is free"));
+    wait_until("the daemon stands back", SOON, || state(&lab, "::", 8000) == "not served");
+    let _stream = lab.client().tcp((HOST6, 8000)).expect("a connection");
+    later.set_nonblocking(true).expect("set");
+    wait_until("the other program gets it", SOON, || later.accept().is_ok());
+    drop((later, later_udp));
+    wait_until("the daemon relays again", SOON, || state(&lab, "::", 8000) == "relayed");
+    let mut open = Talk::when_up(lab.client(), (HOST6, 8000));
+    open.say(b"again").expect("an echo");
+    // A dead daemon's ports are refused, not black holes; the next one goes on.
+    up.kill();
+    let error = Talk::open(lab.client(), (HOST6, 8000)).expect_err("nobody is there");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    let up = lab.up(&[]);
+    Talk::when_up(lab.client(), (HOST6, 8000)).say(b"taken up").expect("an echo");
+    let pins = || std::fs::read_dir(lab.pins().join("links")).map_or(0, Iterator::count);
+    assert!(pins() > 0);
+    lab.down();
+    drop(up);
+    assert!(!lab.pins().join("links").exists() && !lab.pins().join("maps").exists());
+    // Of network namespaces' programs, those of this one.
+    let links = lab.host().run(["bpftool", "-j", "link", "list"]).ok();
+    let links: serde_json::Value = serde_json::from_str(&links).expect("JSON");
+    let inode = lab.host().run(["stat", "-L", "-c", "%i", "/proc/self/ns/net"]).ok();
+    let inode: u64 = inode.trim().parse().expect("an inode");
+    let ours = links.as_array().into_iter().flatten().filter(|l| l["netns_ino"].as_u64() == Some(inode));
+    assert_eq!(ours.count(), 0);
+    let error = Talk::open(lab.client(), (HOST6, 8000)).expect_err("nobody is there");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}

@@ -32,6 +32,15 @@ pub const PUBLICATION_ASK: u16 = 32;
 /// With [`PUBLICATION_ASK`]: rules of the host itself rewrite what goes to the port.
 pub const PUBLICATION_HOST_TRANSLATES: u16 = 64;
 
+/// Value of every key of `RELAYED`.
+pub const RELAYED_BY_DAEMON: u32 = 1;
+/// Index in `RELAY_SOCKETS` of the socket that listens for connections.
+pub const RELAY_TCP: u32 = 0;
+/// Index in `RELAY_SOCKETS` of the socket that hears datagrams.
+pub const RELAY_UDP: u32 = 1;
+/// How many sockets `RELAY_SOCKETS` has room for.
+pub const RELAY_SLOTS: usize = 2;
+
 /// Data of a key of `FILTERS`, a longest-prefix-match trie: the first 64 bits of every prefix are the generation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::api::{Answer, Refusal};
 use super::ports::{self, HeldPorts};
-use super::relay::Relays;
 use super::world::World;
 use crate::model::filter::Filter;
 use crate::model::live::{Live, LiveLink, LivePublication};
@@ -54,7 +53,7 @@ impl World {
         let fixed = requests.iter().filter(|r| r.host_addr.is_none());
         let fixed = fixed.filter_map(|r| Some((r.container_port.protocol, r.fixed_host_port()?)));
         self.held_ports.bind_ahead(fixed);
-        let mut choose = |request| choose(&mut self.held_ports, &self.relays, &taken, request, &id);
+        let mut choose = |request| choose(&mut self.held_ports, &taken, request, &id);
         let made: Result<Vec<Vec<Publication>>, Refusal> = requests.iter().map(&mut choose).collect();
         self.held_ports.drop_ahead();
         let made = match made {
@@ -192,7 +191,6 @@ impl World {
 /// Takes the port of a request on all its addresses, for the container with this id.
 fn choose(
     held: &mut HeldPorts,
-    relays: &Relays,
     taken: &Taken,
     request: &PublishRequest,
     id: &str,
@@ -212,8 +210,8 @@ fn choose(
                 request.container_port.protocol
             )));
         }
-        // Taken away live, the engine itself still holds it; and what a relay holds is the daemon's own.
-        let missing = publications.iter().filter(|p| !taken.engine.contains(p) && !relays.holds(p));
+        // Taken away live, the engine itself still holds it.
+        let missing = publications.iter().filter(|p| !taken.engine.contains(p));
         let missing: Vec<_> = missing.cloned().collect();
         held.take(&missing).map_err(Refusal::failed)?;
         Ok(publications)

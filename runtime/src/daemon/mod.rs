@@ -17,6 +17,7 @@ mod world;
 pub use api::{LinkRow, Request, Status};
 pub use lock::{DaemonLock, LockError};
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::datapath::{Datapath, HookOptions, Pins, remove_everything};
 use crate::engine::{Engine, EngineError, Event};
-use crate::host::{NatRules, Netlink, passed_by, read_nat};
+use crate::host::{Listener, NatRules, Netlink, listeners, passed_by, read_nat};
 use crate::model::{Container, Network, Snapshot};
 use crate::reconcile;
 use world::World;
@@ -65,6 +66,8 @@ enum Input {
     Firewall(Vec<String>),
     /// What the host's own rules do with sources, read anew.
     Nat(NatRules),
+    /// Who listens on the host's ports, asked anew.
+    Listeners(BTreeSet<Listener>),
     Request(Request, oneshot::Sender<api::Answer>),
 }
 
@@ -74,6 +77,8 @@ const QUEUE: usize = 1024;
 const DESCRIPTORS: u64 = 4 * 65_536 + 1_024;
 /// How often flows that are over are collected.
 const COLLECT: Duration = Duration::from_secs(5);
+/// How often it is asked who listens on ports that are relayed.
+const LISTENERS: Duration = Duration::from_secs(1);
 /// How often an engine that is away is looked for.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -132,6 +137,8 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut collect = tokio::time::interval(COLLECT);
     collect.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LISTENERS);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ready();
 
     let honors = options.reconcile.netfilter == reconcile::Netfilter::Honor;
@@ -154,6 +161,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
             }
             found = drops.next() => world.report_drops(found, options.log_drops),
             _ = collect.tick() => world.collect(&Refresh { with_rules: false, engine: &engine, inputs: &inputs }),
+            _ = look.tick(), if world.relays.is_needed() => send_listeners(inputs.clone()),
             () = world.peers_told() => {}
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
@@ -265,6 +273,15 @@ impl Refresh<'_> {
         let inputs = self.inputs.clone();
         tokio::spawn(async move { send_nat(&inputs).await });
     }
+}
+
+/// Nobody tells of a program that begins to listen.
+fn send_listeners(inputs: mpsc::Sender<Input>) {
+    tokio::task::spawn_blocking(move || {
+        if let Ok(found) = listeners() {
+            let _ = inputs.blocking_send(Input::Listeners(found));
+        }
+    });
 }
 
 async fn send_nat(inputs: &mpsc::Sender<Input>) {

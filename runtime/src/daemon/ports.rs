@@ -112,7 +112,7 @@ impl HeldPorts {
 
     /// Holds exactly the ports of these publications; returns the sockets that are no longer needed (to be closed where
     /// there is time), and what cannot be held. `others`: descriptors that are needed elsewhere. `engine_has` tells of ports that
-    /// the engine itself holds.
+    /// the engine itself publishes.
     pub fn hold(
         &mut self,
         wanted: Vec<PublicationRange>,
@@ -135,11 +135,12 @@ impl HeldPorts {
             self.replace_half(key);
         }
         let mut failed: Vec<String> = Vec::new();
-        for publication in pairs(&added) {
+        for mut publication in pairs(&added) {
+            // Its own even where it does not hold it, as while it is being restarted: it will want it back.
+            publication.retain(|p| !engine_has(p));
             match self.take(&publication) {
                 Ok(true) => {}
                 Ok(false) => failed.push(format!("no descriptor is left for port {}", publication[0].host_port)),
-                Err(_) if publication.iter().all(&engine_has) => {}
                 Err(reason) => failed.push(reason),
             }
         }
@@ -195,8 +196,14 @@ impl HeldPorts {
         }
     }
 
+    /// Whether a port is held on any address.
+    pub fn has(&self, protocol: Protocol, port: u16) -> bool {
+        self.sockets.contains_key(&(protocol, port))
+    }
+
     /// Descriptors that it has.
-    pub fn descriptors(&self) -> usize {
+    #[cfg(test)]
+    fn descriptors(&self) -> usize {
         self.count
     }
 }

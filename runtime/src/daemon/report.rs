@@ -15,7 +15,7 @@ impl World {
         let mut problems = self.plan.problems.clone();
         problems.extend(lost);
         problems.extend(self.datapath.problem().map(str::to_owned));
-        problems.extend(self.relays.problems());
+        problems.extend(self.relays.problems(self.datapath.relay_problem()));
         problems.extend(self.errors.iter().cloned());
         problems.extend(self.firewall.iter().cloned());
         if self.cannot_tell {
@@ -105,7 +105,7 @@ impl World {
                 let state = match p.closed || p.filter.is_err() {
                     true => "closed",
                     false if self.plan.endpoints_of(&container.id).any(family) => "served",
-                    false if self.relays.holds(&p.publication) => "relayed",
+                    false if self.relays.serves(&p.publication) => "relayed",
                     false => "not served",
                 };
                 rows.push(PublicationRow {

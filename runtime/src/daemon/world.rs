@@ -17,11 +17,10 @@ use super::ports::HeldPorts;
 use super::relay::Relays;
 use super::{Refresh, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
-use crate::host::{Host, NatRules, Netlink, read_nat, set_gro};
+use crate::host::{Host, Listener, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
-use crate::model::range::PublicationRange;
 use crate::model::{Container, Publication, Snapshot};
-use crate::reconcile::{self, Cache, MasqueradedBy, Netfilter, Plan, RelayKey, plan};
+use crate::reconcile::{self, Cache, MasqueradedBy, Netfilter, Plan, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -148,8 +147,7 @@ impl World {
         self.let_poll();
         self.write_hosts();
         self.hold_ports();
-        self.relays.want(&self.plan.relays).await;
-        self.relays.start(self.held_ports.descriptors());
+        self.relay_ports();
         Ok(())
     }
 
@@ -233,9 +231,8 @@ impl World {
         self.let_poll();
         self.write_hosts();
         let hosts = began.elapsed();
-        self.relays.want(&self.plan.relays).await;
         self.hold_ports();
-        self.relays.start(self.held_ports.descriptors());
+        self.relay_ports();
         debug!(?hosts, held = ?began.elapsed(), "the rest");
         self.answer_waiting();
     }
@@ -335,19 +332,26 @@ impl World {
     fn hold_ports(&mut self) {
         let containers = &self.snapshot.containers;
         let running = |id: &str| containers.get(id).is_some_and(|c| c.running);
-        // A relay holds its port itself: those of a range have the same container, and are all relayed or none.
-        let relayed = |r: &PublicationRange| {
-            let first = r.iter().next().and_then(|p| RelayKey::of(&p));
-            first.is_some_and(|key| self.plan.relays.get(&key).is_some())
-        };
-        let live = self.live.get().publications.iter().filter(|p| running(&p.container)).map(|p| &p.publication);
-        let wanted = live.filter(|r| !relayed(r)).cloned().collect();
+        let live = self.live.get().publications.iter().filter(|p| running(&p.container));
+        let wanted = live.map(|p| p.publication.clone()).collect();
         let engine_has = |p: &Publication| containers.values().any(|c| c.publications.contains(p));
         let (released, trouble) = self.held_ports.hold(wanted, self.relays.descriptors(), engine_has);
         self.closing.held_ports.extend(released);
         if let Some(reason) = trouble {
             self.note(format!("{reason}: served all the same, but not held against programs of the host"));
         }
+    }
+
+    /// Relays what no packet can be rewritten for.
+    fn relay_ports(&mut self) {
+        let held = |protocol, port| self.held_ports.has(protocol, port);
+        self.relays.want(&self.plan.relays, &mut self.datapath, held);
+    }
+
+    /// Takes in who listens on the host's ports.
+    pub(super) fn heed_listeners(&mut self, found: BTreeSet<Listener>) {
+        let held = |protocol, port| self.held_ports.has(protocol, port);
+        self.relays.heed(found, &mut self.datapath, held);
     }
 
     fn answer_waiting(&mut self) {

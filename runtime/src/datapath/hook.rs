@@ -34,6 +34,8 @@ pub enum Hook {
     HostGetpeername4,
     /// cgroup getpeername, IPv6.
     HostGetpeername6,
+    /// Socket lookup of the network namespace.
+    RelayLookup,
 }
 
 impl Hook {
@@ -56,6 +58,7 @@ impl Hook {
             Hook::HostRecvmsg6 => "host_recvmsg6",
             Hook::HostGetpeername4 => "host_getpeername4",
             Hook::HostGetpeername6 => "host_getpeername6",
+            Hook::RelayLookup => "relay_lookup",
         }
     }
 

@@ -21,7 +21,7 @@ use super::hook::{Hook, HookStatus, Options, Role, XdpMode};
 use super::load::Loader;
 use super::rtnl::{Rtnl, Side, XdpAt};
 use super::sys::{self, Attach};
-use super::{DatapathError, Pins, chain, clsact, features, host_hooks};
+use super::{DatapathError, Pins, chain, clsact, features, host_hooks, relay_lookup};
 
 /// How long attaching may take without a word.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -159,7 +159,7 @@ impl Attached {
                 if self.tcx || !interfaces.contains(&ifindex) {
                     let _ = clsact::remove_qdisc(rtnl, &path, ifindex);
                 }
-            } else if !host_hooks::is_pin(&path) && !hook_of_pin(&path).is_some_and(|key| wanted.contains_key(&key)) {
+            } else if !is_elsewhere(&path) && !hook_of_pin(&path).is_some_and(|key| wanted.contains_key(&key)) {
                 let _ = detach_link(&path);
             }
         }
@@ -378,7 +378,7 @@ impl Remnant {
     /// When it is removed.
     pub fn turn(&self) -> Turn {
         let hook = match self {
-            Remnant::Link(path) if host_hooks::is_pin(path) => return Turn::Uplinks,
+            Remnant::Link(path) if is_elsewhere(path) => return Turn::Uplinks,
             Remnant::Link(path) => hook_of_pin(path).map(|(_, hook)| hook),
             Remnant::Filter(_, hook) => Some(*hook),
             Remnant::Qdisc(..) => return Turn::Qdiscs,
@@ -411,6 +411,11 @@ impl std::fmt::Display for Remnant {
 
 fn pin_path(pins: &Pins, (ifindex, hook): Key) -> PathBuf {
     pins.links().join(format!("{}-{ifindex}", hook.program()))
+}
+
+/// Whether a pin is of a program that is on no interface.
+fn is_elsewhere(path: &Path) -> bool {
+    host_hooks::is_pin(path) || relay_lookup::is_pin(path)
 }
 
 fn hook_of_pin(path: &Path) -> Option<Key> {

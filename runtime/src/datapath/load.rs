@@ -94,6 +94,7 @@ fn attempt(ebpf: &mut Ebpf, hook: Hook) -> Result<(), ProgramError> {
             Some(Program::SchedClassifier(p)) => p.load(),
             Some(Program::Xdp(p)) => p.load(),
             Some(Program::CgroupSockAddr(p)) => p.load(),
+            Some(Program::SkLookup(p)) => p.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
         match outcome {

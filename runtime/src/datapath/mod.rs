@@ -17,6 +17,7 @@ mod peers;
 mod pins;
 mod probe;
 mod published;
+mod relay_lookup;
 mod rtnl;
 mod slots;
 mod state;
@@ -31,6 +32,7 @@ pub use object::OBJECT;
 pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
 pub use published::Published;
+pub use relay_lookup::RelaySockets;
 pub use state::{Desired, Operations};
 
 use std::collections::{BTreeMap, HashSet};
@@ -40,7 +42,7 @@ use std::path::Path;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use runtime_common::Verdict;
-use runtime_common::maps::{Config, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT};
+use runtime_common::maps::{Config, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT, PublicationKey};
 
 /// Why the datapath could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +95,7 @@ pub struct Datapath {
     pins: Pins,
     hooks: hooks::Attached,
     host: host_hooks::HostHooks,
+    relay: relay_lookup::RelayLookup,
     host_sockets: HashMap<MapData, HostSocketKey, HostSocket>,
     ended_sockets: HashSet<(u64, SocketAddr)>,
     state: state::State,
@@ -122,6 +125,7 @@ impl Datapath {
         let mut ebpf = loader.open()?;
         let hooks = hooks::Attached::load(&loader, &mut ebpf, hook_options)?;
         let host = host_hooks::HostHooks::load(&loader, &mut ebpf);
+        let relay = relay_lookup::RelayLookup::load(&loader, &mut ebpf)?;
         let state = state::State::adopt(state::Maps {
             rules: Array::try_from(take(&mut ebpf, "RULES")?).map_err(|e| map_error("RULES", &e))?,
             endpoints: hash(&mut ebpf, "ENDPOINTS")?,
@@ -148,6 +152,7 @@ impl Datapath {
             pins,
             hooks,
             host,
+            relay,
             state,
             config,
         })
@@ -177,12 +182,40 @@ impl Datapath {
         let (host, host_lost) = self.host.status();
         all.extend(host);
         lost.extend(host_lost);
+        match self.relay.status() {
+            Ok(row) => all.extend(row),
+            Err(reason) => lost.push(reason),
+        }
         (all, lost)
     }
 
     /// What this kernel or machine does not offer and `up` goes on without, in one line.
     pub fn problem(&self) -> Option<&str> {
         self.host.problem()
+    }
+
+    /// Why no ports are relayed by the daemon, where they cannot be.
+    pub fn relay_problem(&self) -> Option<&str> {
+        self.relay.problem()
+    }
+
+    /// Has packets for relayed ports led to these sockets, as long as they are open.
+    pub fn lead_relayed_to(&mut self, sockets: RelaySockets<'_>) -> Result<(), DatapathError> {
+        self.relay.lead_to(sockets)
+    }
+
+    /// The ports that are relayed, in order.
+    pub fn relayed(&self) -> impl Iterator<Item = &PublicationKey> {
+        self.relay.relayed()
+    }
+
+    /// Relays those of the `changed` ports, given in order, that are to be, and the others no longer.
+    pub fn relay(
+        &mut self,
+        changed: &[PublicationKey],
+        is_relayed: impl Fn(&PublicationKey) -> bool,
+    ) -> Result<(), DatapathError> {
+        self.relay.relay(&mut self.ebpf, &self.pins, changed, is_relayed)
     }
 
     /// Whether a driver redirects frames into containers: then their interfaces must poll (see [`crate::host::set_gro`]).

@@ -31,6 +31,8 @@ pub const MAPS: &[&str] = &[
     "FRAGMENTS",
     "HOST_NETNS",
     "HOST_SOCKETS",
+    "RELAYED",
+    "RELAY_SOCKETS",
     "COUNTERS",
     "REPORTED",
     "EVENTS",

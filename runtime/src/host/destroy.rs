@@ -73,7 +73,7 @@ fn close_where(protocol: i32, to_close: impl Fn(&Found) -> bool) -> Result<usize
     let mut closed = 0;
     for family in [libc::AF_INET, libc::AF_INET6] {
         // Asked for once, however many are to be closed.
-        for found in diag.connections(family as u8)? {
+        for found in diag.sockets(family as u8, STATES)? {
             if to_close(&found) && diag.destroy(&found)? {
                 closed += 1;
             }
@@ -82,11 +82,12 @@ fn close_where(protocol: i32, to_close: impl Fn(&Found) -> bool) -> Result<usize
     Ok(closed)
 }
 
-/// A connection that the kernel tells of.
-struct Found {
+/// A socket that the kernel tells of.
+pub(super) struct Found {
     family: u8,
     state: u8,
-    end: End,
+    /// Its own address and port, then those of the other end.
+    pub(super) end: End,
     /// `struct inet_diag_sockid` as the kernel wrote it: with the cookie, it means this very socket and no later one, and
     /// never the listener of its port.
     id: [u8; ID_LEN],
@@ -106,22 +107,23 @@ const ID_LEN: usize = 48;
 const REQUEST_LEN: usize = 8 + ID_LEN;
 
 /// A conversation with sock_diag.
-struct Diag {
+pub(super) struct Diag {
     socket: Socket,
     sequence: u32,
     protocol: u8,
 }
 
 impl Diag {
-    fn open(protocol: u8) -> Result<Self> {
+    pub(super) fn open(protocol: u8) -> Result<Self> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
         Ok(Diag { socket, sequence: 0, protocol })
     }
 
-    fn connections(&mut self, family: u8) -> Result<Vec<Found>> {
+    /// Sockets in one of these states, a bit each.
+    pub(super) fn sockets(&mut self, family: u8, states: u32) -> Result<Vec<Found>> {
         let mut found = Vec::new();
-        self.ask(BY_FAMILY, NLM_F_DUMP, request((family, self.protocol), STATES, &[0; ID_LEN]), |bytes| {
+        self.ask(BY_FAMILY, NLM_F_DUMP, request((family, self.protocol), states, &[0; ID_LEN]), |bytes| {
             found.extend(parse(bytes))
         })?;
         Ok(found)

@@ -3,6 +3,7 @@
 mod destroy;
 mod firewall;
 mod gro;
+mod listeners;
 mod nat;
 mod netlink;
 mod sockets;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use destroy::{End, close_connections, close_sockets, namespace_of};
 pub use firewall::passed_by;
 pub use gro::set_gro;
+pub use listeners::{Listener, listeners};
 pub use nat::{NatRules, read as read_nat};
 pub use netlink::{Netlink, NetlinkError, is_global};
 pub use sockets::{Socket, established};

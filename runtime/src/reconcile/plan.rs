@@ -362,9 +362,8 @@ fn publish(basis: &Basis) -> Made {
         let generation = identity(begun).with(endpoint.plan.generation).with(&filter).generation();
         if let (IpAddr::V4(address), Some(key)) = (address, RelayKey::of(&publication)) {
             let live = created != 0;
-            let patient = !live && !container.unserved.contains(&publication);
             let to = SocketAddrV4::new(address, port.number);
-            relays.push((key, Relay { container: container.id.clone(), to, filter, generation, live, patient }));
+            relays.push((key, Relay { container: container.id.clone(), to, filter, generation, live }));
             continue;
         }
         let entry = Publication {

@@ -12,7 +12,7 @@ use crate::model::Publication;
 use crate::model::filter::Filter;
 
 /// Where clients come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayKey {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -48,8 +48,6 @@ pub struct Relay {
     pub generation: u64,
     /// It was made on the running container.
     pub live: bool,
-    /// The engine serves it as long as it is well: a port that is free for a moment may be one that it is about to take.
-    pub patient: bool,
 }
 
 /// What of a container's is relayed, in the order of the keys.
@@ -106,7 +104,7 @@ mod tests {
             let key = RelayKey { protocol: Protocol::Tcp, address: Ipv6Addr::UNSPECIFIED, port: *port };
             let to = SocketAddrV4::new([172, 17, 0, 2].into(), *port);
             let container = container.to_owned();
-            (key, Relay { container, to, filter: Filter::default(), generation: 1, live: false, patient: false })
+            (key, Relay { container, to, filter: Filter::default(), generation: 1, live: false })
         };
         ports.iter().map(relay).collect()
     }

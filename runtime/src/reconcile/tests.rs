@@ -259,14 +259,11 @@ fn ipv6_publications_of_a_container_that_has_ipv4_alone_are_relayed() {
     web.unserved.insert(publication("::1", 53, "53/udp"));
     let live = Live { unpublished: vec![("web".into(), publication("::", 81, "81/tcp").into())], ..Live::default() };
     let p = plan(&snapshot, &host, &live, &Options::default());
-    let relays: Vec<_> = p
-        .relays
-        .iter()
-        .map(|(k, r)| (k.protocol.name(), k.address.to_string(), k.port, r.to.to_string(), r.patient))
-        .collect();
+    let relays: Vec<_> =
+        p.relays.iter().map(|(k, r)| (k.protocol.name(), k.address.to_string(), k.port, r.to.to_string())).collect();
     let expected = [
-        ("tcp", "::".to_owned(), 80, "172.17.0.2:8080".to_owned(), true),
-        ("udp", "::1".to_owned(), 53, "172.17.0.2:53".to_owned(), false),
+        ("tcp", "::".to_owned(), 80, "172.17.0.2:8080".to_owned()),
+        ("udp", "::1".to_owned(), 53, "172.17.0.2:53".to_owned()),
     ];
     assert_eq!(relays, expected);
     // What was taken away is closed; nothing else is in the maps.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, SkLookup, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use runtime_common::{VERDICT_SLOTS, Verdict};
 
@@ -23,6 +23,8 @@ const HOST_SOCKETS: [&str; 8] = [
     "host_getpeername4",
     "host_getpeername6",
 ];
+/// The program at the socket lookup of a network namespace.
+const SK_LOOKUP: &str = "relay_lookup";
 /// The program at XDP hooks.
 pub const XDP: &str = "uplink_xdp";
 
@@ -88,6 +90,8 @@ impl Kernel {
             let program: &mut CgroupSockAddr = ebpf.program_mut(name).unwrap().try_into().unwrap();
             load(|| program.load()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
         }
+        let program: &mut SkLookup = ebpf.program_mut(SK_LOOKUP).unwrap().try_into().unwrap();
+        load(|| program.load()).unwrap_or_else(|e| panic!("{SK_LOOKUP}: {e:?}"));
         let program: &mut Xdp = ebpf.program_mut(XDP).unwrap().try_into().unwrap();
         load(|| program.load()).unwrap_or_else(|e| panic!("{XDP}: {e:?}"));
         Kernel { ebpf }

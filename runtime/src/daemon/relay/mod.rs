@@ -1,129 +1,163 @@
 //! Relays: IPv6 clients of containers that have IPv4 alone. The only words that go through the daemon, and the only
 //! conversations that end with it.
+//!
+//! Nothing is bound to the relayed ports: the kernel side leads what comes for them to two sockets of the daemon's, which know
+//! by the packets what they were for. So the engine, or anybody else, can bind them at any time; who listens there serves.
 
+mod conversation;
 mod tcp;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::{IpAddr, SocketAddrV6};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use runtime_common::maps::Limit;
+use runtime_common::maps::PublicationKey;
 use runtime_common::{Protocol, Verdict};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
-use super::ports::descriptors;
+use crate::datapath::{Datapath, DatapathError, RelaySockets};
+use crate::host::{Listener, listeners};
 use crate::model::Publication;
-use crate::model::filter::Filter;
-use crate::reconcile::{self, Relay, RelayKey};
+use crate::reconcile::{self, RelayKey};
+use conversation::Shared;
 
 /// Conversations at once, over all relays: connections, and as many clients over UDP.
 const CONVERSATIONS: usize = 1024;
 /// Descriptors of so many conversations.
 const FOR_CONVERSATIONS: usize = 3 * CONVERSATIONS;
-/// The first and the longest pause before a port that somebody has is tried again.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a port that the engine should have must be free to be taken.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How many ports are tried for the daemon's own sockets.
+const OWN_PORTS: u16 = 64;
 
 /// The relays at work.
+#[derive(Default)]
 pub struct Relays {
-    running: BTreeMap<RelayKey, Running>,
-    /// What was wanted last.
-    wanted: reconcile::Relays,
-    /// Those that do not run yet, or have no descriptor.
-    waiting: BTreeSet<RelayKey>,
+    /// The addresses that are to be relayed, by port.
+    ports: BTreeMap<(Protocol, u16), BTreeSet<Ipv6Addr>>,
+    /// Who listens on the host's ports.
+    others: BTreeSet<Listener>,
+    /// Has both sockets; none while nothing is to be relayed.
+    serving: Option<JoinSet<()>>,
+    /// Whether the kernel side has been asked what a predecessor relayed.
+    adopted: bool,
     shared: Arc<Shared>,
-}
-
-struct Running {
-    relay: Relay,
-    listens: Arc<AtomicBool>,
-    /// One task, which ends when this is dropped.
-    task: JoinSet<()>,
-}
-
-/// What all relays have together.
-struct Shared {
-    connections: Arc<Semaphore>,
-    clients: Arc<Semaphore>,
-    filtered: AtomicU64,
-    rate_limited: AtomicU64,
-    crowded_out: AtomicU64,
-}
-
-impl Default for Relays {
-    fn default() -> Self {
-        let shared = Shared {
-            connections: Arc::new(Semaphore::new(CONVERSATIONS)),
-            clients: Arc::new(Semaphore::new(CONVERSATIONS)),
-            filtered: AtomicU64::new(0),
-            rate_limited: AtomicU64::new(0),
-            crowded_out: AtomicU64::new(0),
-        };
-        Relays {
-            running: BTreeMap::new(),
-            wanted: reconcile::Relays::default(),
-            waiting: BTreeSet::new(),
-            shared: Arc::new(shared),
-        }
-    }
+    /// Why not all that is wanted is relayed.
+    trouble: Option<String>,
 }
 
 impl Relays {
-    /// What is to run from now on. Ends the others, with their conversations: their ports are free afterwards.
-    pub async fn want(&mut self, wanted: &reconcile::Relays) {
-        let mut over = Vec::new();
-        for (key, _) in self.wanted.changed_from(wanted).chain(wanted.changed_from(&self.wanted)) {
-            let other = wanted.get(key);
-            if self.running.get(key).is_some_and(|r| other != Some(&r.relay)) {
-                over.extend(self.running.remove(key));
-            }
-            // It may be another container's now, which had to stand back.
-            match other {
-                Some(_) if !self.running.contains_key(key) => self.waiting.insert(*key),
-                _ => self.waiting.remove(key),
+    /// What is to run from now on; conversations of what is not, or has changed, end. `held`: the ports that the daemon itself
+    /// holds.
+    pub fn want(&mut self, wanted: &reconcile::Relays, datapath: &mut Datapath, held: impl Fn(Protocol, u16) -> bool) {
+        let mut changed: BTreeSet<RelayKey> = self.shared.want(wanted);
+        if !std::mem::replace(&mut self.adopted, true) {
+            changed.extend(datapath.relayed().filter_map(key_of));
+        }
+        if changed.is_empty() && self.trouble.is_none() {
+            return;
+        }
+        for key in &changed {
+            let of_port = self.ports.entry((key.protocol, key.port)).or_default();
+            match self.shared.relays(key) {
+                true => of_port.insert(key.address),
+                false => of_port.remove(&key.address),
             };
+            if of_port.is_empty() {
+                self.ports.remove(&(key.protocol, key.port));
+            }
         }
-        self.wanted = wanted.clone();
-        for relay in &mut over {
-            relay.task.abort_all();
+        self.trouble = None;
+        if let Err(e) = self.serve(datapath) {
+            self.trouble = Some(e);
+            changed.extend(self.all());
         }
-        for mut relay in over {
-            while relay.task.join_next().await.is_some() {}
+        changed.extend(self.take_in(listeners().unwrap_or_default(), held));
+        self.lead(datapath, changed);
+    }
+
+    /// Whether it matters who listens on the host's ports.
+    pub fn is_needed(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
+    /// Stands back where somebody listens, and takes over where nobody does any longer.
+    pub fn heed(&mut self, found: BTreeSet<Listener>, datapath: &mut Datapath, held: impl Fn(Protocol, u16) -> bool) {
+        let changed = self.take_in(found, held);
+        if !changed.is_empty() {
+            self.lead(datapath, changed);
         }
     }
 
-    /// Starts what is wanted and does not run. They take their ports by themselves, as soon as these can be had. `others`: descriptors
-    /// that are in use elsewhere.
-    pub fn start(&mut self, others: usize) {
-        let room = descriptors().saturating_sub(others + FOR_CONVERSATIONS);
-        while self.running.len() < room
-            && let Some(key) = self.waiting.pop_first()
-        {
-            let Some(relay) = self.wanted.get(&key).cloned() else { continue };
-            let listens = Arc::new(AtomicBool::new(false));
-            let mut task = JoinSet::new();
-            task.spawn(run(key, relay.clone(), self.shared.clone(), listens.clone()));
-            self.running.insert(key, Running { relay, listens, task });
+    /// What may have to change for those that listen now.
+    fn take_in(&mut self, mut found: BTreeSet<Listener>, held: impl Fn(Protocol, u16) -> bool) -> BTreeSet<RelayKey> {
+        // The daemon's own sockets hear nothing.
+        found.retain(|(protocol, port, _)| !(*protocol == Protocol::Udp && held(*protocol, *port)));
+        let ports: BTreeSet<_> = self.others.symmetric_difference(&found).map(|(p, port, _)| (*p, *port)).collect();
+        self.others = found;
+        ports.iter().flat_map(|at| self.keys(at)).collect()
+    }
+
+    fn keys(&self, at: &(Protocol, u16)) -> impl Iterator<Item = RelayKey> + use<'_> {
+        let (protocol, port) = *at;
+        self.ports.get(at).into_iter().flatten().map(move |a| RelayKey { protocol, address: *a, port })
+    }
+
+    fn all(&self) -> Vec<RelayKey> {
+        self.ports.keys().flat_map(|at| self.keys(at)).collect()
+    }
+
+    /// Whether a port is to be relayed, and nobody else serves it.
+    fn is_relayed(&self, key: &RelayKey) -> bool {
+        let listens = |at: &Ipv6Addr| at == &key.address || at.is_unspecified() || key.address.is_unspecified();
+        let at_port = (key.protocol, key.port, Ipv6Addr::UNSPECIFIED)..=(key.protocol, key.port, LAST);
+        self.serving.is_some() && self.shared.relays(key) && !self.others.range(at_port).any(|(_, _, at)| listens(at))
+    }
+
+    /// Has the kernel lead to the daemon what is for it.
+    fn lead(&mut self, datapath: &mut Datapath, changed: BTreeSet<RelayKey>) {
+        let mut keys: Vec<PublicationKey> = changed.iter().map(map_key).collect();
+        keys.sort_unstable();
+        let relayed = |key: &PublicationKey| key_of(key).is_some_and(|key| self.is_relayed(&key));
+        let result = datapath.relay(&keys, relayed);
+        if let Err(e) = result {
+            self.trouble.get_or_insert_with(|| e.to_string());
         }
+    }
+
+    /// Makes the daemon's sockets where they are needed.
+    fn serve(&mut self, datapath: &mut Datapath) -> Result<(), String> {
+        if self.ports.is_empty() {
+            self.serving = None;
+            return Ok(());
+        }
+        if self.serving.is_some() {
+            return Ok(());
+        }
+        let failed = |e: io::Error| format!("no socket can be had for them: {e}");
+        let tcp = at_a_free_port(tcp::listen).map_err(failed)?;
+        let udp = at_a_free_port(udp::listen).map_err(failed)?;
+        let answers = udp::answering().map_err(failed)?;
+        datapath
+            .lead_relayed_to(RelaySockets { tcp: tcp.as_fd(), udp: udp.as_fd() })
+            .map_err(|e: DatapathError| e.to_string())?;
+        let mut serving = JoinSet::new();
+        serving.spawn(tcp::serve(tcp, self.shared.clone()));
+        serving.spawn(udp::serve(udp, answers, self.shared.clone()));
+        self.serving = Some(serving);
+        Ok(())
     }
 
     /// Descriptors that the relays have, or may come to need.
     pub fn descriptors(&self) -> usize {
-        if self.running.is_empty() { 0 } else { self.running.len() + FOR_CONVERSATIONS }
+        if self.is_needed() { FOR_CONVERSATIONS } else { 0 }
     }
 
-    /// Whether a publication's port is held by a relay.
-    pub fn holds(&self, publication: &Publication) -> bool {
-        let running = RelayKey::of(publication).and_then(|key| self.running.get(&key));
-        running.is_some_and(|r| r.listens.load(Relaxed))
+    /// Whether a publication is relayed.
+    pub fn serves(&self, publication: &Publication) -> bool {
+        RelayKey::of(publication).is_some_and(|key| self.is_relayed(&key))
     }
 
     /// Conversations that were refused for a reason which the datapath has too.
@@ -135,8 +169,8 @@ impl Relays {
         }
     }
 
-    /// What people should know, a line each.
-    pub fn problems(&self) -> Vec<String> {
+    /// What people should know, a line each. `missing`: why the kernel side cannot lead anything here.
+    pub fn problems(&self, missing: Option<&str>) -> Vec<String> {
         const REMEDY: &str = "give these containers IPv6 addresses";
         let mut problems = Vec::new();
         let lost = self.shared.crowded_out.load(Relaxed);
@@ -146,87 +180,41 @@ impl Relays {
                  at once are relayed: {REMEDY}"
             ));
         }
-        if !self.waiting.is_empty() {
+        if let Some(reason) = self.trouble.as_deref().or(missing).filter(|_| self.is_needed()) {
             problems.push(format!(
-                "{} published ports of containers that have IPv4 alone are not relayed to IPv6 clients, for no descriptors \
-                 are left: {REMEDY}, or let the daemon open more files",
-                self.waiting.len()
+                "published ports of containers that have IPv4 alone are not relayed to IPv6 clients: {reason}; {REMEDY}"
             ));
         }
         problems
     }
 }
 
-/// Serves one publication until it is aborted.
-async fn run(key: RelayKey, relay: Relay, shared: Arc<Shared>, listens: Arc<AtomicBool>) {
-    let at = SocketAddrV6::new(key.address, key.port, 0, 0);
-    let room = if key.protocol == Protocol::Udp { shared.clients.clone() } else { shared.connections.clone() };
-    let gate = Gate::new(relay.filter, room, shared);
-    if key.protocol == Protocol::Udp {
-        let socket = take(relay.patient, || udp::listen(at)).await;
-        listens.store(true, Relaxed);
-        udp::serve(socket, relay.to, &gate).await;
-    } else {
-        let listener = take(relay.patient, || tcp::listen(at)).await;
-        listens.store(true, Relaxed);
-        tcp::serve(listener, relay.to, &gate).await;
-    }
+/// The last address.
+const LAST: Ipv6Addr = Ipv6Addr::from_bits(u128::MAX);
+
+fn map_key(key: &RelayKey) -> PublicationKey {
+    let protocol = key.protocol.number();
+    PublicationKey { addr: key.address.into(), port: key.port.to_be(), protocol, reserved: 0 }
 }
 
-/// Takes a port as soon as nobody else has it. Whoever has it serves it, as docker-proxy does, or wants it for something else.
-async fn take<S>(patient: bool, listen: impl Fn() -> io::Result<S>) -> S {
-    let mut pause = FIRST_PAUSE;
-    let mut was_free = false;
+fn key_of(key: &PublicationKey) -> Option<RelayKey> {
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|p| p.number() == key.protocol)?;
+    Some(RelayKey { protocol, address: key.addr.0.into(), port: u16::from_be(key.port) })
+}
+
+/// Binds one of the daemon's sockets where nobody else wants to be: on loopback, at one of the last ports, which are above the
+/// ephemeral range.
+fn at_a_free_port<S>(listen: impl Fn(SocketAddrV6) -> io::Result<S>) -> io::Result<S> {
+    let mut address = Ipv6Addr::LOCALHOST;
+    let mut port = u16::MAX;
     loop {
-        match listen() {
-            Ok(socket) if was_free || !patient => return socket,
-            Ok(_) => {
-                was_free = true;
-                sleep(PATIENCE).await;
+        match listen(SocketAddrV6::new(address, port, 0, 0)) {
+            Err(e) if e.kind() == ErrorKind::AddrInUse && port > u16::MAX - OWN_PORTS => port -= 1,
+            // IPv6 is off on the loopback interface.
+            Err(e) if e.kind() == ErrorKind::AddrNotAvailable && address.is_loopback() => {
+                address = Ipv6Addr::UNSPECIFIED;
             }
-            Err(_) => {
-                was_free = false;
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
+            other => return other,
         }
-    }
-}
-
-/// Who may begin a conversation.
-struct Gate {
-    filter: Filter,
-    limit: Option<Mutex<Limit>>,
-    since: Instant,
-    room: Arc<Semaphore>,
-    shared: Arc<Shared>,
-}
-
-impl Gate {
-    fn new(filter: Filter, room: Arc<Semaphore>, shared: Arc<Shared>) -> Self {
-        let limit = filter.max_rate.map(|rate| Mutex::new(Limit::full(rate)));
-        Gate { filter, limit, since: Instant::now(), room, shared }
-    }
-
-    /// Lets a client in that has come to the host's address `to`, as long as what is returned is kept.
-    fn admit(&self, client: IpAddr, to: IpAddr) -> Option<OwnedSemaphorePermit> {
-        // The host itself reaches every container anyway.
-        let outside = !client.is_loopback() && client != to;
-        if outside && !self.filter.permits(client) {
-            self.shared.filtered.fetch_add(1, Relaxed);
-            return None;
-        }
-        if let Some(limit) = self.limit.as_ref().filter(|_| outside) {
-            let now = self.since.elapsed().as_nanos() as u64;
-            if !limit.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
-                self.shared.rate_limited.fetch_add(1, Relaxed);
-                return None;
-            }
-        }
-        let room = self.room.clone().try_acquire_owned().ok();
-        if room.is_none() {
-            self.shared.crowded_out.fetch_add(1, Relaxed);
-        }
-        room
     }
 }
