@@ -24,6 +24,7 @@ mod requirements;
 mod runtime;
 pub mod sockets;
 mod sweep;
+pub mod traces;
 mod wait;
 mod wiring;
 

@@ -72,7 +72,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Boot other kernels in QEMU, and load every program there: `--kernel 6.1,6.12,7.2`, `--only load`, `--record`
+    /// Boot other kernels in QEMU, and load and test everything there: `--kernel 6.1`, `--only load`, `--record`
     Vm(vm::Options),
     /// Check the formatting
     Fmt,

@@ -62,8 +62,8 @@ pub fn measure(quick: bool) -> Result<Vec<Table>> {
 
 fn measure_here(rounds: usize, quick: bool) -> Result<Vec<Table>> {
     pin(CLIENT_CORE)?;
-    let w = World::with_flows(u32::try_from(FEW)?);
-    let verified = verified(&w);
+    let mut w = World::with_flows(u32::try_from(FEW)?);
+    let verified = verified(&mut w);
     let publications = [hit(Uplink), miss(Uplink), new_flow(Uplink), hit(Xdp), miss(Xdp), new_flow(Xdp)];
     let publications = scaled("publications", &PUBLICATIONS, |_| FEW, rounds, fill_publications, &publications)?;
     let links = [linked(), new_link(), denied()];
@@ -76,7 +76,7 @@ fn measure_here(rounds: usize, quick: bool) -> Result<Vec<Table>> {
     Ok(vec![verified, publications, links, flows])
 }
 
-fn verified(w: &World) -> Table {
+fn verified(w: &mut World) -> Table {
     let mut all = w.kernel.verified();
     all.sort();
     Table {

@@ -6,25 +6,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, SkLookup, TestRun, TestRunOptions, Xdp};
+use aya::programs::{Program, ProgramError, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use runtime_common::{VERDICT_SLOTS, Verdict};
 
-/// The programs at tc hooks.
-pub const CLASSIFIERS: [&str; 3] = ["uplink_ingress", "from_endpoint", "to_endpoint"];
-/// The programs at cgroup hooks: the kernel has no test run for them.
-const HOST_SOCKETS: [&str; 8] = [
-    "host_connect4",
-    "host_connect6",
-    "host_sendmsg4",
-    "host_sendmsg6",
-    "host_recvmsg4",
-    "host_recvmsg6",
-    "host_getpeername4",
-    "host_getpeername6",
-];
-/// The program at the socket lookup of a network namespace.
-const SK_LOOKUP: &str = "relay_lookup";
 /// The program at XDP hooks.
 pub const XDP: &str = "uplink_xdp";
 
@@ -64,9 +49,16 @@ fn object() -> &'static Path {
 }
 
 /// Loads a program, again where a signal interrupted the verifier: a test that is stopped and goes on.
-fn load(mut attempt: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+fn load(program: &mut Program) -> Result<(), ProgramError> {
     loop {
-        match attempt() {
+        let outcome = match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            Program::SkLookup(program) => program.load(),
+            _ => return Err(ProgramError::UnexpectedProgramType),
+        };
+        match outcome {
             Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {}
             outcome => return outcome,
         }
@@ -74,33 +66,33 @@ fn load(mut attempt: impl FnMut() -> Result<(), ProgramError>) -> Result<(), Pro
 }
 
 impl Kernel {
-    /// Builds the object where it is out of date, and loads it with maps that hold `flows` conversations or little more.
+    /// Builds the object where it is out of date, and makes its maps, which hold `flows` conversations or little more. A program
+    /// is loaded when it is first run: on an emulated machine the verifier takes seconds for each.
     pub fn load(flows: u32) -> Self {
-        let mut ebpf = EbpfLoader::new()
+        let ebpf = EbpfLoader::new()
             .map_max_entries("FLOWS", flows)
             .map_max_entries("PENDING", 4096)
+            .map_max_entries("HOST_SOCKETS", 64)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(&std::fs::read(object()).unwrap())
             .unwrap();
-        for name in CLASSIFIERS {
-            let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            load(|| program.load()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-        }
-        for name in HOST_SOCKETS {
-            let program: &mut CgroupSockAddr = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            load(|| program.load()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-        }
-        let program: &mut SkLookup = ebpf.program_mut(SK_LOOKUP).unwrap().try_into().unwrap();
-        load(|| program.load()).unwrap_or_else(|e| panic!("{SK_LOOKUP}: {e:?}"));
-        let program: &mut Xdp = ebpf.program_mut(XDP).unwrap().try_into().unwrap();
-        load(|| program.load()).unwrap_or_else(|e| panic!("{XDP}: {e:?}"));
         Kernel { ebpf }
     }
 
+    /// Loads a program unless it is loaded.
+    fn need(&mut self, name: &str) -> &mut Program {
+        let program = self.ebpf.program_mut(name).unwrap_or_else(|| panic!("the object has no program {name}"));
+        match load(program) {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => program,
+            Err(e) => panic!("{name}: {e:?}"),
+        }
+    }
+
     /// How many instructions the verifier went through, by program.
-    pub fn verified(&self) -> Vec<(String, u32)> {
+    pub fn verified(&mut self) -> Vec<(String, u32)> {
+        let names: Vec<String> = self.ebpf.programs().map(|(name, _)| name.to_owned()).collect();
         let count = |p: &Program| p.info().unwrap().verified_instruction_count().unwrap();
-        self.ebpf.programs().map(|(name, program)| (name.to_owned(), count(program))).collect()
+        names.into_iter().map(|name| (name.clone(), count(self.need(&name)))).collect()
     }
 
     /// A hash map by name.
@@ -142,7 +134,7 @@ impl Kernel {
             options.data_out = Some(&mut out);
             options.ctx_in = context;
             options.repeat = repeat;
-            let outcome = match self.ebpf.program_mut(name).unwrap() {
+            let outcome = match self.need(name) {
                 Program::SchedClassifier(program) => program.test_run(options),
                 Program::Xdp(program) => program.test_run(options),
                 other => panic!("{name}: {other:?}"),

@@ -4,7 +4,7 @@ use super::world::*;
 
 #[test]
 fn the_verifier_is_far_from_its_limit() {
-    let w = World::new();
+    let mut w = World::new();
     for (name, instructions) in w.kernel.verified() {
         println!("{name}: {instructions} instructions verified");
         // Compilers and kernels differ. More than this is to be noticed, long before a kernel refuses it.

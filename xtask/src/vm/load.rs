@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail};
 
 use super::counts::Counts;
 use super::cpio::Archive;
-use super::qemu::{Emulator, Machine, STATUS};
+use super::qemu::{Machine, STATUS};
 use super::store::{Store, Unpacked};
 use super::tool::{Progress, output};
+use super::tools::Tools;
 
 /// Under emulation, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -46,29 +47,21 @@ impl Loaded {
 /// Boots the kernel, and loads every program of the object there.
 pub fn run(
     store: &Store,
-    emulator: &Emulator,
+    tools: &Tools,
     kernel: &Unpacked,
     object: &Path,
     loader: &Path,
     progress: &Progress,
 ) -> Result<Loaded> {
     let initrd = store.path(&format!("load-{}.cpio", kernel.release));
-    fs::write(&initrd, archive(emulator, object, loader)?)
+    fs::write(&initrd, archive(tools, object, loader)?)
         .with_context(|| format!("cannot write {}", initrd.display()))?;
     let log = store.path(&format!("load-{}.log", kernel.release));
-    let machine = Machine {
-        kernel: &kernel.image,
-        initrd: &initrd,
-        memory: 1024,
-        disks: &[],
-        append: "loglevel=3",
-        limit: LIMIT,
-        log: &log,
-    };
-    progress.tell("booting");
+    let machine = Machine { kernel: &kernel.image, initrd: &initrd, memory: 1024, disks: &[], limit: LIMIT, log: &log };
+    progress.tell(&format!("{} boots", kernel.release));
     let mut loaded = Loaded::default();
     let mut last = None;
-    let status = emulator.run(&machine, |line| {
+    let status = machine.run(tools, |line| {
         loaded.read(line);
         match line.strip_prefix("| ") {
             Some(told) => {
@@ -80,7 +73,7 @@ pub fn run(
                 last = line.strip_prefix("refused ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);
                 let name = line.strip_prefix("program ").and_then(|rest| rest.split(' ').next());
                 if let Some(name) = name {
-                    progress.tell(&format!("took {name}"));
+                    progress.tell(&format!("{} took {name}", kernel.release));
                 }
             }
         }
@@ -94,13 +87,13 @@ pub fn run(
     Ok(loaded)
 }
 
-fn archive(emulator: &Emulator, object: &Path, loader: &Path) -> Result<Vec<u8>> {
+fn archive(tools: &Tools, object: &Path, loader: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in ["proc", "sys", "dev", "tmp"] {
         archive.folder(folder);
     }
     archive.device("dev/console", 5, 1);
-    archive.copy("bin/busybox", &emulator.busybox())?;
+    archive.copy("bin/busybox", &tools.busybox())?;
     archive.copy("object", object)?;
     archive.copy("bin/load", loader)?;
     for library in libraries(loader)? {

@@ -3,28 +3,35 @@
 //! Kernels, emulator and root file system are Debian's packages, downloaded by an apt configuration of their own and unpacked
 //! under `target/vm`, where they stay: nothing is installed. A machine gets what was built here and prints what it did.
 
+mod boot;
 mod counts;
 mod cpio;
+mod guest;
 mod kernels;
 mod load;
+mod payload;
 mod qemu;
+mod rootfs;
+mod scenarios;
 mod store;
 mod suite;
 mod tool;
+mod tools;
 
-use std::path::Path;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use counts::{Record, grouped};
+use counts::{Counts, Record, grouped};
 use kernels::Kernel;
-use qemu::Emulator;
-use store::Store;
+use payload::Built;
+use store::{Store, Unpacked};
 use tool::Progress;
-
-use crate::run::{cargo, run};
+use tools::Tools;
 
 /// What `cargo xtask vm` takes.
 #[derive(Args)]
@@ -38,16 +45,23 @@ pub struct Options {
     /// Record the verified instructions in tests/verified-instructions.txt instead of comparing them
     #[arg(long)]
     record: bool,
+    /// How many machines at once
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
+    jobs: u8,
     /// Download the newest kernels of the series, instead of taking what earlier runs left
     #[arg(long)]
     fresh: bool,
 }
 
-/// What is done in a machine.
+/// What is done in machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// Every program is loaded, and its verified instructions are compared with the recorded ones
     Load,
+    /// The packet tests: what each program makes of a packet
+    Packets,
+    /// Scenarios against a real Engine
+    Scenarios,
 }
 
 fn known(series: &str) -> Result<Kernel, String> {
@@ -56,51 +70,149 @@ fn known(series: &str) -> Result<Kernel, String> {
 
 /// Builds, boots each kernel, and does everything there. Goes on after a failure of one.
 pub fn vm(root: &Path, options: &Options) -> Result<()> {
+    let parts = match options.only {
+        Some(part) => vec![part],
+        None => vec![Part::Load, Part::Packets, Part::Scenarios],
+    };
     let store = Store::open(root)?;
     crate::setup::install_linker(root)?;
-    let object = xtask::ebpf::build(root)?;
-    run(cargo().args(["build", "--quiet", "--package", "tests", "--bin", "load"]))?;
-    let loader = root.join("target/debug/load");
-    let mut record = Record::read(root)?;
-    let mut failures = Vec::new();
+    let mut files: Vec<&str> =
+        options.kernel.iter().flat_map(|kernel| scenarios::of(*kernel, &parts)).map(|set| set.file).collect();
+    files.sort_unstable();
+    files.dedup();
+    let built = Built::build(root, &files)?;
+    let progress = Progress::new("kernels");
+    let tools = Tools::get(&store, &progress)?;
+    let mut kernels = Vec::new();
     for kernel in &options.kernel {
-        let progress = Progress::new(&format!("kernel {kernel}"));
         if options.fresh {
             store.forget(*kernel)?;
         }
-        let begun = Instant::now();
-        let emulator = Emulator::get(&store, &progress)?;
-        let unpacked = store.kernel(*kernel, &progress)?;
-        let loaded = load::run(&store, &emulator, &unpacked, &object, &loader, &progress)
-            .with_context(|| format!("kernel {kernel}"));
-        progress.clear();
-        let loaded = match loaded {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                failures.push(format!("{error:#}"));
-                continue;
-            }
-        };
-        println!("Linux {} (Debian {}), {:.0} s", unpacked.release, unpacked.version, begun.elapsed().as_secs_f32());
-        for (name, count) in &loaded.taken {
-            println!("  {name:<20} {:>10} verified instructions", grouped(*count));
-        }
-        for (name, (why, lines)) in &loaded.refused {
-            println!("  {name:<20} refused: {why}");
-            for line in lines {
-                println!("    | {line}");
-            }
-            failures.push(format!("kernel {kernel} refuses {name}: {why}"));
-        }
+        kernels.push((*kernel, store.kernel(*kernel, &tools, &progress)?));
+    }
+    let image = if files.is_empty() { None } else { Some(rootfs::image(&store, &tools, &progress)?) };
+    progress.clear();
+
+    let run = Run { store, tools, image, built, parts, progress };
+    let mut record = Record::read(root)?;
+    let mut failures = Vec::new();
+    for (kernel, outcome) in at_once(options.jobs.into(), kernels, |kernel, unpacked| run.one(kernel, &unpacked)) {
+        failures.extend(outcome.failures);
+        let Some(counts) = outcome.counts else { continue };
         if options.record {
-            record.set(kernel.series, loaded.taken);
+            record.set(kernel.series, counts);
             record.write(root)?;
-        } else if loaded.refused.is_empty() {
-            failures.extend(record.compare(kernel.series, &loaded.taken));
+        } else {
+            failures.extend(record.compare(kernel.series, &counts));
         }
     }
     if !failures.is_empty() {
         bail!("{}", failures.join("\n  "));
     }
     Ok(())
+}
+
+/// Does something for each kernel, `jobs` of them at once; gives the outcomes in the order of the kernels.
+fn at_once<T: Send>(
+    jobs: usize,
+    kernels: Vec<(Kernel, Unpacked)>,
+    work: impl Fn(Kernel, Unpacked) -> T + Sync,
+) -> Vec<(Kernel, T)> {
+    let queue = Mutex::new(kernels.into_iter().enumerate());
+    let done = Mutex::new(Vec::new());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some((n, (kernel, unpacked))) = next() {
+                    let outcome = work(kernel, unpacked);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((n, (kernel, outcome)));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// What machines are made of in one call of the command.
+struct Run {
+    store: Store,
+    tools: Tools,
+    image: Option<PathBuf>,
+    built: Built,
+    parts: Vec<Part>,
+    progress: Progress,
+}
+
+/// What came of one kernel.
+#[derive(Default)]
+struct Outcome {
+    /// Verified instructions, where every program was taken.
+    counts: Option<Counts>,
+    failures: Vec<String>,
+}
+
+impl Run {
+    /// Everything for one kernel; what is to be read is printed at once, so that others do not write between its lines.
+    fn one(&self, kernel: Kernel, unpacked: &Unpacked) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut text = format!("Linux {} (Debian {})\n", unpacked.release, unpacked.version);
+        let sets = scenarios::of(kernel, &self.parts);
+        let mut done = Ok(());
+        // What is to be refused as a whole is not tried program by program.
+        if kernel.works && self.parts.contains(&Part::Load) {
+            done = self.load(kernel, unpacked, &mut text, &mut outcome);
+        }
+        if let (Ok(()), Some(image), false) = (&done, &self.image, sets.is_empty()) {
+            done = self.test((kernel, unpacked), image, &sets, &mut text, &mut outcome);
+        }
+        if let Err(error) = done {
+            outcome.failures.push(format!("kernel {kernel}: {error:#}"));
+        }
+        self.progress.clear();
+        print!("{text}");
+        outcome
+    }
+
+    fn load(&self, kernel: Kernel, unpacked: &Unpacked, text: &mut String, outcome: &mut Outcome) -> Result<()> {
+        let begun = Instant::now();
+        let progress = &self.progress;
+        let loaded =
+            load::run(&self.store, &self.tools, unpacked, self.built.object(), &self.built.loader(), progress)?;
+        writeln!(text, "  load, {:.0} s", begun.elapsed().as_secs_f32())?;
+        for (name, count) in &loaded.taken {
+            writeln!(text, "    {name:<20} {:>10} verified instructions", grouped(*count))?;
+        }
+        for (name, (why, lines)) in &loaded.refused {
+            writeln!(text, "    {name:<20} refused: {why}")?;
+            for line in lines {
+                writeln!(text, "      | {line}")?;
+            }
+            outcome.failures.push(format!("kernel {kernel} refuses {name}: {why}"));
+        }
+        if loaded.refused.is_empty() {
+            outcome.counts = Some(loaded.taken);
+        }
+        Ok(())
+    }
+
+    fn test(
+        &self,
+        (kernel, unpacked): (Kernel, &Unpacked),
+        image: &Path,
+        sets: &[&scenarios::Set],
+        text: &mut String,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        let tested =
+            guest::run(&self.store, &self.tools, (kernel, unpacked), image, &self.built, sets, &self.progress)?;
+        let seconds = begun.elapsed().as_secs_f32();
+        writeln!(text, "  tests, {seconds:.0} s: {} passed, {} failed", tested.passed, tested.failed.len())?;
+        let told = |name: &String| format!("kernel {kernel}: {name} failed: see {}", tested.log.display());
+        outcome.failures.extend(tested.failed.iter().map(told));
+        Ok(())
+    }
 }

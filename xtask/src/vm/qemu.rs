@@ -9,16 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::store::Store;
-use super::tool::Progress;
+use super::tools::Tools;
 
 /// The line with which a machine ends: its script's exit status follows.
 pub const STATUS: &str = "vm: status ";
-
-/// The emulator, unpacked, with the busybox that first root file systems are made of.
-pub struct Emulator {
-    root: PathBuf,
-}
 
 /// What a machine is made of.
 pub struct Machine<'a> {
@@ -30,66 +24,41 @@ pub struct Machine<'a> {
     pub memory: u32,
     /// Files that are its disks `vda`, `vdb`, ...; what is written to them is forgotten.
     pub disks: &'a [PathBuf],
-    /// After the usual words on the kernel's command line.
-    pub append: &'a str,
     /// How long it may take.
     pub limit: Duration,
     /// Where all that it prints is kept.
     pub log: &'a Path,
 }
 
-impl Emulator {
-    /// Downloads and unpacks it where it is not there yet.
-    pub fn get(store: &Store, progress: &Progress) -> Result<Self> {
-        if std::env::consts::ARCH != "x86_64" {
-            bail!(
-                "the kernels that are tried are for x86_64, and so must this machine be: it is {}",
-                std::env::consts::ARCH
-            );
-        }
-        let root = store.packages("tools", &["qemu-system-x86", "busybox-static"], progress)?;
-        Ok(Self { root })
-    }
-
-    /// A busybox that needs no library.
-    pub fn busybox(&self) -> PathBuf {
-        self.root.join("usr/bin/busybox")
-    }
-
-    fn command(&self) -> Command {
-        let libraries = self.root.join("usr/lib/x86_64-linux-gnu");
+impl Machine<'_> {
+    fn command(&self, tools: &Tools) -> Command {
         // It dies with this process, however that ends.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]);
-        // With the libraries that it came with, whatever this machine has.
-        command.arg(self.root.join("usr/lib64/ld-linux-x86-64.so.2")).arg("--library-path");
-        command.arg(format!("{0}:{0}/pulseaudio", libraries.display()));
-        command.arg(self.root.join("usr/bin/qemu-system-x86_64"));
-        command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
+        command.args(["--pdeathsig", "KILL", "--"]).args(tools.words("usr/bin/qemu-system-x86_64"));
+        command.env("QEMU_MODULE_DIR", tools.libraries().join("qemu"));
         for folder in ["usr/share/qemu", "usr/share/seabios"] {
-            command.arg("-L").arg(self.root.join(folder));
+            command.arg("-L").arg(tools.file(folder));
         }
-        command
-    }
-
-    /// Runs a machine to its end; gives its script's exit status. `each` sees every line that it prints.
-    pub fn run(&self, machine: &Machine<'_>, mut each: impl FnMut(&str)) -> Result<i32> {
-        let mut command = self.command();
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", &machine.memory.to_string()]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", &self.memory.to_string()]);
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-        command.arg("-kernel").arg(machine.kernel).arg("-initrd").arg(machine.initrd);
-        for disk in machine.disks {
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
+        for disk in self.disks {
             command.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
         }
-        // Two ends of one cable: real drivers, which virtual Ethernet is not.
+        // Two ends of one cable: a real driver, which virtual Ethernet has not.
         command.args(["-netdev", "hubport,id=n0,hubid=0", "-netdev", "hubport,id=n1,hubid=0"]);
         for end in ["n0", "n1"] {
             command.args(["-device", &format!("virtio-net-pci,netdev={end},romfile=")]);
         }
-        let words = "console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off apparmor=0";
-        command.arg("-append").arg(format!("{words} {}", machine.append));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut log = File::create(machine.log).with_context(|| format!("cannot write {}", machine.log.display()))?;
+        let words = "console=ttyS0 quiet loglevel=3 panic=-1 net.ifnames=0 mitigations=off apparmor=0";
+        command.arg("-append").arg(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs it to its end; gives its script's exit status. `each` sees every line that it prints.
+    pub fn run(&self, tools: &Tools, mut each: impl FnMut(&str)) -> Result<i32> {
+        let mut command = self.command(tools);
+        let mut log = File::create(self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         let mut emulator = Running(command.spawn().context("cannot run setpriv (package util-linux)")?);
         let said = emulator.0.stderr.take().context("the emulator has no stderr")?;
         let said = std::thread::spawn(move || std::io::read_to_string(said).unwrap_or_default());
@@ -103,12 +72,12 @@ impl Emulator {
             }
         });
 
-        let end = Instant::now() + machine.limit;
+        let end = Instant::now() + self.limit;
         let mut status = None;
         loop {
             match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    writeln!(log, "{line}").with_context(|| format!("cannot write {}", machine.log.display()))?;
+                    writeln!(log, "{line}").with_context(|| format!("cannot write {}", self.log.display()))?;
                     match line.strip_prefix(STATUS) {
                         Some(text) => status = text.parse().ok(),
                         None => each(&line),
@@ -116,7 +85,7 @@ impl Emulator {
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("the machine was not done within {:?}: see {}", machine.limit, machine.log.display());
+                    bail!("the machine was not done within {:?}: see {}", self.limit, self.log.display());
                 }
             }
         }
@@ -125,7 +94,7 @@ impl Emulator {
             let said = said.join().unwrap_or_default();
             bail!("the emulator failed ({ended}): {}", said.lines().last().unwrap_or("it said nothing"));
         }
-        status.with_context(|| format!("the machine ended before its script did: see {}", machine.log.display()))
+        status.with_context(|| format!("the machine ended before its script did: see {}", self.log.display()))
     }
 }
 

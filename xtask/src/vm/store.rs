@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::boot;
 use super::kernels::{self, Kernel};
 use super::suite::{Suite, make_dir, unpack};
 use super::tool::Progress;
+use super::tools::Tools;
 
 /// Of everything, inside the workspace.
 const DIR: &str = "target/vm";
+/// Counts up with every change of how a kernel is prepared.
+const KERNEL_RECIPE: u32 = 2;
 /// The suite of the emulator and of the root file system.
 pub const BASE: &str = "bookworm";
 
@@ -28,6 +32,12 @@ pub struct Unpacked {
     pub version: String,
     /// The kernel itself.
     pub image: PathBuf,
+    /// The folder that it was unpacked in, as the root of a file system.
+    pub root: PathBuf,
+    /// The archive that mounts the disks (see [`boot`]).
+    pub initrd: PathBuf,
+    /// A disk with its modules.
+    pub disk: PathBuf,
 }
 
 impl Store {
@@ -43,46 +53,49 @@ impl Store {
         self.dir.join(name)
     }
 
-    /// A root file system of these packages of [`BASE`] with all that they depend on.
-    pub fn packages(&self, name: &str, packages: &[&str], progress: &Progress) -> Result<PathBuf> {
-        let dir = self.dir.join(name);
-        let recipe = format!("{BASE} {}\n", packages.join(" "));
-        self.once(&dir, &recipe, |dir| {
-            progress.tell(&format!("downloading {} of Debian's {BASE}", packages[0]));
-            let suite = self.suite(BASE)?;
-            let packages: Vec<String> = packages.iter().map(|package| (*package).to_owned()).collect();
-            let debs = suite.download(&packages, true, &dir.join("debs"))?;
-            progress.tell(&format!("unpacking {} packages", debs.len()));
-            unpack(&debs, &dir.join("root"))
-        })?;
-        Ok(dir.join("root"))
+    /// Unpacks these packages of [`BASE`], with all that they depend on, into `dir/root`.
+    pub fn unpack_packages(&self, dir: &Path, packages: &[&str], progress: &Progress) -> Result<()> {
+        progress.tell(&format!("downloading {} of Debian's {BASE}", packages[0]));
+        let suite = self.suite(BASE)?;
+        let packages: Vec<String> = packages.iter().map(|package| (*package).to_owned()).collect();
+        let debs = suite.download(&packages, true, &dir.join("debs"))?;
+        progress.tell(&format!("unpacking {} packages", debs.len()));
+        unpack(&debs, &dir.join("root"))?;
+        // They can be had again, and what they hold is there twice.
+        remove(&dir.join("debs"))
     }
 
-    /// A kernel of this series.
-    pub fn kernel(&self, kernel: Kernel, progress: &Progress) -> Result<Unpacked> {
+    /// A kernel of this series, with what machines boot it from.
+    pub fn kernel(&self, kernel: Kernel, tools: &Tools, progress: &Progress) -> Result<Unpacked> {
         let dir = self.dir.join("kernels").join(kernel.series);
-        self.once(&dir, "kernel 1\n", |dir| {
-            let mut found = Vec::new();
-            for name in kernel.suites {
-                progress.tell(&format!("asking Debian's {name} for its kernels"));
-                let suite = self.suite(name)?;
-                let names = suite.names("linux-")?;
-                let Some(packages) = kernels::packages(kernel.series, &names) else {
-                    found.push(format!("{name} has {}", kernels::series(&names).join(", ")));
-                    continue;
-                };
-                progress.tell(&format!("downloading {}", packages[0]));
-                let debs = suite.download(&packages, false, &dir.join("debs"))?;
-                progress.tell(&format!("unpacking {}", packages[0]));
-                return unpack(&debs, &dir.join("root"));
-            }
-            bail!(
-                "Debian's suites have moved on from Linux {kernel} ({}): name the suite that has it in xtask/src/vm/kernels.rs, \
-                 or take another kernel",
-                found.join("; ")
-            )
+        self.once(&dir, &format!("{KERNEL_RECIPE}\n"), |dir| {
+            self.download_kernel(kernel, dir, progress)?;
+            progress.tell("making its disk of modules");
+            boot::prepare(&unpacked(dir)?, tools)
         })?;
         unpacked(&dir).with_context(|| format!("{}: remove it and run this again", dir.display()))
+    }
+
+    fn download_kernel(&self, kernel: Kernel, dir: &Path, progress: &Progress) -> Result<()> {
+        let mut found = Vec::new();
+        for name in kernel.suites {
+            progress.tell(&format!("asking Debian's {name} for its kernels"));
+            let suite = self.suite(name)?;
+            let names = suite.names("linux-")?;
+            let Some(packages) = kernels::packages(kernel.series, &names) else {
+                found.push(format!("{name} has {}", kernels::series(&names).join(", ")));
+                continue;
+            };
+            progress.tell(&format!("downloading {}", packages[0]));
+            let debs = suite.download(&packages, false, &dir.join("debs"))?;
+            progress.tell(&format!("unpacking {}", packages[0]));
+            return unpack(&debs, &dir.join("root"));
+        }
+        bail!(
+            "Debian's suites have moved on from Linux {kernel} ({}): name the suite that has it in xtask/src/vm/kernels.rs, \
+             or take another kernel",
+            found.join("; ")
+        )
     }
 
     /// Removes a kernel, so that the suite's newest is downloaded next.
@@ -115,7 +128,8 @@ impl Store {
     }
 }
 
-fn remove(dir: &Path) -> Result<()> {
+/// Removes a folder, where it is there.
+pub fn remove(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", dir.display()))
@@ -132,7 +146,8 @@ fn unpacked(dir: &Path) -> Result<Unpacked> {
     let images = [dir.join(format!("root/boot/vmlinuz-{release}")), modules.join(&release).join("vmlinuz")];
     let image = images.into_iter().find(|path| path.is_file()).context("the packages brought no kernel")?;
     let version = version(&dir.join("debs")).context("the packages are gone")?;
-    Ok(Unpacked { release, version, image })
+    let [initrd, disk] = ["boot.cpio", "modules.img"].map(|name| dir.join(name));
+    Ok(Unpacked { root: dir.join("root"), release, version, image, initrd, disk })
 }
 
 /// The version in a package's file name: NAME_VERSION_ARCHITECTURE.deb.
