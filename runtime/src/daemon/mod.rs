@@ -64,8 +64,8 @@ enum Input {
     Host,
     /// Lines about the host's firewall, read anew.
     Firewall(Vec<String>),
-    /// What the host's own rules do with sources, read anew.
-    Nat(NatRules),
+    /// What the host's own rules do with sources, read anew, and why not all of them could be.
+    Nat(NatRules, Vec<String>),
     /// Who listens on the host's ports, asked anew.
     Listeners(BTreeSet<Listener>),
     Request(Request, oneshot::Sender<api::Answer>),
@@ -285,7 +285,6 @@ fn send_listeners(inputs: mpsc::Sender<Input>) {
 }
 
 async fn send_nat(inputs: &mpsc::Sender<Input>) {
-    if let Ok(nat) = tokio::task::spawn_blocking(read_nat).await {
-        let _ = inputs.send(Input::Nat(nat)).await;
-    }
+    let (rules, failed) = read_nat().await;
+    let _ = inputs.send(Input::Nat(rules, failed)).await;
 }

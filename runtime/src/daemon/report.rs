@@ -18,6 +18,7 @@ impl World {
         problems.extend(self.relays.problems(self.datapath.relay_problem()));
         problems.extend(self.errors.iter().cloned());
         problems.extend(self.firewall.iter().cloned());
+        problems.extend(self.nat_trouble.iter().cloned());
         if self.cannot_tell {
             problems.push(super::peers::UNSUPPORTED.to_owned());
         }

@@ -57,6 +57,10 @@ pub struct World {
     /// What the host's own rules do with sources, and how long ago they were read, in rounds of collection.
     nat: Arc<NatRules>,
     nat_age: u32,
+    /// Whether they could be read in full, once.
+    nat_known: bool,
+    /// Why not all of them could be read now.
+    pub(super) nat_trouble: Vec<String>,
     /// Processes whose interfaces were made to poll.
     polling: BTreeSet<u32>,
     /// What the last reconciliation could not do.
@@ -116,6 +120,8 @@ impl World {
             telling: JoinSet::new(),
             nat: Arc::default(),
             nat_age: 0,
+            nat_known: false,
+            nat_trouble: Vec::new(),
             polling: BTreeSet::new(),
             errors: Vec::new(),
             dirty: true,
@@ -130,7 +136,8 @@ impl World {
     /// Serves what is there. What runs already goes on: drops begin when the conversations of before are known.
     pub async fn take_over(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
         self.set_snapshot(snapshot);
-        self.nat = read_nat().into();
+        let (rules, failed) = read_nat().await;
+        self.heed_nat(rules, &failed);
         self.make_plan().await?;
         // Maps first: programs that find them empty would know nobody.
         self.datapath.apply(&self.plan.desired)?;
@@ -192,8 +199,22 @@ impl World {
         self.plan.masquerade.values().any(|by| *by == MasqueradedBy::Runtime)
     }
 
-    /// Takes in who masquerades.
-    pub(super) fn heed_nat(&mut self, nat: NatRules) {
+    /// Takes in who masquerades. `failed`: why not all rules could be read; then what was known of them stays.
+    pub(super) fn heed_nat(&mut self, rules: NatRules, failed: &[String]) {
+        let known = self.nat_known;
+        self.nat_known |= failed.is_empty();
+        let nat = if failed.is_empty() || !known { rules } else { rules.and_earlier(&self.nat) };
+        let line = |reason: &String| match known {
+            true => {
+                format!("{reason}. Who masquerades is taken to be as it was when the host's rules could be read last")
+            }
+            false => format!("{reason}. The host's rules are taken to masquerade, for they cannot be read in full"),
+        };
+        let trouble: Vec<String> = failed.iter().map(line).collect();
+        for line in trouble.iter().filter(|l| !self.nat_trouble.contains(l)) {
+            warn!("{line}");
+        }
+        self.nat_trouble = trouble;
         if nat != *self.nat {
             self.nat = nat.into();
             self.dirty = true;

@@ -6,6 +6,7 @@ mod gro;
 mod listeners;
 mod nat;
 mod netlink;
+mod programs;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};

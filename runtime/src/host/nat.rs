@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Command, Stdio};
 use std::str::FromStr;
+
+use super::programs::list;
 
 /// A range of addresses, written `172.17.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +52,27 @@ pub struct NatRules {
     /// Whether the engine has made rules of its own for IPv4, whatever they say: told to make none, Docker 27 and later still
     /// make those for IPv6.
     pub engine: bool,
+    /// Not all of the rules could be read: another one may do what none of these does.
+    pub incomplete: bool,
     /// Where each rule sends what arrives for a port: `tcp` or the like, the port, and the container's address and port.
     published: BTreeSet<(String, u16, SocketAddr)>,
 }
 
 impl NatRules {
-    /// Whether a rule gives everything from this IPv4 subnet another source. IPv6 is nobody's by default, and not asked for.
+    /// Whether a rule gives everything from this IPv4 subnet another source, or may do so. IPv6 is nobody's by default, and not
+    /// asked for.
     pub fn cover(&self, subnet: &Subnet) -> bool {
-        subnet.first.is_ipv4() && self.sources.iter().any(|s| s.is_none_or(|s| s.contains(subnet)))
+        let covers = || self.sources.iter().any(|s| s.is_none_or(|s| s.contains(subnet)));
+        subnet.first.is_ipv4() && (self.incomplete || covers())
+    }
+
+    /// With what earlier ones did: where not all could be read now.
+    pub fn and_earlier(mut self, earlier: &NatRules) -> Self {
+        self.sources.extend(earlier.sources.iter().filter(|s| !self.sources.contains(s)).copied().collect::<Vec<_>>());
+        self.published.extend(earlier.published.iter().cloned());
+        self.engine |= earlier.engine;
+        self.incomplete = earlier.incomplete;
+        self
     }
 
     /// Whether a rule sends what arrives for a host's port to that address.
@@ -72,6 +86,7 @@ impl NatRules {
         NatRules {
             sources: text.lines().filter_map(rule).collect(),
             published: text.lines().filter_map(published).collect(),
+            incomplete: false,
             engine: ipv4(text).any(|l| ENGINE.iter().any(|chain| l.starts_with(chain))),
         }
     }
@@ -146,28 +161,39 @@ fn published(line: &str) -> Option<(String, u16, SocketAddr)> {
     Some((protocol.to_owned(), port.parse().ok()?, to.parse().ok()?))
 }
 
-/// The host's present rules, of both kinds. A command that is not installed has made none.
-pub fn read() -> NatRules {
+/// The host's present rules, of both kinds, and a line for each program that could not list its own. One that is not installed
+/// has made none.
+pub async fn read() -> (NatRules, Vec<String>) {
     // Neither makes a table or loads a module that is not there: no table is named.
-    let commands = [
-        &["iptables-save"][..],
+    let listing = list(&[
+        &["iptables-save"],
         &["iptables-legacy-save"],
         &["ip6tables-save", "-t", "nat"],
         &["nft", "list", "ruleset"],
-    ];
-    let text: Vec<String> = commands
-        .iter()
-        .filter_map(|words| {
-            let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::null()).output();
-            output.ok().map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
-        })
-        .collect();
-    NatRules::parse(&text.join("\n"))
+    ])
+    .await;
+    let text: Vec<&str> = listing.printed.iter().map(|(_, text)| text.as_str()).collect();
+    let incomplete = !listing.failed.is_empty();
+    (NatRules { incomplete, ..NatRules::parse(&text.join("\n")) }, listing.failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_rules_that_cannot_be_read_the_worst_is_assumed() {
+        let docker: Subnet = "172.17.0.0/16".parse().unwrap();
+        let unread = NatRules { incomplete: true, ..NatRules::default() };
+        assert!(unread.cover(&docker) && !unread.cover(&"fd00:17::/64".parse().unwrap()));
+        // What was known before still is.
+        let none = NatRules::default();
+        assert!(!unread.clone().and_earlier(&none).cover(&docker));
+        let some = NatRules::parse(":DOCKER - [0:0]\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n");
+        assert!(unread.clone().and_earlier(&some).engine);
+        assert!(unread.clone().and_earlier(&some).cover(&docker));
+        assert!(!unread.and_earlier(&some).cover(&"172.18.0.0/16".parse().unwrap()));
+    }
 
     #[test]
     fn the_engines_rules_for_ipv6_alone_do_not_masquerade_ipv4() {

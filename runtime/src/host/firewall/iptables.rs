@@ -5,6 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The chain that Docker leaves to its users.
 const USERS: &str = "DOCKER-USER";
 
+/// Targets that change what is known of a packet, or the packet itself.
+pub(super) const CHANGES: [&str; 10] =
+    ["MARK", "CONNMARK", "TCPMSS", "CLASSIFY", "DSCP", "TOS", "TTL", "HL", "CT", "SET"];
+
 /// Where a forwarded packet comes by, by table.
 const HOOKS: [(&str, &[&str]); 3] =
     [("raw", &["PREROUTING"]), ("mangle", &["PREROUTING", "FORWARD", "POSTROUTING"]), ("filter", &["FORWARD"])];
@@ -12,11 +16,11 @@ const HOOKS: [(&str, &[&str]); 3] =
 /// Rules by chain, in order, each as it was printed.
 type Chains<'t> = BTreeMap<&'t str, Vec<&'t str>>;
 
-/// The rules that drop or reject packets on their way to a published port, and all that were put into `DOCKER-USER`, each as
-/// `iptables-save` prints it, preceded by its table where that is not `filter`.
+/// The rules that drop, reject, change or count packets on their way to a published port, and all that were put into
+/// `DOCKER-USER`, each as `iptables-save` prints it, preceded by its table where that is not `filter`.
 ///
 /// Docker's own rules and Podman's are none of them, nor those that its own come before: they never saw packets to published ports.
-pub fn filters(text: &str) -> Vec<String> {
+pub fn rules(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (table, hooks) in HOOKS {
         let Some(chains) = chains_of(text, table) else { continue };
@@ -83,7 +87,10 @@ impl<'t> Walk<'_, 't> {
             // Two words name the chain, two the target.
             let plain_return = target == "RETURN" && words.len() == 4;
             let invalid = after(&words, &["--ctstate", "--state"]) == Some("INVALID");
-            if (filters || (users && !plain_return)) && !invalid {
+            let changes = CHANGES.contains(&target);
+            // One that does nothing else, but has a condition or a comment, is there for its counters.
+            let counts = target.is_empty() && words.len() > 2;
+            if (filters || changes || counts || (users && !plain_return)) && !invalid {
                 self.found.push(rule);
             }
         }
@@ -135,10 +142,11 @@ mod tests {
     #[test]
     fn the_users_filters_and_none_of_dockers() {
         assert_eq!(
-            filters(SAMPLE),
+            rules(SAMPLE),
             [
                 "-t raw -A PREROUTING -s 203.0.113.0/24 -j DROP",
                 "-t mangle -A PREROUTING -m mark --mark 0x7 -j DROP",
+                "-t mangle -A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
                 "-A DOCKER-USER -s 10.0.0.0/8 -i eth0 -j RETURN",
                 "-A office -s 198.51.100.0/24 -j ACCEPT",
                 "-A office -j REJECT --reject-with icmp-port-unreachable",
@@ -153,15 +161,27 @@ mod tests {
     fn without_dockers_rules_every_forward_rule_counts() {
         let text = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -i eth0 -o eth1 -j ACCEPT\n\
                     -A FORWARD -j REJECT --reject-with icmp-host-prohibited\nCOMMIT\n";
-        assert_eq!(filters(text), ["-A FORWARD -j REJECT --reject-with icmp-host-prohibited"]);
-        assert_eq!(filters("").len(), 0);
-        assert_eq!(filters("*filter\n:FORWARD ACCEPT [0:0]\n-A INPUT -j DROP\nCOMMIT\n").len(), 0);
+        assert_eq!(rules(text), ["-A FORWARD -j REJECT --reject-with icmp-host-prohibited"]);
+        assert_eq!(rules("").len(), 0);
+        assert_eq!(rules("*filter\n:FORWARD ACCEPT [0:0]\n-A INPUT -j DROP\nCOMMIT\n").len(), 0);
+    }
+
+    #[test]
+    fn what_changes_or_counts_packets() {
+        let text = "*mangle\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
+                    -A PREROUTING -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x1/0xffffffff\n\
+                    -A PREROUTING -s 10.0.0.1/32\n-A POSTROUTING -o virbr0 -p udp -j CHECKSUM --checksum-fill\nCOMMIT\n";
+        let expected = [
+            "-t mangle -A PREROUTING -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x1/0xffffffff",
+            "-t mangle -A PREROUTING -s 10.0.0.1/32",
+        ];
+        assert_eq!(rules(text), expected);
     }
 
     #[test]
     fn chains_that_call_each_other_end() {
         let text = "*filter\n:FORWARD ACCEPT [0:0]\n:a - [0:0]\n:b - [0:0]\n-A FORWARD -g a\n-A a -j b\n-A b -j a\n\
                     -A b -m comment --comment \"-j ACCEPT\" -j DROP\nCOMMIT\n";
-        assert_eq!(filters(text), ["-A b -m comment --comment \"-j ACCEPT\" -j DROP"]);
+        assert_eq!(rules(text), ["-A b -m comment --comment \"-j ACCEPT\" -j DROP"]);
     }
 }

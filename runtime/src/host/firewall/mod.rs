@@ -5,33 +5,40 @@
 mod iptables;
 mod nft;
 
-use std::process::Stdio;
-use std::time::Duration;
+use super::programs::list;
 
-use tokio::process::Command;
-
-/// How long a program may take to list rules.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A line for each rule that redirected packets pass by: which it is, what that means, and what is there instead.
-///
-/// A program that is not installed, or fails, has no rules to tell of.
+/// A line for each rule that redirected packets pass by: which it is, what that means, and what is there instead; and one for
+/// each program that could not list its rules.
 pub async fn passed_by() -> Vec<String> {
-    let mut found = Vec::new();
+    let listing = list(&[&["iptables-save"], &["ip6tables-save"], &["nft", "-j", "list", "ruleset"]]).await;
+    let mut found: Vec<String> = listing.failed.iter().map(|reason| unknown(reason)).collect();
     let mut by_iptables = false;
     for (program, family) in [("iptables-save", "iptables"), ("ip6tables-save", "ip6tables")] {
-        if let Some(text) = output(program, &[]).await {
-            by_iptables = true;
-            found.extend(iptables::filters(&text).iter().map(|rule| describe(family, rule)));
+        if let Some(text) = listing.of(program) {
+            // Of a table that it cannot print, nft tells.
+            by_iptables |= !text.contains(" is incompatible, use 'nft' tool");
+            found.extend(iptables::rules(text).iter().map(|rule| describe(family, rule)));
         }
     }
-    if let Some(text) = output("nft", &["-j", "list", "ruleset"]).await {
-        found.extend(nft::filters(&text, by_iptables).iter().map(|rule| describe("nft", rule)));
+    if let Some(text) = listing.of("nft") {
+        match nft::rules(text, by_iptables) {
+            Ok(rules) => found.extend(rules.iter().map(|rule| describe("nft", rule))),
+            Err(e) => found.push(unknown(&format!("what nft -j list ruleset prints cannot be read: {e}"))),
+        }
     }
     found
 }
 
+fn unknown(reason: &str) -> String {
+    format!("{reason}. Which rules of the host's firewall packets to published ports pass by is not known in full")
+}
+
 fn describe(family: &str, rule: &str) -> String {
+    if let Some(instead) = effect(rule) {
+        return format!(
+            "{family} rule \"{rule}\" has no effect on published traffic, which is redirected past it{instead}"
+        );
+    }
     let instead =
         counterpart(rule).unwrap_or_else(|| "\"--allow-from\", \"--deny-from\" and \"--max-rate\"".to_owned());
     format!(
@@ -64,16 +71,52 @@ fn counterpart(rule: &str) -> Option<String> {
     }
 }
 
-async fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+/// What stands in for a rule that changes or counts packets; `None` for one that lets packets through or does not.
+fn effect(rule: &str) -> Option<&'static str> {
+    const MSS: &str = ": path MTU discovery is in its place, by an ICMP error for each packet that is too large; or make the \
+                       network with \"-o com.docker.network.driver.mtu=\"";
+    const COUNT: &str = ": \"runtime status\" counts it";
+    // Outside of comments, which may hold anything.
+    let bare: String = rule.split('"').step_by(2).collect();
+    let words: Vec<&str> = bare.split_whitespace().collect();
+    let has = |word: &str| words.contains(&word);
+    if ["drop", "reject", "policy"].iter().any(|w| has(w)) {
+        return None;
+    }
+    if has("maxseg") {
+        return Some(MSS);
+    }
+    if words.first().is_some_and(|w| *w != "-A" && *w != "-t") {
+        // nft's, none of which would be here if it did neither.
+        return Some(if has("set") { "" } else { COUNT });
+    }
+    match words.iter().position(|w| matches!(*w, "-j" | "-g")).and_then(|i| words.get(i + 1)) {
+        Some(&"TCPMSS") => Some(MSS),
+        Some(target) => iptables::CHANGES.contains(target).then_some(""),
+        None => Some(COUNT),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_in_for_rules_that_change_or_count() {
+        for (rule, expected) in [
+            ("-t mangle -A PREROUTING -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x1/0xffffffff", "past it"),
+            ("-t mangle -A FORWARD -p tcp -m comment --comment \"-j DROP\" -j TCPMSS --clamp-mss-to-pmtu", "path MTU"),
+            ("-A FORWARD -s 10.0.0.1/32", "\"runtime status\" counts it"),
+            ("inet mine fwd: tcp dport 80 meta mark set 7", "past it"),
+            ("inet mine fwd: tcp option maxseg size set rt mtu", "path MTU"),
+            ("inet mine fwd: tcp dport 80 counter web", "\"runtime status\" counts it"),
+        ] {
+            let line = describe("iptables", rule);
+            let (head, tail) =
+                line.split_once(" has no effect on published traffic, ").unwrap_or_else(|| panic!("{line}"));
+            assert!(head.contains(rule) && tail.contains(expected), "{line}");
+        }
+    }
 
     #[test]
     fn the_filter_that_says_the_same() {
@@ -87,6 +130,7 @@ mod tests {
             ("-A DOCKER-USER -i eth0 -j DROP", None),
             ("-A DOCKER-USER -m comment --comment \"-s me\" -j DROP", None),
         ] {
+            assert_eq!(effect(rule), None, "{rule}");
             assert_eq!(counterpart(rule).as_deref(), expected, "{rule}");
             let line = describe("iptables", rule);
             assert!(line.contains(rule) && line.contains(expected.unwrap_or("--max-rate")), "{line}");

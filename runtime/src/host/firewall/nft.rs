@@ -12,12 +12,17 @@ const BY_IPTABLES: [&str; 5] = ["filter", "raw", "mangle", "nat", "security"];
 /// A chain's place: family, table, name.
 type Place<'v> = (&'v str, &'v str, &'v str);
 
-/// The rules that drop or reject forwarded packets, as `family table chain: matches verdict`, and chains that do so by policy.
+/// The rules that drop, reject, change or count forwarded packets, as `family table chain: matches statement`, and chains that
+/// drop them by policy.
 ///
 /// Docker's own tables and Podman's are left out, and with `by_iptables` those that `iptables-save` has shown. Of firewalld's, the rules of
 /// zones and policies are told of, and not its frame around them, which is the same everywhere.
-pub fn filters(text: &str, by_iptables: bool) -> Vec<String> {
-    let Ok(Value::Object(root)) = serde_json::from_str(text) else { return Vec::new() };
+///
+/// # Errors
+/// Where the text is no JSON.
+pub fn rules(text: &str, by_iptables: bool) -> serde_json::Result<Vec<String>> {
+    // A kernel without nf_tables has none.
+    let root: Value = if text.trim().is_empty() { Value::Null } else { serde_json::from_str(text)? };
     let objects = root.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let is_foreign = |place: &Place<'_>| {
         let (family, table, _) = *place;
@@ -57,16 +62,49 @@ pub fn filters(text: &str, by_iptables: bool) -> Vec<String> {
                 }
             }
             let verdict = ["drop", "reject"].into_iter().find(|v| expressions.iter().any(|e| e.get(v).is_some()));
+            let doing: Vec<String> = match verdict {
+                Some(verdict) => vec![verdict.to_owned()],
+                None => expressions.iter().filter_map(|e| effect(e, expressions)).collect(),
+            };
             let matches: Vec<String> = expressions.iter().filter_map(|e| e.get("match")).map(matching).collect();
             let invalid = matches.len() == 1 && matches[0].contains("ct state") && matches[0].ends_with("invalid");
-            if let Some(verdict) = verdict.filter(|_| !frame && !invalid) {
-                let words: Vec<&str> = matches.iter().map(String::as_str).chain([verdict]).collect();
+            if !doing.is_empty() && !frame && !invalid {
+                let words: Vec<&str> = matches.iter().chain(&doing).map(String::as_str).collect();
                 found.push(format!("{} {} {}: {}", at.0, at.1, at.2, words.join(" ")));
             }
         }
     }
     found.sort();
-    found
+    Ok(found)
+}
+
+/// What a statement does besides letting the packet go on: `meta mark set 7`, `counter web`. Counters without a name are in most
+/// rules, and what a rule is for only where there is nothing else in it.
+fn effect(statement: &Value, all: &[Value]) -> Option<String> {
+    let (kind, what) = statement.as_object()?.iter().next()?;
+    let alone = || all.iter().all(|e| e.get("match").is_some() || e.get(kind).is_some());
+    match kind.as_str() {
+        "mangle" => {
+            let key = what.get("key").map(changed).unwrap_or_default();
+            Some(format!("{key} set {}", what.get("value").map(expression).unwrap_or_default()))
+        }
+        "counter" | "quota" if what.is_string() => Some(format!("{kind} {}", expression(what))),
+        "counter" | "quota" => alone().then(|| kind.clone()),
+        _ => None,
+    }
+}
+
+/// What a statement changes: `meta mark`, `tcp option maxseg size`.
+fn changed(key: &Value) -> String {
+    match key.as_object().and_then(|key| key.iter().next()) {
+        Some((kind, of)) => {
+            let word = |name: &str| of.get(name).and_then(Value::as_str);
+            let kind = if kind == "payload" { "" } else { kind.as_str() };
+            let words = [Some(kind), word("protocol"), word("name"), word("key"), word("field")];
+            words.into_iter().flatten().filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
+        }
+        None => expression(key),
+    }
 }
 
 /// firewalld's base chains: `filter_FORWARD` and its kin.
@@ -97,7 +135,7 @@ fn expression(e: &Value) -> String {
         Value::Object(object) => match object.iter().next() {
             Some((kind, v)) => match kind.as_str() {
                 "payload" => format!("{} {}", word(v, "protocol"), word(v, "field")),
-                "ct" => format!("ct {}", word(v, "key")),
+                "ct" | "rt" => format!("{kind} {}", word(v, "key")),
                 "meta" => word(v, "key"),
                 "prefix" => format!("{}/{}", word(v, "addr"), word(v, "len")),
                 "range" => v.as_array().into_iter().flatten().map(expression).collect::<Vec<_>>().join("-"),
@@ -135,7 +173,7 @@ mod tests {
     fn told(objects: Vec<Value>, by_iptables: bool) -> Vec<String> {
         let mut all = vec![json!({"metainfo": {"version": "1.0.6", "json_schema_version": 1}})];
         all.extend(objects);
-        filters(&json!({"nftables": all}).to_string(), by_iptables)
+        rules(&json!({"nftables": all}).to_string(), by_iptables).unwrap()
     }
 
     fn from(net: &str, len: u8) -> Value {
@@ -164,6 +202,33 @@ mod tests {
         );
     }
 
+    /// As nft 1.0.6 prints them.
+    #[test]
+    fn what_changes_or_counts_packets() {
+        let port =
+            json!({"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 80}});
+        let mangle = |key: Value, value: Value| json!({"mangle": {"key": key, "value": value}});
+        let counter = json!({"counter": {"packets": 0, "bytes": 0}});
+        let mss = json!({"tcp option": {"name": "maxseg", "field": "size"}});
+        let objects = vec![
+            chain("inet", "mine", "fwd", Some(("forward", "accept"))),
+            rule("inet", "mine", "fwd", json!([port, mangle(json!({"meta": {"key": "mark"}}), json!(7))])),
+            rule("inet", "mine", "fwd", json!([mangle(mss, json!({"rt": {"key": "mtu"}}))])),
+            rule("inet", "mine", "fwd", json!([port, {"counter": "web"}, {"accept": null}])),
+            rule("inet", "mine", "fwd", json!([{"quota": "little"}, {"accept": null}])),
+            rule("inet", "mine", "fwd", json!([port, counter])),
+            rule("inet", "mine", "fwd", json!([port, counter, {"accept": null}])),
+        ];
+        let expected = [
+            "inet mine fwd: quota little",
+            "inet mine fwd: tcp dport 80 counter",
+            "inet mine fwd: tcp dport 80 counter web",
+            "inet mine fwd: tcp dport 80 meta mark set 7",
+            "inet mine fwd: tcp option maxseg size set rt mtu",
+        ];
+        assert_eq!(told(objects, true), expected);
+    }
+
     #[test]
     fn tables_of_docker_and_of_iptables_are_not_told_of_twice() {
         let objects = || {
@@ -188,6 +253,7 @@ mod tests {
         ];
         let expected = ["inet firewalld filter_FWD_public_deny: ip saddr 203.0.113.0/24 drop"];
         assert_eq!(told(objects, true), expected);
-        assert_eq!(filters("no JSON", false).len(), 0);
+        assert!(rules("no JSON", false).is_err());
+        assert_eq!(rules("", false).unwrap().len(), 0);
     }
 }
