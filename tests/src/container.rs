@@ -57,8 +57,13 @@ impl Container {
     /// Its global IPv6 address on the Engine's default network.
     #[track_caller]
     pub fn ip6(&self) -> Ipv6Addr {
-        let network = self.client.default_network();
-        self.address(&format!("{{{{.NetworkSettings.Networks.{network}.GlobalIPv6Address}}}}"))
+        self.ip6_on(self.client.default_network())
+    }
+
+    /// Its global IPv6 address on a network.
+    #[track_caller]
+    pub fn ip6_on(&self, network: &str) -> Ipv6Addr {
+        self.address(&format!("{{{{(index .NetworkSettings.Networks {network:?}).GlobalIPv6Address}}}}"))
     }
 
     #[track_caller]

@@ -273,6 +273,11 @@ impl Lab {
         Container::new(self.docker.clone(), name)
     }
 
+    /// The name of the network that containers are on when none was given.
+    pub fn default_network(&self) -> &'static str {
+        self.docker.default_network()
+    }
+
     /// Which Engine it is.
     pub fn engine(&self) -> EngineName {
         self.engine.name()

@@ -89,11 +89,11 @@ fn publications_follow_a_container_from_network_to_network() {
     Talk::when_up(lab.client(), (HOST, 8000));
     lab.docker(["network", "connect", "closed", "server"]).ok();
     Talk::open(lab.client(), (HOST, 8000)).expect("one network more changes nothing");
-    lab.docker(["network", "disconnect", "bridge", "server"]).ok();
+    lab.docker(["network", "disconnect", lab.default_network(), "server"]).ok();
     lab.assert_carried(|| Talk::when_up(lab.client(), (HOST, 8000)).say(b"the other network").expect("an echo"));
     ask_when_up(lab.client(), (HOST, 8000), b"the other network");
     assert!(lab.assert_dropped("not_published", || lab.client().tcp((server.ip_on("closed"), 8))).is_err());
-    lab.docker(["network", "connect", "bridge", "server"]).ok();
+    lab.docker(["network", "connect", lab.default_network(), "server"]).ok();
     Talk::when_up(lab.client(), (HOST, 8000)).say(b"and back").expect("an echo");
 
     // Published on a network without the label: served all the same.

@@ -32,7 +32,7 @@ pub(super) async fn run(args: InspectArgs, globals: &Globals) -> Result<(), Fail
     let live = globals.datapath().live_publications_if_up().await?;
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in &args.names {
-        match engine.control.inspect_raw(name).await {
+        match engine.inspect(name).await {
             Ok(mut container) => {
                 add_live(&mut container, &live);
                 found.push(container);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::docker::{DockerEngine, Product};
 use super::podman::{self, PodmanEngine};
 use super::{Engine, EngineError};
@@ -45,6 +47,36 @@ impl Connected {
         match self.control.product() {
             Product::Docker => LinksBy::Engine,
             Product::Podman => LinksBy::Label,
+        }
+    }
+
+    /// A container's `inspect` as the engine writes it, with its links where Docker has them.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] where there is none.
+    pub async fn inspect(&self, name: &str) -> Result<Value, EngineError> {
+        let mut inspect = self.control.inspect_raw(name).await?;
+        if self.links_by() == LinksBy::Label {
+            let recipient = self.source.container(name).await?;
+            let mut links = Vec::new();
+            for link in recipient.links {
+                // Links go with their sources.
+                if let Ok(source) = self.source.container(&link.source).await {
+                    links.push(format!("/{}:/{}/{}", source.name, recipient.name, link.alias));
+                }
+            }
+            if let Some(slot) = inspect.pointer_mut("/HostConfig/Links").filter(|_| !links.is_empty()) {
+                *slot = links.into();
+            }
+        }
+        Ok(inspect)
+    }
+
+    /// Whether it takes a range of host ports for one container port, and chooses.
+    pub fn chooses_from_ranges(&self) -> bool {
+        match self.control.product() {
+            Product::Docker => true,
+            Product::Podman => false,
         }
     }
 

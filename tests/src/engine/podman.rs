@@ -12,6 +12,11 @@ events_logger = \"file\"
 helper_binaries_dir = [\"/usr/lib/podman\", \"/usr/libexec/podman\"]
 runtime = \"crun\"
 [containers]
+# Docker's own: tests ping from within.
+default_capabilities = [
+  \"AUDIT_WRITE\", \"CHOWN\", \"DAC_OVERRIDE\", \"FOWNER\", \"FSETID\", \"KILL\", \"MKNOD\", \"NET_BIND_SERVICE\", \"NET_RAW\",
+  \"SETFCAP\", \"SETGID\", \"SETPCAP\", \"SETUID\", \"SYS_CHROOT\",
+]
 log_driver = \"k8s-file\"
 [network]
 network_backend = \"netavark\"

@@ -52,21 +52,59 @@ pub(super) fn held(listed: &[ContainerSummary], live: &[LivePublication]) -> Vec
     all
 }
 
+/// Takes the first free port of each range, for an Engine that cannot. `is_free` is what the host itself says of an address and
+/// port; a range without a free one stays, to be refused.
+pub(super) fn choose(requests: &mut [PublishRequest], held: &[Held], is_free: &dyn Fn(IpAddr, u16, Protocol) -> bool) {
+    let mut chosen: Vec<(u16, Protocol)> = Vec::new();
+    for request in requests {
+        let Some(ports) = request.host_ports.clone() else { continue };
+        let protocol = request.container_port.protocol;
+        let addresses = addresses(request);
+        let free = |port: u16| {
+            !chosen.contains(&(port, protocol))
+                && holder(held, &addresses, port, protocol).is_none()
+                && addresses.iter().all(|a| is_free(*a, port, protocol))
+        };
+        let found =
+            if ports.start() == ports.end() { Some(*ports.start()) } else { ports.into_iter().find(|p| free(*p)) };
+        if let Some(port) = found {
+            chosen.push((port, protocol));
+            request.host_ports = Some(port..=port);
+        }
+    }
+}
+
+/// Whether a program of the host could listen there. What cannot be tried is free.
+pub(super) fn is_free(address: IpAddr, port: u16, protocol: Protocol) -> bool {
+    let in_use = |e: std::io::Error| e.kind() == std::io::ErrorKind::AddrInUse;
+    match protocol {
+        Protocol::Tcp => !std::net::TcpListener::bind((address, port)).is_err_and(in_use),
+        Protocol::Udp => !std::net::UdpSocket::bind((address, port)).is_err_and(in_use),
+        Protocol::Sctp => true,
+    }
+}
+
+fn addresses(request: &PublishRequest) -> Vec<IpAddr> {
+    match request.host_addr {
+        Some(address) => vec![address],
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+    }
+}
+
+fn holder<'h>(held: &'h [Held], addresses: &[IpAddr], port: u16, protocol: Protocol) -> Option<(IpAddr, &'h Held)> {
+    addresses.iter().find_map(|address| {
+        let holds = |h: &&Held| h.port == port && h.protocol == protocol && overlap(*address, h.address);
+        held.iter().find(holds).map(|h| (*address, h))
+    })
+}
+
 /// Refuses requests that cannot be met, naming who has the port. One of a range is enough; a random one is always there.
 pub(super) fn check(requests: &[PublishRequest], held: &[Held]) -> Result<(), Failure> {
     for request in requests {
         let Some(ports) = request.host_ports.clone() else { continue };
-        let addresses: Vec<IpAddr> = match request.host_addr {
-            Some(address) => vec![address],
-            None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-        };
+        let addresses = addresses(request);
         let protocol = request.container_port.protocol;
-        let holder = |port: u16| {
-            addresses.iter().find_map(|address| {
-                let holds = |h: &&Held| h.port == port && h.protocol == protocol && overlap(*address, h.address);
-                held.iter().find(holds).map(|h| (address, h))
-            })
-        };
+        let holder = |port: u16| holder(held, &addresses, port, protocol);
         let (first, last) = (*ports.start(), *ports.end());
         // All of them are taken only if every single one is.
         let mut taken = None;
@@ -163,6 +201,25 @@ mod tests {
         {
             assert_eq!(conflict(spec), None, "{spec}");
         }
+    }
+
+    #[test]
+    fn the_first_free_port_of_a_range_is_taken() {
+        let held = [Held {
+            container: "web".into(),
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            port: 81,
+            protocol: Protocol::Tcp,
+            closed: false,
+        }];
+        let of = |specs: &[&str]| {
+            let mut requests: Vec<_> = specs.iter().flat_map(|s| parse_publish(s).unwrap()).collect();
+            choose(&mut requests, &held, &|_, port, _| port != 82);
+            requests.into_iter().map(|r| r.host_ports).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["81-85:80", "81-85:80", "7000:80"]), [Some(83..=83), Some(84..=84), Some(7000..=7000)]);
+        assert_eq!(of(&["81-82:80/udp"]), [Some(81..=81)]);
+        assert_eq!(of(&["80", "81-82:80"]), [None, Some(81..=82)], "none is free");
     }
 
     #[test]

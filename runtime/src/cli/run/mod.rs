@@ -182,7 +182,11 @@ async fn check(mut request: Request, engine: &Connected, datapath: &DatapathClie
     request.name_recipient(&|name| listed.iter().any(|c| own_name(c) == Some(name)));
     // Before the image: a pull takes long.
     let live = datapath.live_publications().await?;
-    conflict::check(&request.publications, &conflict::held(&listed, &live))?;
+    let held = conflict::held(&listed, &live);
+    if !engine.chooses_from_ranges() {
+        conflict::choose(&mut request.publications, &held, &conflict::is_free);
+    }
+    conflict::check(&request.publications, &held)?;
     let links = if request.links.is_empty() { None } else { Some(context(&request, engine).await) };
     let image = foreground::image(&engine.control, &request.image).await?;
     if let Some(context) = links {

@@ -66,7 +66,7 @@ impl PodmanEngine {
 
     /// An inspected container, put as Docker would put it.
     async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, EngineError> {
-        let mut inspect = self.compatible.inspect(id).await?;
+        let mut inspect = self.compatible.inspect(id).await.map_err(|e| gone(id, e))?;
         let full = inspect.id.clone().unwrap_or_default();
         // {"id":["..."]}
         let path = format!("/containers/json?all=true&filters=%7B%22id%22%3A%5B%22{full}%22%5D%7D");
@@ -135,6 +135,16 @@ impl Engine for PodmanEngine {
 
     fn makes_rules_with_containers(&self) -> bool {
         true
+    }
+}
+
+/// A container that is removed while it is looked at is an error of Podman's own.
+fn gone(id: &str, e: EngineError) -> EngineError {
+    match e {
+        EngineError::Refused(text) if text.contains("no such container") => {
+            EngineError::NotFound { kind: "container", name: id.to_owned() }
+        }
+        e => e,
     }
 }
 
