@@ -90,6 +90,8 @@ verdicts! {
     MasqueradedReply = 14, Forward, "masqueraded_reply", "an answer to a conversation under the host's address";
     /// The first packets of a conversation with a publication, which the host's firewall has not let through yet.
     Asked = 15, Pass, "asked", "the beginning of a conversation with a published port, left to the host's firewall to let through";
+    /// From outside by an interface without a program, where the engine's own rules decide.
+    Unserved = 16, Pass, "unserved", "came in by an interface that is not served: the engine's own rules decide";
 
     /// Headers that contradict themselves or end too early.
     Malformed = 32, Drop, "malformed", "headers contradict themselves or end too early";

@@ -6,8 +6,8 @@ use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket,
     HostSocketKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS,
-    MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, MAX_WAYS,
-    PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
+    MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS,
+    MAX_WAYS, PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -34,6 +34,11 @@ pub static ADDRESS_BITS: Array<u64, ADDRESS_WORDS> = Array::new();
 /// Interfaces that lead to the outside.
 #[btf_map]
 pub static UPLINKS: HashMap<u32, Uplink, MAX_UPLINKS> = HashMap::new();
+
+/// Interfaces that lead to the outside and have no program: what comes in by them is the engine's own rules' affair. The value
+/// says nothing. An interface that nobody has named yet is not among them, and refused.
+#[btf_map]
+pub static UNSERVED: HashMap<u32, u32, MAX_UNSERVED> = HashMap::new();
 
 /// Published ports. Not preallocated: memory goes with what is published.
 #[btf_map]

@@ -22,7 +22,8 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
         return refuse(Verdict::EndpointClosed, None, ifindex);
     };
     // Only what the host itself makes has not come in anywhere.
-    let from_host = skb.raw().ingress_ifindex == 0;
+    let ingress = skb.raw().ingress_ifindex;
+    let from_host = ingress == 0;
     let ethertype = match ethernet(&skb) {
         Ok(e) => e.ethertype,
         Err(v) => return refuse(v, None, ifindex),
@@ -42,7 +43,7 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
         // What the stack itself makes of it is its own affair where nothing is isolated.
         return if ep.is_isolated() { refuse(v, None, ifindex) } else { pass(Verdict::Network) };
     }
-    let decision = gate(&skb, &maps, ep, h, from_host);
+    let decision = gate(&skb, &maps, ep, h, ingress);
     let v = decision.verdict();
     let Some(flow) = decision.flow() else {
         return if v.is_drop() { refuse(v, Some(h), ifindex) } else { pass(v) };

@@ -8,9 +8,23 @@ use crate::maps::{ADDRESS_ENDPOINT, Endpoint, FlowAction, Zone};
 use crate::packet::{Headers, Message, Packet, is_loopback};
 
 /// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`].
-/// `from_host`: the host itself made it.
+/// `ingress`: the interface by which it came in; 0 where the host itself made it.
 #[inline(always)]
-pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, from_host: bool) -> Decision {
+pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, ingress: u32) -> Decision {
+    let decision = served(p, t, ep, h, ingress == 0);
+    match decision.verdict() {
+        // Where it came in there is no program, and nobody has looked whether it is published: what the engine's own rules let
+        // through is theirs to answer for.
+        Verdict::Fragment | Verdict::IcmpError | Verdict::NotPublished if t.is_unserved(ingress) => {
+            Decision::pass(Verdict::Unserved)
+        }
+        _ => decision,
+    }
+}
+
+/// As [`gate`], where programs look at everything that comes in.
+#[inline(always)]
+fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, from_host: bool) -> Decision {
     if from_host && is_loopback(&h.key.tuple.src) {
         return from_loopback(t, ep, h);
     }

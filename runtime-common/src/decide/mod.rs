@@ -80,6 +80,8 @@ pub trait Tables {
     /// The address of this host that its routes would give a packet from a container behind `bridge`, where they lead out
     /// by an uplink, into `found`. False where they do not.
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;
+    /// Whether there is an entry of `UNSERVED` with this interface index: it leads outside and has no program.
+    fn is_unserved(&self, ifindex: u32) -> bool;
     /// Whether a socket of this host waits for what arrives with this key.
     fn host_socket(&self, key: &FlowKey) -> bool;
     /// Whether a socket of this host has the TCP connection of what arrives with this key: not one that only listens.

@@ -313,6 +313,8 @@ pub const MAX_ENDPOINTS: usize = 8_192;
 pub const MAX_ADDRESSES: usize = 16_384;
 /// Entries of `UPLINKS`.
 pub const MAX_UPLINKS: usize = 1_024;
+/// Entries of `UNSERVED`.
+pub const MAX_UNSERVED: usize = 1_024;
 /// Entries of `FLOWS`: two a conversation.
 pub const MAX_FLOWS: usize = 262_144;
 /// Entries of `PENDING`: two a conversation.

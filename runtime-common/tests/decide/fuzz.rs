@@ -85,7 +85,7 @@ fn no_packet_upsets_parsing_deciding_or_translating() {
                     let ep = &w.endpoints[which];
                     runtime_common::decide::endpoint(&frame, &w.tables, ep, 2 + which as u32, &mut h)
                 }
-                Zone::Gate => runtime_common::decide::gate(&frame, &w.tables, &w.endpoints[which], &mut h, false),
+                Zone::Gate => runtime_common::decide::gate(&frame, &w.tables, &w.endpoints[which], &mut h, 1),
             };
             verdicts.insert(decision.verdict());
             // Only whole packets whose sums were right before can have right ones afterwards.

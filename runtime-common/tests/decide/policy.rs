@@ -258,3 +258,16 @@ fn an_answered_conversation_that_has_lost_its_answers_is_opened_anew() {
     w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN));
     assert_eq!(w.endpoint(0, &answer(SYN | ACK)).verdict(), Verdict::PublishedReply);
 }
+
+/// What comes in where no program looks at it is for the engine's own rules, but for what claims to come from a container.
+#[test]
+fn what_comes_in_by_an_unserved_interface_is_left_to_the_engines_rules() {
+    let mut w = World::new();
+    const WIREGUARD: u32 = 77;
+    let stranger = tcp(CLIENT, 4000, WEB.0, 80, SYN);
+    assert_eq!(w.gate_from(WIREGUARD, 0, &stranger), Decision::drop(Verdict::NotPublished));
+    w.tables.unserved.push(WIREGUARD);
+    assert_eq!(w.gate_from(WIREGUARD, 0, &stranger), Decision::pass(Verdict::Unserved));
+    assert_eq!(w.gate(0, &stranger), Decision::drop(Verdict::NotPublished));
+    assert_eq!(w.gate_from(WIREGUARD, 0, &tcp(DB.0, 4000, WEB.0, 80, SYN)), Decision::drop(Verdict::NotLinked));
+}

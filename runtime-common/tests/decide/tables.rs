@@ -31,6 +31,8 @@ pub struct Memory {
     pub addresses: HashMap<Addr, Address>,
     /// What the routes say of every way to the outside.
     pub source: Option<Addr>,
+    /// Interfaces that lead outside and have no program.
+    pub unserved: Vec<u32>,
     /// Ports (host byte order) that sockets of the host have.
     pub sockets: Vec<u16>,
     /// Ports (host byte order) of which connections of the host's sockets are.
@@ -136,6 +138,10 @@ impl Tables for Memory {
 
     fn source(&self, _: &Headers, _: u32, found: &mut Addr) -> bool {
         self.source.map(|source| *found = source).is_some()
+    }
+
+    fn is_unserved(&self, ifindex: u32) -> bool {
+        self.unserved.contains(&ifindex)
     }
 
     fn host_socket(&self, key: &FlowKey) -> bool {

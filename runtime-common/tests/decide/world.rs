@@ -136,8 +136,13 @@ impl World {
 
     /// What is decided where a packet is about to enter a container by the bridge.
     pub fn gate(&self, which: usize, packet: &Forge) -> Decision {
+        self.gate_from(1, which, packet)
+    }
+
+    /// As [`World::gate`], where it came in by another interface than the uplink.
+    pub fn gate_from(&self, ingress: u32, which: usize, packet: &Forge) -> Decision {
         let packet = packet.build();
         let mut h = read(&packet, Zone::Gate).unwrap();
-        gate(&Frame(packet), &self.tables, &self.endpoints[which], &mut h, false)
+        gate(&Frame(packet), &self.tables, &self.endpoints[which], &mut h, ingress)
     }
 }

@@ -131,6 +131,7 @@ impl Datapath {
             endpoints: hash(&mut ebpf, "ENDPOINTS")?,
             addresses: hash(&mut ebpf, "ADDRESSES")?,
             uplinks: hash(&mut ebpf, "UPLINKS")?,
+            unserved: hash(&mut ebpf, "UNSERVED")?,
             publications: hash(&mut ebpf, "PUBLICATIONS")?,
             ports: bits(&mut ebpf, "PORTS")?,
             address_bits: bits(&mut ebpf, "ADDRESS_BITS")?,

@@ -22,6 +22,7 @@ pub const MAPS: &[&str] = &[
     "ENDPOINTS",
     "ADDRESSES",
     "UPLINKS",
+    "UNSERVED",
     "PUBLICATIONS",
     "FILTERS",
     "LIMITS",

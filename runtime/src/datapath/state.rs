@@ -8,8 +8,8 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS,
-    MAX_LIMITS, MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UPLINKS, Publication, PublicationKey, Uplink, address_bit,
-    port_bit,
+    MAX_LIMITS, MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS, Publication, PublicationKey, Uplink,
+    address_bit, port_bit,
 };
 
 use super::bits::Bits;
@@ -27,6 +27,8 @@ pub struct Desired {
     pub addresses: BTreeMap<Addr, Address>,
     /// Interfaces that lead to the outside.
     pub uplinks: BTreeMap<u32, Uplink>,
+    /// Interfaces that lead to the outside and have no program.
+    pub unserved: BTreeMap<u32, u32>,
     /// Published ports, by container. One that is the very same as before is not looked into.
     pub published: Vec<Arc<Published>>,
     /// Open ports of links.
@@ -57,6 +59,7 @@ pub(super) struct Maps {
     pub endpoints: HashMap<MapData, u32, Endpoint>,
     pub addresses: HashMap<MapData, Addr, Address>,
     pub uplinks: HashMap<MapData, u32, Uplink>,
+    pub unserved: HashMap<MapData, u32, u32>,
     pub publications: HashMap<MapData, PublicationKey, Publication>,
     pub ports: Bits,
     pub address_bits: Bits,
@@ -74,6 +77,7 @@ pub(super) struct State {
     endpoints: Table<u32, Endpoint>,
     addresses: Table<Addr, Address>,
     uplinks: Table<u32, Uplink>,
+    unserved: Table<u32, u32>,
     publications: Table<PublicationKey, Publication>,
     ports: Bits,
     address_bits: Bits,
@@ -111,6 +115,7 @@ impl State {
             endpoints: Table::adopt("ENDPOINTS", MAX_ENDPOINTS, maps.endpoints)?,
             addresses: Table::adopt("ADDRESSES", MAX_ADDRESSES, maps.addresses)?,
             uplinks: Table::adopt("UPLINKS", MAX_UPLINKS, maps.uplinks)?,
+            unserved: Table::adopt("UNSERVED", MAX_UNSERVED, maps.unserved)?,
             publications: Table::adopt("PUBLICATIONS", MAX_PUBLICATIONS, maps.publications)?,
             ports: maps.ports,
             address_bits: maps.address_bits,
@@ -165,6 +170,7 @@ impl State {
         let links = self.links.differences(&desired.links);
         let addresses = self.addresses.differences(&desired.addresses);
         let uplinks = self.uplinks.differences(&desired.uplinks);
+        let unserved = self.unserved.differences(&desired.unserved);
 
         // End the flows of what goes before anything that replaces it is there.
         let mut gone: HashSet<u64> = match was_whole {
@@ -186,6 +192,7 @@ impl State {
             self.publications.remove(&p.publications, &mut ops)?;
         }
         self.uplinks.remove(&uplinks, &mut ops)?;
+        self.unserved.remove(&unserved, &mut ops)?;
         self.addresses.remove(&addresses, &mut ops)?;
         self.endpoints.remove(&endpoints, &mut ops)?;
 
@@ -206,6 +213,7 @@ impl State {
         // Addresses before endpoints: a container that is opened finds its siblings known as such.
         self.addresses.write(addresses, &mut ops, |a| *a)?;
         self.uplinks.write(uplinks, &mut ops, |u| *u)?;
+        self.unserved.write(unserved, &mut ops, |u| *u)?;
         if let Some(p) = &mut publishing {
             let publications = std::mem::take(&mut p.publications);
             self.publications.write(publications, &mut ops, |p| Publication { rule: rule(p.generation), ..*p })?;
@@ -256,6 +264,7 @@ impl State {
         check_size("ENDPOINTS", desired.endpoints.len(), MAX_ENDPOINTS)?;
         check_size("ADDRESSES", desired.addresses.len(), MAX_ADDRESSES)?;
         check_size("UPLINKS", desired.uplinks.len(), MAX_UPLINKS)?;
+        check_size("UNSERVED", desired.unserved.len(), MAX_UNSERVED)?;
         let publications =
             publishing.map_or(self.publications.holds.len(), |p| self.publications.len_after(&p.publications));
         let most = publications + desired.links.len() + desired.endpoints.len();

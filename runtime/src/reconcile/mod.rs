@@ -5,6 +5,7 @@ mod generation;
 mod masquerade;
 mod plan;
 mod relay;
+mod uplinks;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY,
     FilterKey, Link, LinkKey, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK,
-    PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Uplink,
+    PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
 };
 use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
@@ -18,6 +18,7 @@ use super::cache::{Basis, Cache, Made, OwnEndpoint};
 use super::generation::{Identity, generation};
 use super::masquerade::{Masquerade, MasqueradedBy};
 use super::relay::{self, Relay, RelayKey, Relays};
+use super::uplinks;
 use crate::datapath::{Desired, Published, Role};
 use crate::host::{Host, Interface};
 use crate::model::filter::Filter;
@@ -160,13 +161,7 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
     }
     // As many as there are containers: found by their order from here on.
     p.endpoints.sort_by(|a, b| a.container.cmp(&b.container));
-    add_uplinks(&mut p, snapshot, host, options);
-    for index in p.roles.iter().filter(|(_, role)| role.uplink).map(|(index, _)| *index) {
-        let address =
-            |v4| host.addresses_of(index).find(|a| a.is_ipv4() == v4 && crate::host::is_global(a)).map(Addr::from);
-        let entry = Uplink { ipv4: address(true).unwrap_or_default(), ipv6: address(false).unwrap_or_default() };
-        p.desired.uplinks.insert(index, entry);
-    }
+    uplinks::add(&mut p, snapshot, host, options);
     for (address, _) in host.addresses.iter().filter(|(a, _)| !a.is_loopback()) {
         let known = Address { kind: ADDRESS_HOST, ..Address::default() };
         p.desired.addresses.insert((*address).into(), known);
@@ -213,7 +208,8 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
     let Some(bridge) = network.bridge.as_deref().and_then(|name| host.by_name(name)) else {
         // The engine makes the bridge with the network, but one that was lost comes back only with its next start.
         if network.endpoints.values().any(|e| !e.id.is_empty()) {
-            p.problems.push(format!("network {}: its bridge {:?} is not there", network.name, network.bridge));
+            let bridge = network.bridge.as_deref().unwrap_or("(it has no name)");
+            p.problems.push(format!("network {}: its bridge {bridge} is not there", network.name));
         }
         return;
     };
@@ -264,30 +260,6 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
             "interface {name} on network {} is no container's that is known: it is closed",
             network.name
         ));
-    }
-}
-
-/// Where outside traffic comes in: what has an address that outsiders know and is none of the engine's own.
-fn add_uplinks(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Options) {
-    let bridges: Vec<&str> = snapshot.networks.values().filter_map(|n| n.bridge.as_deref()).collect();
-    if options.uplinks.is_empty() {
-        for i in host.interfaces.values() {
-            let known_outside = host.addresses_of(i.index).any(|a| crate::host::is_global(&a));
-            let engine_made = bridges.contains(&i.name.as_str());
-            if known_outside && i.is_ethernet && !i.is_loopback && !engine_made && !p.roles.contains_key(&i.index) {
-                p.roles.insert(i.index, Role { name: i.name.clone(), uplink: true });
-            }
-        }
-        return;
-    }
-    for name in &options.uplinks {
-        match host.by_name(name) {
-            Some(i) if i.is_ethernet => {
-                p.roles.insert(i.index, Role { name: name.clone(), uplink: true });
-            }
-            Some(_) => p.problems.push(format!("uplink {name}: not an Ethernet interface, so it cannot be served")),
-            None => p.problems.push(format!("uplink {name}: no such interface; it is taken up when it appears")),
-        }
     }
 }
 

@@ -427,3 +427,32 @@ fn how_long_a_plan_takes() {
         }
     }
 }
+
+/// Of what has an address and no program, the engine's own rules decide; a bridge with nothing but veths may be the engine's.
+#[test]
+fn interfaces_that_are_left_out_are_the_engines_affair() {
+    let (snapshot, mut host) = world(&["db"]);
+    let more = [
+        interface(50, "eth1"),
+        Interface { is_ethernet: false, ..interface(51, "wg0") },
+        Interface { is_bridge: true, ..interface(52, "br-new") },
+        Interface { is_veth: true, master: Some(52), ..interface(53, "veth-new") },
+        Interface { is_bridge: true, ..interface(54, "vmbr0") },
+        Interface { master: Some(54), ..interface(55, "eth2") },
+        interface(56, "eth3"),
+    ];
+    for i in more {
+        host.interfaces.insert(i.index, i);
+    }
+    for (address, index) in [("198.51.100.1", 50), ("10.9.0.1", 51), ("172.30.0.1", 52), ("203.0.113.1", 54)] {
+        host.addresses.push((address.parse().unwrap(), index));
+    }
+    let unserved = |uplinks: &[&str]| {
+        let options = Options { uplinks: uplinks.iter().map(|u| (*u).to_owned()).collect(), ..Options::default() };
+        let plan = plan(&snapshot, &host, &Live::default(), &options);
+        plan.desired.unserved.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(unserved(&["eth0"]), [50, 51, 54]);
+    assert_eq!(unserved(&["eth0", "vmbr0"]), [50, 51]);
+    assert_eq!(unserved(&[]), [51]);
+}

@@ -1,0 +1,49 @@
+//! Where outside traffic comes in, and where of that programs belong.
+
+use runtime_common::Addr;
+use runtime_common::maps::Uplink;
+
+use super::plan::{Options, Plan};
+use crate::datapath::Role;
+use crate::host::{Host, Interface, is_global};
+use crate::model::Snapshot;
+
+/// Adds the interfaces by which outside traffic comes in: what has an address that outsiders know and is none of the engine's
+/// own. Those that are not to have programs are told to the kernel side: what comes in by them is the engine's own rules'
+/// affair.
+pub(super) fn add(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Options) {
+    let bridges: Vec<&str> = snapshot.networks.values().filter_map(|n| n.bridge.as_deref()).collect();
+    for i in host.interfaces.values() {
+        let known_outside = host.addresses_of(i.index).any(|a| is_global(&a));
+        let engine_made = bridges.contains(&i.name.as_str());
+        if !known_outside || i.is_loopback || engine_made || p.roles.contains_key(&i.index) {
+            continue;
+        }
+        let wanted = options.uplinks.is_empty() || options.uplinks.contains(&i.name);
+        if wanted && i.is_ethernet {
+            p.roles.insert(i.index, Role { name: i.name.clone(), uplink: true });
+        } else if leads_outside(i, host) {
+            p.desired.unserved.insert(i.index, 1);
+        }
+    }
+    for name in &options.uplinks {
+        match host.by_name(name) {
+            Some(i) if i.is_ethernet => {
+                p.roles.insert(i.index, Role { name: name.clone(), uplink: true });
+            }
+            Some(_) => p.problems.push(format!("uplink {name}: not an Ethernet interface, so it cannot be served")),
+            None => p.problems.push(format!("uplink {name}: no such interface; it is taken up when it appears")),
+        }
+    }
+    for index in p.roles.iter().filter(|(_, role)| role.uplink).map(|(index, _)| *index) {
+        let address = |v4| host.addresses_of(index).find(|a| a.is_ipv4() == v4 && is_global(a)).map(Addr::from);
+        let entry = Uplink { ipv4: address(true).unwrap_or_default(), ipv6: address(false).unwrap_or_default() };
+        p.desired.uplinks.insert(index, entry);
+    }
+}
+
+/// Whether an interface with an address that outsiders know leads to them, and to no containers: a bridge that has nothing but
+/// veths may be one that the engine has just made, and has not told of yet.
+fn leads_outside(i: &Interface, host: &Host) -> bool {
+    !i.is_bridge || host.interfaces.values().any(|port| port.master == Some(i.index) && !port.is_veth)
+}
