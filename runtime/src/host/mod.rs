@@ -7,6 +7,7 @@ mod listeners;
 mod nat;
 mod netlink;
 mod programs;
+mod routes;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ pub use gro::set_gro;
 pub use listeners::{Listener, listeners};
 pub use nat::{NatRules, read as read_nat};
 pub use netlink::{Netlink, NetlinkError, is_global};
+pub use routes::{Gateways, LocalRoute};
 pub use sockets::{Socket, established};
 
 /// An interface of the host's network namespace.
@@ -51,6 +53,10 @@ pub struct Host {
     pub interfaces: BTreeMap<u32, Interface>,
     /// Addresses with the index of their interface.
     pub addresses: Vec<(IpAddr, u32)>,
+    /// What is the host's own by the local routing table: addresses of interfaces, and others, prefixes of them even.
+    pub local: BTreeSet<LocalRoute>,
+    /// Where the default routes of containers with several networks lead, by container id.
+    pub gateways: BTreeMap<String, Gateways>,
     /// The kernel's ids of containers' network namespaces, by container id.
     pub namespaces: BTreeMap<String, i32>,
     /// The processes whose namespaces these are, by container id.
@@ -67,6 +73,13 @@ impl Host {
     /// The interface of that name.
     pub fn by_name(&self, name: &str) -> Option<&Interface> {
         self.interfaces.values().find(|i| i.name == name)
+    }
+
+    /// The host's own addresses, each as a prefix: all that interfaces have and the local routing table says, but loopback ones.
+    pub fn own_addresses(&self) -> impl Iterator<Item = LocalRoute> + '_ {
+        let whole = |a: &IpAddr| (*a, if a.is_ipv4() { 32 } else { 128 });
+        let of_interfaces = self.addresses.iter().map(move |(a, _)| whole(a));
+        of_interfaces.chain(self.local.iter().copied()).filter(|(a, _)| !a.is_loopback())
     }
 
     /// Addresses of an interface.

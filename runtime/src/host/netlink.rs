@@ -1,6 +1,6 @@
 //! Reading the host's network, and hearing of changes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -12,8 +12,9 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
-use rtnetlink::{Handle, MulticastGroup, new_connection, new_multicast_connection};
+use rtnetlink::{Handle, MulticastGroup, new_connection, new_connection_with_strict_check, new_multicast_connection};
 
+use super::routes::{Gateways, concerns_local, local_routes};
 use super::{Host, Interface};
 
 /// Netlink did not do what it was asked.
@@ -37,6 +38,8 @@ impl From<rtnetlink::Error> for NetlinkError {
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: Handle,
+    /// The kernel sends of all its routes only those that are asked for.
+    strict: Handle,
 }
 
 impl Netlink {
@@ -44,15 +47,28 @@ impl Netlink {
     pub fn connect() -> Result<Self, NetlinkError> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
-        Ok(Netlink { handle })
+        let (connection, strict, _) = new_connection_with_strict_check()?;
+        tokio::spawn(connection);
+        Ok(Netlink { handle, strict })
     }
 
-    /// Something for every change of an interface or an address. What changed is to be read anew.
+    /// Something for every change of an interface, an address or a route to the host itself. What changed is to be read anew.
     pub fn changes() -> Result<impl Stream<Item = ()> + Send + Unpin, NetlinkError> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
         let (connection, _, messages) = new_multicast_connection(&groups)?;
         tokio::spawn(connection);
-        Ok(messages.map(|_| ()))
+        let concerns = |message: &NetlinkMessage<RouteNetlinkMessage>| match &message.payload {
+            NetlinkPayload::InnerMessage(message) => concerns_local(message),
+            // Something was lost, perhaps.
+            _ => true,
+        };
+        Ok(messages.filter_map(move |(message, _)| std::future::ready(concerns(&message).then_some(()))))
     }
 
     /// Reads everything. `sandboxes` are the containers' processes by container id; one that is gone is passed over.
@@ -76,6 +92,7 @@ impl Netlink {
             }
         }
         host.addresses.sort();
+        host.local = local_routes(&self.strict).await?;
         host.localnet =
             host.interfaces.values().filter(|i| i.is_bridge && routes_localnet(&i.name)).map(|i| i.index).collect();
         for (container, pid) in sandboxes {
@@ -86,6 +103,18 @@ impl Netlink {
             if let Some(id) = id {
                 host.namespaces.insert(container.clone(), id);
                 host.sandboxes.insert(container.clone(), *pid);
+            }
+        }
+        // Most have one network: nothing to choose.
+        let mut veths: HashMap<i32, usize> = HashMap::new();
+        for (namespace, _) in host.interfaces.values().filter(|i| i.is_veth).filter_map(|i| i.peer) {
+            *veths.entry(namespace).or_default() += 1;
+        }
+        for (container, namespace) in &host.namespaces {
+            if veths.get(namespace).is_some_and(|n| *n > 1)
+                && let Some(pid) = host.sandboxes.get(container)
+            {
+                host.gateways.insert(container.clone(), Gateways::of_process(*pid));
             }
         }
         // Only for containers that are being started, whose namespace nobody has told of yet.

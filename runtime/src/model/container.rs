@@ -93,6 +93,9 @@ pub struct Endpoint {
     pub ipv4: Option<std::net::Ipv4Addr>,
     /// The global IPv6 address.
     pub ipv6: Option<std::net::Ipv6Addr>,
+    /// The user's wish for the container's default route: the highest leads out (Docker's `gw-priority`).
+    #[serde(default)]
+    pub gateway_priority: i64,
 }
 
 /// A container as the engine knows it.
@@ -155,6 +158,13 @@ pub struct Network {
     /// Endpoints on it by container id, as the *network* knows them. A container that is being started is here before
     /// the engine answers questions about the container itself.
     pub endpoints: std::collections::BTreeMap<String, Endpoint>,
+}
+
+impl Network {
+    /// Whether an address is within its subnets.
+    pub fn contains(&self, address: &IpAddr) -> bool {
+        self.subnets.iter().filter_map(|s| s.parse::<ipnet::IpNet>().ok()).any(|s| s.contains(address))
+    }
 }
 
 /// Everything that an engine knows at one moment.

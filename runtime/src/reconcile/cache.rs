@@ -1,7 +1,9 @@
 //! What of a plan can be used again: a container's published ports, for as long as nothing that they rest on changes. Large
 //! ranges that were published live are kept each by itself: a port more takes none of them to be planned anew.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::plan::{EndpointPlan, Netfilter, Options, Plan};
@@ -55,7 +57,7 @@ pub(super) struct Basis {
     large: Option<PublicationRange>,
     /// Its own live changes.
     live: Live,
-    /// Its endpoints, in the order in which the engine publishes on them: by the names of their networks.
+    /// Its endpoints, in the order in which the engine lets default routes leave on them.
     pub endpoints: Arc<[OwnEndpoint]>,
     /// The host's rules, where its firewall is asked.
     pub asked: Option<Arc<NatRules>>,
@@ -67,6 +69,22 @@ pub(super) struct OwnEndpoint {
     pub plan: EndpointPlan,
     /// Whether its bridge lets loopback addresses through.
     pub routes_loopback: bool,
+    /// Whether the container's own default routes leave here: IPv4, IPv6.
+    leads_out: (bool, bool),
+}
+
+impl OwnEndpoint {
+    /// Whether the container's default route of that family leaves here.
+    pub fn leads_out(&self, like: &IpAddr) -> bool {
+        if like.is_ipv4() { self.leads_out.0 } else { self.leads_out.1 }
+    }
+}
+
+/// Where a publication leads: to the endpoint on which the container's own default route of that family leaves, since there the
+/// answers leave.
+pub(super) fn own_target<'e>(endpoints: &'e [OwnEndpoint], like: &IpAddr) -> Option<(&'e OwnEndpoint, IpAddr)> {
+    let address = |e: &'e OwnEndpoint| Some((e, e.plan.address_like(like)?));
+    endpoints.iter().filter(|e| e.leads_out(like)).find_map(address).or_else(|| endpoints.iter().find_map(address))
 }
 
 impl Basis {
@@ -79,11 +97,25 @@ impl Basis {
         options: &Options,
         container: &Container,
     ) -> Vec<Self> {
-        let name = |e: &&EndpointPlan| snapshot.networks.get(&e.network).map(|n| n.name.clone());
+        let rank = |e: &&EndpointPlan| {
+            let network = snapshot.networks.get(&e.network);
+            let wish =
+                container.endpoints.iter().find(|own| own.network == e.network).map_or(0, |e| e.gateway_priority);
+            (network.is_some_and(|n| n.internal), Reverse(wish), network.map(|n| n.name.clone()))
+        };
         let mut endpoints: Vec<&EndpointPlan> = p.endpoints_of(&container.id).collect();
-        endpoints.sort_by_key(name);
-        let own =
-            |e: &EndpointPlan| OwnEndpoint { plan: e.clone(), routes_loopback: host.localnet.contains(&e.bridge) };
+        endpoints.sort_by_key(rank);
+        let gateways = host.gateways.get(&container.id).copied().unwrap_or_default();
+        let own = |e: &EndpointPlan| {
+            let leads = |gateway: Option<IpAddr>| {
+                gateway.is_some_and(|g| snapshot.networks.get(&e.network).is_some_and(|n| n.contains(&g)))
+            };
+            OwnEndpoint {
+                plan: e.clone(),
+                routes_loopback: host.localnet.contains(&e.bridge),
+                leads_out: (leads(gateways.ipv4.map(IpAddr::from)), leads(gateways.ipv6.map(IpAddr::from))),
+            }
+        };
         let endpoints: Arc<[OwnEndpoint]> = endpoints.into_iter().map(own).collect();
         let asked = (options.netfilter == Netfilter::Honor).then(|| host.nat.clone());
         let basis = |container: Container, large: Option<PublicationRange>, live: Live| Basis {

@@ -2,6 +2,7 @@
 
 mod cache;
 mod generation;
+mod links;
 mod masquerade;
 mod plan;
 mod relay;
@@ -11,6 +12,7 @@ mod uplinks;
 mod tests;
 
 pub use cache::Cache;
+pub use links::open_ports;
 pub use masquerade::{Masquerade, MasqueradedBy};
-pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, open_ports, plan};
+pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, plan};
 pub use relay::{Relay, RelayKey, Relays};

@@ -6,25 +6,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY,
-    FilterKey, Link, LinkKey, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK,
-    PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey,
+    PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_HOST_TRANSLATES,
+    PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
 };
-use runtime_common::packet::{ICMP, ICMPV6};
 use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::cache::{Basis, Cache, Made, OwnEndpoint};
+use super::cache::{Basis, Cache, Made, OwnEndpoint, own_target};
 use super::generation::{Identity, generation};
+use super::links::add_links;
 use super::masquerade::{Masquerade, MasqueradedBy};
 use super::relay::{self, Relay, RelayKey, Relays};
 use super::uplinks;
 use crate::datapath::{Desired, Published, Role};
 use crate::host::{Host, Interface};
 use crate::model::filter::Filter;
-use crate::model::hosts::{HostsEntry, link_entries};
-use crate::model::live::{EffectiveLink, EffectivePublication, Live};
-use crate::model::{Container, Network, Port, Snapshot};
+use crate::model::hosts::HostsEntry;
+use crate::model::live::{EffectivePublication, Live};
+use crate::model::{Container, Network, Snapshot};
 
 /// The label that isolates a network.
 pub const ISOLATE_LABEL: &str = "runtime.isolate";
@@ -162,9 +162,10 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
     // As many as there are containers: found by their order from here on.
     p.endpoints.sort_by(|a, b| a.container.cmp(&b.container));
     uplinks::add(&mut p, snapshot, host, options);
-    for (address, _) in host.addresses.iter().filter(|(a, _)| !a.is_loopback()) {
-        let known = Address { kind: ADDRESS_HOST, ..Address::default() };
-        p.desired.addresses.insert((*address).into(), known);
+    for (address, length) in host.own_addresses() {
+        if length == if address.is_ipv4() { 32 } else { 128 } {
+            p.desired.addresses.insert(address.into(), Address { kind: ADDRESS_HOST, ..Address::default() });
+        }
     }
     for endpoint in &p.endpoints {
         add_endpoint(&mut p.desired, host, endpoint);
@@ -312,7 +313,7 @@ fn publish(basis: &Basis) -> Made {
             made.publications.push(close());
             continue;
         }
-        let target = endpoints.iter().find_map(|e| Some((e, e.plan.address_like(&publication.host_addr)?)));
+        let target = own_target(endpoints, &publication.host_addr);
         let target = target.or_else(|| relay::target(endpoints, &publication));
         let Some((endpoint, address)) = target else { continue };
         if port.protocol == Protocol::Sctp && port.number != publication.host_port {
@@ -400,71 +401,4 @@ fn add_filter(desired: &mut Published, generation: u64, filter: &Filter) -> u16 
 fn from_loopback(endpoint: &OwnEndpoint, address: &IpAddr) -> u16 {
     // IPv6 needs no leave of the bridge: its answers do not come through it.
     if address.is_ipv6() || endpoint.routes_loopback { PUBLICATION_FROM_LOOPBACK } else { 0 }
-}
-
-fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipient: &Container) {
-    let mut entries = Vec::new();
-    for link in live.links_of(recipient) {
-        let Some(source) = snapshot.containers.get(&link.link.source) else { continue };
-        let ports = open_ports(source, live);
-        let mut named = false;
-        let pairs: Vec<_> = p
-            .endpoints_of(&recipient.id)
-            .flat_map(|r| p.endpoints_of(&source.id).filter(|s| s.network == r.network).map(move |s| (r, s)))
-            .map(|(r, s)| (r.clone(), s.clone()))
-            .collect();
-        for (r, s) in pairs {
-            if !named {
-                entries.extend(link_entries(&link.link.alias, source, s.ipv4, s.ipv6));
-                named = true;
-            }
-            if r.isolated {
-                open(&mut p.desired, &r, &s, &link, &ports);
-            }
-        }
-    }
-    let removed = live.removed_aliases(recipient);
-    if let Some(path) = recipient.hosts_path.as_ref().filter(|_| !(entries.is_empty() && removed.is_empty())) {
-        p.hosts.push(HostsPlan { container: recipient.id.clone(), path: path.clone(), entries, removed });
-    }
-}
-
-/// What a link to this source opens: what it exposes, and what is published on it.
-pub fn open_ports(source: &Container, live: &Live) -> Vec<Port> {
-    let published =
-        live.publications_of(source).into_iter().filter(|p| !p.closed).map(|p| p.publication.container_port);
-    let mut ports: Vec<Port> = source.exposed.iter().copied().chain(published).collect();
-    ports.sort();
-    ports.dedup();
-    ports
-}
-
-fn open(desired: &mut Desired, r: &EndpointPlan, s: &EndpointPlan, link: &EffectiveLink, ports: &[Port]) {
-    let generation = generation(&[
-        "link",
-        &r.generation.to_string(),
-        &s.generation.to_string(),
-        &link.created.to_string(),
-        if link.all_ports { "all" } else { "exposed" },
-    ]);
-    let value = Link { generation, rule: 0, reserved: 0 };
-    for recipient in r.addresses() {
-        let Some(source) = s.address_like(&recipient) else { continue };
-        let key = |port: u16, protocol| LinkKey {
-            recipient: recipient.into(),
-            source: source.into(),
-            port: port.to_be(),
-            protocol,
-            reserved: 0,
-        };
-        let echo = if recipient.is_ipv4() { ICMP } else { ICMPV6 };
-        let mut keys = vec![key(0, echo)];
-        keys.extend(ports.iter().map(|p| key(p.number, p.protocol.number())));
-        if link.all_ports {
-            keys.push(key(0, ALL_PROTOCOLS));
-        }
-        for key in keys {
-            desired.links.entry(key).or_insert(value);
-        }
-    }
 }

@@ -2,12 +2,12 @@
 //! daemon relays what is said.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use runtime_common::Protocol;
 
-use super::cache::OwnEndpoint;
+use super::cache::{OwnEndpoint, own_target};
 use crate::model::Publication;
 use crate::model::filter::Filter;
 
@@ -92,7 +92,7 @@ impl Relays {
 /// The endpoint that a publication is relayed to, where none has an address of its family.
 pub(super) fn target<'e>(endpoints: &'e [OwnEndpoint], p: &Publication) -> Option<(&'e OwnEndpoint, IpAddr)> {
     RelayKey::of(p)?;
-    endpoints.iter().find_map(|e| Some((e, e.plan.ipv4?.into())))
+    own_target(endpoints, &Ipv4Addr::UNSPECIFIED.into())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use runtime_common::maps::{
 use runtime_common::packet::{ICMP, TCP, UDP};
 
 use super::{Cache, Isolate, Options, Plan};
-use crate::host::{Host, Interface};
+use crate::host::{Gateways, Host, Interface};
 use crate::model::live::{Live, LiveLink, LivePublication};
 use crate::model::range::PublicationRange;
 use crate::model::{Container, Endpoint, Link, Network, Publication, Snapshot};
@@ -63,6 +63,7 @@ fn world(names: &[&str]) -> (Snapshot, Host) {
             mac: Some([2, 0, 0, 0, (n >> 8) as u8, n as u8]),
             ipv4: Some([172, 17, high, low].into()),
             ipv6: None,
+            gateway_priority: 0,
         };
         network.endpoints.insert((*name).into(), endpoint.clone());
         let container = Container {
@@ -398,6 +399,46 @@ fn a_large_range_is_kept_while_other_ports_of_its_container_change() {
     let closed = p.iter().filter(|(_, p)| p.flags == PUBLICATION_CLOSED).map(|(key, _)| u16::from_be(key.port));
     assert_eq!(closed.collect::<Vec<_>>(), [2050]);
     assert_eq!(step(&snapshot, &live).1, 102);
+}
+
+#[test]
+fn a_publication_leads_to_where_the_default_route_leaves() {
+    let (mut snapshot, mut host) = world(&["web"]);
+    let second = Network {
+        id: "second".into(),
+        name: "a-second".into(),
+        bridge: Some("br-second".into()),
+        subnets: vec!["172.30.0.0/16".into()],
+        endpoints: BTreeMap::new(),
+        ..snapshot.networks["net"].clone()
+    };
+    snapshot.networks.insert("second".into(), second);
+    let web = snapshot.containers.get_mut("web").unwrap();
+    web.publications = vec![publication("0.0.0.0", 80, "80/tcp")];
+    let ipv4 = Some([172, 30, 0, 2].into());
+    web.endpoints.push(Endpoint { network: "second".into(), id: "e".into(), ipv4, ..web.endpoints[0].clone() });
+    let veth = Interface { master: Some(20), ..host.interfaces[&100].clone() };
+    host.interfaces.insert(20, Interface { is_bridge: true, ..interface(20, "br-second") });
+    host.interfaces.insert(120, Interface { index: 120, name: "veth-second".into(), ..veth });
+    let target = |snapshot: &Snapshot, host: &Host| {
+        plan(snapshot, host, &Live::default(), &Options::default()).desired.publications()[0].1.addr
+    };
+    assert_eq!(target(&snapshot, &host), v4("172.30.0.2"), "by name");
+    snapshot.containers.get_mut("web").unwrap().endpoints[0].gateway_priority = 1;
+    assert_eq!(target(&snapshot, &host), v4("172.17.0.2"), "by the user's wish");
+    snapshot.containers.get_mut("web").unwrap().endpoints[1].gateway_priority = 2;
+    snapshot.networks.get_mut("second").unwrap().internal = true;
+    assert_eq!(target(&snapshot, &host), v4("172.17.0.2"), "an internal network leads nowhere");
+    host.gateways.insert("web".into(), Gateways { ipv4: Some([172, 30, 0, 1].into()), ipv6: None });
+    assert_eq!(target(&snapshot, &host), v4("172.30.0.2"), "by the container's own route");
+}
+
+#[test]
+fn what_the_local_table_says_is_the_hosts() {
+    let (snapshot, mut host) = world(&[]);
+    host.local.insert(("203.0.113.20".parse().unwrap(), 32));
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    assert_eq!(p.desired.addresses[&v4("203.0.113.20")].kind, ADDRESS_HOST);
 }
 
 /// As many containers as asked for, each with ten published ports and a link to the one before.

@@ -40,6 +40,7 @@ pub const INTERNAL_AND_ORDINARY: Group = Group {
     undo: "
         docker network connect n-ordinary web
         docker network disconnect b-ordinary web
+        docker restart -t 0 web
     ",
     ..Group::NONE
 };

@@ -208,6 +208,7 @@ fn endpoints(networks: &HashMap<String, EndpointSettings>, names: &Names) -> Vec
                 mac: e.mac_address.as_deref().and_then(mac),
                 ipv4: e.ip_address.as_deref().and_then(address),
                 ipv6: e.global_ipv6_address.as_deref().and_then(address),
+                gateway_priority: e.gw_priority.unwrap_or_default(),
             })
         })
         .collect();
@@ -243,6 +244,7 @@ pub fn network(inspect: NetworkInspect) -> Option<Network> {
                 mac: e.mac_address.as_deref().and_then(mac),
                 ipv4: e.ipv4_address.as_deref().and_then(address),
                 ipv6: e.ipv6_address.as_deref().and_then(address),
+                gateway_priority: 0,
             };
             (container, endpoint)
         })

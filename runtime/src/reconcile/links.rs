@@ -1,0 +1,79 @@
+//! Links: what they open, and what a recipient's /etc/hosts says of them.
+
+use runtime_common::maps::{ALL_PROTOCOLS, Link, LinkKey};
+use runtime_common::packet::{ICMP, ICMPV6};
+
+use super::generation::generation;
+use super::plan::{EndpointPlan, HostsPlan, Plan};
+use crate::datapath::Desired;
+use crate::model::hosts::link_entries;
+use crate::model::live::{EffectiveLink, Live};
+use crate::model::{Container, Port, Snapshot};
+
+/// What a container's links want: its hosts file, and on isolated networks what they open.
+pub(super) fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipient: &Container) {
+    let mut entries = Vec::new();
+    for link in live.links_of(recipient) {
+        let Some(source) = snapshot.containers.get(&link.link.source) else { continue };
+        let ports = open_ports(source, live);
+        let mut named = false;
+        let pairs: Vec<_> = p
+            .endpoints_of(&recipient.id)
+            .flat_map(|r| p.endpoints_of(&source.id).filter(|s| s.network == r.network).map(move |s| (r, s)))
+            .map(|(r, s)| (r.clone(), s.clone()))
+            .collect();
+        for (r, s) in pairs {
+            if !named {
+                entries.extend(link_entries(&link.link.alias, source, s.ipv4, s.ipv6));
+                named = true;
+            }
+            if r.isolated {
+                open(&mut p.desired, &r, &s, &link, &ports);
+            }
+        }
+    }
+    let removed = live.removed_aliases(recipient);
+    if let Some(path) = recipient.hosts_path.as_ref().filter(|_| !(entries.is_empty() && removed.is_empty())) {
+        p.hosts.push(HostsPlan { container: recipient.id.clone(), path: path.clone(), entries, removed });
+    }
+}
+
+/// What a link to this source opens: what it exposes, and what is published on it.
+pub fn open_ports(source: &Container, live: &Live) -> Vec<Port> {
+    let published =
+        live.publications_of(source).into_iter().filter(|p| !p.closed).map(|p| p.publication.container_port);
+    let mut ports: Vec<Port> = source.exposed.iter().copied().chain(published).collect();
+    ports.sort();
+    ports.dedup();
+    ports
+}
+
+fn open(desired: &mut Desired, r: &EndpointPlan, s: &EndpointPlan, link: &EffectiveLink, ports: &[Port]) {
+    let generation = generation(&[
+        "link",
+        &r.generation.to_string(),
+        &s.generation.to_string(),
+        &link.created.to_string(),
+        if link.all_ports { "all" } else { "exposed" },
+    ]);
+    let value = Link { generation, rule: 0, reserved: 0 };
+    for recipient in r.addresses() {
+        let Some(source) = s.address_like(&recipient) else { continue };
+        let key = |port: u16, protocol| LinkKey {
+            recipient: recipient.into(),
+            source: source.into(),
+            port: port.to_be(),
+            protocol,
+            reserved: 0,
+        };
+        let echo = if recipient.is_ipv4() { ICMP } else { ICMPV6 };
+        let mut keys = vec![key(0, echo)];
+        keys.extend(ports.iter().map(|p| key(p.number, p.protocol.number())));
+        if link.all_ports {
+            keys.push(key(0, ALL_PROTOCOLS));
+        }
+        for key in keys {
+            desired.links.entry(key).or_insert(value);
+        }
+    }
+}
