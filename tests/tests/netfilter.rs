@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tests::sockets::{Talk, ask, ask_when_up, is_silence};
-use tests::{CLIENT, CLIENT2, HOST, Image, Lab};
+use tests::{CLIENT, CLIENT2, EngineName, HOST, Image, Lab};
 
 /// Packets that the one rule with this comment has seen.
 #[track_caller]
@@ -95,6 +95,30 @@ fn without_dockers_rules_the_forward_chain_sees_the_containers_address() {
     // Nobody gets in who dials the container itself.
     lab.host().run(["iptables", "-F", "FORWARD"]).ok();
     assert!(lab.assert_dropped("not_published", || lab.client2().tcp(server.at(7))).is_err());
+}
+
+#[test]
+fn a_port_that_dockers_raw_rules_would_refuse_is_not_published_live() {
+    let lab = Lab::builder("raw rules").engine(EngineName::Docker28).images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    lab.run("server", &["-p", "8000:7", "echo"]);
+    lab.runtime(["publish", "server", "9000:7"]).ok();
+    Talk::when_up(lab.client(), (HOST, 9000));
+    up.kill();
+    let _up = lab.up(&["--netfilter", "honor"]);
+    // Docker translates its own.
+    Talk::when_up(lab.client(), (HOST, 8000));
+    lab.runtime(["publish", "server", "8000:7", "--deny-from", "203.0.113.1"]).ok();
+    Talk::when_up(lab.client(), (HOST, 8000));
+    let reason = lab.runtime(["publish", "server", "9001:7"]).fails(1);
+    assert_eq!(reason.trim().lines().count(), 1, "{reason}");
+    assert!(reason.contains("9001/tcp") && reason.contains("PREROUTING -d 172."), "{reason}");
+    // What was published before is told of.
+    let problems = lab.status()["problems"].to_string();
+    assert!(problems.contains("server: port 9000/tcp cannot be published"), "{problems}");
+    // The host's own processes are not asked.
+    lab.runtime(["publish", "server", "127.0.0.1:9002:7"]).ok();
+    Talk::when_up(lab.host(), (std::net::Ipv4Addr::LOCALHOST, 9002)).say(b"the host").expect("an echo");
 }
 
 #[test]

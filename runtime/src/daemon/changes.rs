@@ -1,7 +1,7 @@
 //! Changes on running containers: publish, unpublish, link, unlink.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use runtime_common::Protocol;
@@ -15,6 +15,7 @@ use crate::model::live::{Live, LiveLink, LivePublication};
 use crate::model::publish::{PublishRequest, parse_publish};
 use crate::model::range::{PortSet, PublicationRange};
 use crate::model::{Container, Link, Port, Publication, Snapshot};
+use crate::reconcile::Netfilter;
 
 impl World {
     /// A container by name, full id, or the beginning of its id.
@@ -57,12 +58,16 @@ impl World {
         let made: Result<Vec<Vec<Publication>>, Refusal> = requests.iter().map(&mut choose).collect();
         self.held_ports.drop_ahead();
         let made = match made {
-            Ok(made) => made.into_iter().flatten().collect(),
+            Ok(made) => made.into_iter().flatten().collect::<Vec<_>>(),
             Err(refusal) => {
                 self.held_ports.give_back();
                 return Err(refusal);
             }
         };
+        if let Some(reason) = made.iter().find_map(|p| self.closed_to(&id, p)) {
+            self.held_ports.give_back();
+            return Err(Refusal::failed(reason));
+        }
         let made = PublicationRange::of(made);
         live.give_back(&id, &made);
         // Publishing again what this container publishes changes who may use it.
@@ -76,6 +81,39 @@ impl World {
         }));
         self.set_live(live);
         Ok(json!({"changed": true, "publications": made}))
+    }
+
+    /// Why nobody outside would reach a port that is published on the running container, where the host's firewall is asked.
+    fn closed_to(&self, container: &str, publication: &Publication) -> Option<String> {
+        if self.options.netfilter != Netfilter::Honor || publication.host_addr.is_loopback() {
+            return None;
+        }
+        let address = self.plan.endpoints_of(container).find_map(|e| e.address_like(&publication.host_addr))?;
+        let port = publication.container_port;
+        let to = SocketAddr::new(address, port.number);
+        let nat = &self.host.nat;
+        if nat.translates(port.protocol.name(), publication.host_port, to) {
+            return None;
+        }
+        let rule = nat.closes(address)?;
+        Some(format!(
+            "port {}/{} cannot be published under \"--netfilter honor\": the host's rule \"{rule}\" refuses what comes for {address}; let \
+             Docker publish it with \"docker run -p\", start dockerd with --allow-direct-routing, or runtime without \"--netfilter honor\"",
+            publication.host_port, port.protocol
+        ))
+    }
+
+    /// The same of what was published before, a line for each container.
+    pub(super) fn closed_publications(&self) -> Vec<String> {
+        let running = |id: &str| self.snapshot.containers.get(id).filter(|c| c.running);
+        let live = self.live.get().publications.iter().filter_map(|p| Some((running(&p.container)?, p)));
+        let mut found: BTreeMap<&str, String> = BTreeMap::new();
+        for (container, live) in live {
+            if let Some(reason) = live.publication.iter().next().and_then(|p| self.closed_to(&container.id, &p)) {
+                found.entry(&container.name).or_insert_with(|| format!("{}: {reason}", container.name));
+            }
+        }
+        found.into_values().collect()
     }
 
     pub(super) fn unpublish(&mut self, container: &str, spec: &str) -> Answer {

@@ -19,6 +19,7 @@ impl World {
         problems.extend(self.errors.iter().cloned());
         problems.extend(self.firewall.iter().cloned());
         problems.extend(self.nat_trouble.iter().cloned());
+        problems.extend(self.closed_publications());
         if self.cannot_tell {
             problems.push(super::peers::UNSUPPORTED.to_owned());
         }

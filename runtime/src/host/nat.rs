@@ -1,6 +1,6 @@
 //! What the host's own firewall rules do with the addresses of packets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -32,6 +32,11 @@ impl FromStr for Subnet {
 }
 
 impl Subnet {
+    /// Whether it is one address.
+    fn is_single(&self) -> bool {
+        self.length == if self.first.is_ipv4() { 32 } else { 128 }
+    }
+
     /// Whether all of `other` is in it.
     fn contains(&self, other: &Subnet) -> bool {
         let bits = |a: &IpAddr| match a {
@@ -56,6 +61,8 @@ pub struct NatRules {
     pub incomplete: bool,
     /// Where each rule sends what arrives for a port: `tcp` or the like, the port, and the container's address and port.
     published: BTreeSet<(String, u16, SocketAddr)>,
+    /// Addresses that nobody outside may send to directly, each with the rule that says so.
+    closed: BTreeMap<IpAddr, String>,
 }
 
 impl NatRules {
@@ -66,10 +73,17 @@ impl NatRules {
         subnet.first.is_ipv4() && (self.incomplete || covers())
     }
 
+    /// The rule by which the host refuses whatever comes from outside for this very address, before any rule that translates or
+    /// forwards: Docker has one for each container from version 28 on.
+    pub fn closes(&self, address: IpAddr) -> Option<&str> {
+        self.closed.get(&address).map(String::as_str)
+    }
+
     /// With what earlier ones did: where not all could be read now.
     pub fn and_earlier(mut self, earlier: &NatRules) -> Self {
         self.sources.extend(earlier.sources.iter().filter(|s| !self.sources.contains(s)).copied().collect::<Vec<_>>());
         self.published.extend(earlier.published.iter().cloned());
+        self.closed.extend(earlier.closed.iter().map(|(address, rule)| (*address, rule.clone())));
         self.engine |= earlier.engine;
         self.incomplete = earlier.incomplete;
         self
@@ -86,6 +100,7 @@ impl NatRules {
         NatRules {
             sources: text.lines().filter_map(rule).collect(),
             published: text.lines().filter_map(published).collect(),
+            closed: closed(text),
             incomplete: false,
             engine: ipv4(text).any(|l| ENGINE.iter().any(|chain| l.starts_with(chain))),
         }
@@ -161,6 +176,44 @@ fn published(line: &str) -> Option<(String, u16, SocketAddr)> {
     Some((protocol.to_owned(), port.parse().ok()?, to.parse().ok()?))
 }
 
+/// The addresses that rules close to the outside where packets first come by: of iptables' table `raw`, and of Docker's own tables
+/// of nftables. What a rule before lets through is open.
+fn closed(text: &str) -> BTreeMap<IpAddr, String> {
+    let mut found = BTreeMap::new();
+    let (mut raw, mut dockers) = (false, false);
+    let mut open: Vec<Option<Subnet>> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(table) = line.strip_prefix('*') {
+            (raw, dockers) = (table == "raw", false);
+            open.clear();
+        } else if let Some(table) = line.strip_prefix("table ") {
+            let name = table.split(' ').nth(1).unwrap_or_default();
+            (raw, dockers) = (false, name == "docker-bridges");
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let after = |word: &str| words.iter().position(|w| *w == word).and_then(|i| words.get(i + 1)).copied();
+        let address = if raw && words.starts_with(&["-A", "PREROUTING"]) {
+            let to = after("-d").and_then(|a| a.parse::<Subnet>().ok());
+            if after("-j") == Some("ACCEPT") {
+                open.push(to);
+                continue;
+            }
+            // Nothing but an address, and a bridge that it does not come from.
+            let bare = words.len() == 9 && words.windows(2).any(|w| w == ["!", "-i"]) && after("-j") == Some("DROP");
+            to.filter(|to| bare && !open.iter().any(|o| o.is_none_or(|o| o.contains(to))))
+        } else if dockers && words.contains(&"drop") && words.windows(2).any(|w| w == ["iifname", "!="]) {
+            after("daddr").filter(|_| !words.contains(&"dport")).and_then(|a| a.parse().ok())
+        } else {
+            None
+        };
+        // Of the host's own loopback addresses Docker refuses single ports.
+        if let Some(address) = address.filter(Subnet::is_single).map(|s| s.first) {
+            found.entry(address).or_insert_with(|| line.to_owned());
+        }
+    }
+    found
+}
+
 /// The host's present rules, of both kinds, and a line for each program that could not list its own. One that is not installed
 /// has made none.
 pub async fn read() -> (NatRules, Vec<String>) {
@@ -180,6 +233,27 @@ pub async fn read() -> (NatRules, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_are_closed_to_the_outside() {
+        let docker = "*raw\n-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\n\
+                      -A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 8000 -j DROP\n\
+                      -A PREROUTING -d 10.0.0.0/8 ! -i docker0 -j DROP\nCOMMIT\n";
+        let (two, localhost) = ("172.17.0.2".parse().unwrap(), "127.0.0.1".parse().unwrap());
+        let rules = NatRules::parse(docker);
+        assert_eq!(rules.closes(two), Some("-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP"));
+        assert_eq!((rules.closes(localhost), rules.closes("10.0.0.0".parse().unwrap())), (None, None));
+        // In another table the rule means something else, and a rule before it counts.
+        for text in
+            [docker.replace("*raw", "*filter"), docker.replace("*raw\n", "*raw\n-A PREROUTING -i eth1 -j ACCEPT\n")]
+        {
+            assert_eq!(NatRules::parse(&text).closes(two), None, "{text}");
+        }
+        let nft = "table ip6 docker-bridges {\n\tchain raw-PREROUTING {\n\
+                   \t\tip6 daddr fd00::2 iifname != \"docker0\" counter packets 0 bytes 0 drop comment \"DROP DIRECT ACCESS\"\n\t}\n}\n";
+        assert!(NatRules::parse(nft).closes("fd00::2".parse().unwrap()).is_some());
+        assert_eq!(NatRules::parse(&nft.replace("docker-bridges", "mine")).closes("fd00::2".parse().unwrap()), None);
+    }
 
     #[test]
     fn of_rules_that_cannot_be_read_the_worst_is_assumed() {
