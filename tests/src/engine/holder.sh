@@ -26,6 +26,8 @@ fi
 mount -t tmpfs -o mode=0755 run run
 mount -t tmpfs -o mode=1777 tmp tmp
 cp /etc/resolv.conf etc/resolv.conf
+# Unpacking a layer looks this name up, and waits for a name server that the lab does not have.
+printf '127.0.0.1 localhost\n::1 localhost\n' > etc/hosts
 if [ -d /lib/modules ]; then
     mkdir -p usr/lib/modules
     mount --bind /lib/modules usr/lib/modules

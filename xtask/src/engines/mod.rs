@@ -16,6 +16,9 @@ use crate::Error as FileError;
 /// The variable that names the Engine of all labs that do not ask for another.
 pub const VARIABLE: &str = "RUNTIME_LAB_ENGINE";
 
+/// The Engines on which CI runs what [`Engine::suite`] says, in this order.
+pub const CI: [Engine; 4] = [Engine::Docker28, Engine::Docker20, Engine::Docker26, Engine::Podman];
+
 /// Counts up with every change of how a root is made.
 const RECIPE: u32 = 1;
 
