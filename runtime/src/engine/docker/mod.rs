@@ -33,7 +33,7 @@ use names::Names;
 use version::{Agreed, Range};
 pub use version::{ApiVersion, InvalidApiVersion};
 
-use super::{Engine, EngineError, Event};
+use super::{Engine, EngineError, Event, podman};
 use crate::model::{Container, Network, Snapshot};
 
 /// How long one request may take. Starting a container is one, and takes as long as its storage does.
@@ -117,7 +117,7 @@ impl DockerEngine {
     }
 
     /// A path of Docker's API in the version that was agreed on.
-    fn versioned(&self, path: &str) -> String {
+    pub(super) fn versioned(&self, path: &str) -> String {
         format!("/v{}{path}", self.api.spoken())
     }
 
@@ -154,6 +154,9 @@ impl DockerEngine {
         all: bool,
         filters: &BTreeMap<String, Vec<String>>,
     ) -> Result<Vec<ContainerSummary>, EngineError> {
+        if self.product == Product::Podman {
+            return podman::list(self, all, filters).await;
+        }
         let filters = filters.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         let options = ListContainersOptionsBuilder::default().all(all).filters(&filters).build();
         self.client.list_containers(Some(options)).await.map_err(|e| self.error("container", "", e))
@@ -211,7 +214,7 @@ impl DockerEngine {
         Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
-    pub(super) async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, EngineError> {
+    async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, EngineError> {
         let id = reference("container", id)?;
         let inspect = self.client.inspect_container(id, None::<InspectContainerOptions>).await;
         inspect.map_err(|e| self.error("container", id, e))

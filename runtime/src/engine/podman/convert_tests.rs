@@ -134,6 +134,17 @@ fn ranges_and_lists_of_protocols() {
 }
 
 #[test]
+fn a_list_with_states_of_podmans_own_is_read() {
+    for (podman, docker) in [("stopped", "exited"), ("running", "running"), ("configured", "created"), ("unknown", "")]
+    {
+        let mut listed = serde_json::json!([{"Id": "x", "State": podman}]);
+        put_states_as_docker(&mut listed);
+        let listed: Vec<bollard::models::ContainerSummary> = serde_json::from_value(listed).unwrap();
+        assert_eq!(listed[0].state.unwrap().to_string(), docker);
+    }
+}
+
+#[test]
 fn networks() {
     let told: Vec<LibpodNetwork> = serde_json::from_str(include_str!("../fixtures/podman_networks.json")).unwrap();
     let all: Vec<Network> = told.into_iter().map(|n| network(n, PODMAN)).collect();

@@ -6,7 +6,7 @@ mod links;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, ContainerSummary};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
@@ -66,7 +66,14 @@ impl PodmanEngine {
 
     /// An inspected container, put as Docker would put it.
     async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, EngineError> {
-        let mut inspect = self.compatible.inspect(id).await.map_err(|e| gone(id, e))?;
+        let mut raw = self.compatible.inspect_raw(id).await.map_err(|e| gone(id, e))?;
+        if let Some(state) = raw.get_mut("State").and_then(Value::as_object_mut) {
+            // Podman has words of its own for it; whether it runs is told beside.
+            state.remove("Status");
+        }
+        let mut inspect: ContainerInspectResponse = serde_json::from_value(raw).map_err(|e| {
+            EngineError::Refused(format!("Podman's answer about container {id} cannot be understood: {e}"))
+        })?;
         let full = inspect.id.clone().unwrap_or_default();
         // {"id":["..."]}
         let path = format!("/containers/json?all=true&filters=%7B%22id%22%3A%5B%22{full}%22%5D%7D");
@@ -126,7 +133,14 @@ impl Engine for PodmanEngine {
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Event>, EngineError> {
-        self.compatible.events_as(convert::event).await
+        self.compatible.events_as(convert::event).await.map_err(|e| match e {
+            EngineError::Refused(reason) => EngineError::Refused(format!(
+                "the Podman Engine at {} tells of no events ({reason}): set events_logger to \"journald\" or \"file\" in \
+                 containers.conf",
+                self.compatible.address()
+            )),
+            e => e,
+        })
     }
 
     async fn version(&self) -> Result<String, EngineError> {
@@ -136,6 +150,21 @@ impl Engine for PodmanEngine {
     fn makes_rules_with_containers(&self) -> bool {
         true
     }
+}
+
+/// The compatible API's list of containers: Podman writes states there that are none of Docker's.
+pub(super) async fn list(
+    compatible: &DockerEngine,
+    all: bool,
+    filters: &BTreeMap<String, Vec<String>>,
+) -> Result<Vec<ContainerSummary>, EngineError> {
+    let filters = serde_json::to_string(filters).unwrap_or_default();
+    let filters: String = filters.bytes().map(|b| format!("%{b:02X}")).collect();
+    let path = compatible.versioned(&format!("/containers/json?all={all}&filters={filters}"));
+    let mut listed = compatible.get("container", "", &path).await?;
+    convert::put_states_as_docker(&mut listed);
+    serde_json::from_value(listed)
+        .map_err(|e| EngineError::Refused(format!("Podman's list of containers cannot be understood: {e}")))
 }
 
 /// A container that is removed while it is looked at is an error of Podman's own.
