@@ -13,6 +13,7 @@
 //! | `docker WORDS` | the Engine's client |
 //! | `run NAME WORDS` | `docker run -d --name NAME WORDS` |
 //! | `host WORDS`, `client WORDS`, `client2 WORDS` | a program of the machine in that namespace |
+//! | `engine WORDS` | a program that came with the Engine, beside it: `iptables` of its own version |
 //! | `in NAME WORDS` | a program of the machine in that container's network |
 //! | `serve WHO tcp:ADDRESS:PORT ...` | the echo server there, outside of any container |
 //!

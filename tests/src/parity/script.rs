@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::world::World;
+use crate::process;
 use crate::sockets::serve;
 use crate::{Background, Lab, Netns, wait_for};
 
@@ -27,6 +28,7 @@ pub(super) fn run(lab: &Lab, lines: &str, servers: &mut Vec<Background>) -> Resu
                 lab.start(name, words);
                 continue;
             }
+            ["engine", program, ref words @ ..] => process::run(lab.engine_command(program).args(words))?,
             ["in", name, ref words @ ..] => world.ns(name)?.run(words),
             ["serve", who, ref addresses @ ..] => {
                 let log = lab.dir().join(format!("server-{}.log", servers.len()));
@@ -36,7 +38,7 @@ pub(super) fn run(lab: &Lab, lines: &str, servers: &mut Vec<Background>) -> Resu
                 continue;
             }
             [who @ ("host" | "client" | "client2"), ref words @ ..] => world.ns(who)?.run(words),
-            _ => bail!("{line:?}: a line begins with docker, run, in, serve, host, client or client2"),
+            _ => bail!("{line:?}: a line begins with docker, run, engine, in, serve, host, client or client2"),
         };
         if !done.success() {
             bail!("{done}");

@@ -13,6 +13,9 @@ const HOST_ITSELF: &[&str] =
 const PROXYS_ANSWER: Why = Why::AskedFor("docker-proxy answers from another address than the one that was dialled");
 
 const LOCAL_PREFIXES: Why = Why::ToMend("the host's addresses are what its local routing table says, prefixes too");
+const SHARED_NETWORK: Why = Why::ToMend(
+    "a client on another network of the server's is answered there: the server has to see the host's address",
+);
 const BRIDGE: Why = Why::ToMend("the ports of a bridge get the uplink's program where the rules of IP see its frames");
 
 const fn of(group: &'static str, why: Why, cases: &'static [&'static str]) -> Difference {
@@ -55,4 +58,6 @@ pub const DIFFERENCES: &[Difference] = &[
             "a virtual machine, TCP, IPv6",
         ],
     ),
+    of("direct routing", SHARED_NETWORK, &["gw-priority: a sibling, the host's address"]),
+    of("direct routing", Why::Isolation, &["a client, the default network, a container's own address"]),
 ];

@@ -5,6 +5,7 @@
 mod addresses;
 mod bridged;
 mod differences;
+mod docker28;
 mod networks;
 mod open;
 mod ports;
@@ -24,6 +25,7 @@ const GROUPS: &[&Group] = &[
     &addresses::LOCAL_ROUTES,
     &addresses::HOST_NETWORK,
     &bridged::BRIDGED,
+    &docker28::DIRECT,
 ];
 
 macro_rules! groups {
@@ -44,6 +46,7 @@ groups! {
     local_routes_without_an_address => addresses::LOCAL_ROUTES;
     sockets_of_the_host => addresses::HOST_NETWORK;
     the_hosts_address_on_a_bridge => bridged::BRIDGED;
+    direct_routing_and_a_wish_for_the_default_route => docker28::DIRECT;
 }
 
 #[test]
