@@ -48,7 +48,8 @@ pub fn source(skb: *mut __sk_buff, room: &mut FibRoom, h: &Headers, bridge: u32,
     *found != Addr::ANY_V6 && *found != Addr::ANY_V4
 }
 
-/// Whether a socket of the host takes what arrives with this key: a connection, or one that listens.
+/// Whether answers with this key may be for a socket of the host: a connection, or one of UDP, which sends from the port that it
+/// hears at. One that listens for connections begins none from its port.
 // With a stack frame of its own.
 #[inline(never)]
 pub fn host_socket(skb: *mut __sk_buff, key: &FlowKey) -> bool {
@@ -57,7 +58,7 @@ pub fn host_socket(skb: *mut __sk_buff, key: &FlowKey) -> bool {
     // SAFETY: the context is the program's own, the tuple as large as said and only read; what is found is released.
     unsafe {
         let found = match key.protocol {
-            TCP => bpf_skc_lookup_tcp(skb.cast(), tuple.cast(), size, HERE, 0),
+            TCP => return host_connection(skb, key),
             UDP => bpf_sk_lookup_udp(skb.cast(), tuple.cast(), size, HERE, 0),
             _ => return false,
         };

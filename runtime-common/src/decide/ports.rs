@@ -19,7 +19,7 @@ const STEP: u32 = 40_503;
 /// of `forward.to` where that does, and takes another one where not. False where none was found.
 ///
 /// The same conversation comes to the same port again, so that it goes on where one of its entries was lost.
-/// `HOSTS`: the port is to be one that nobody on the host listens at.
+/// `HOSTS`: the port is to be one at which neither the host nor another container would have heard the answers.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
 pub(super) fn allocate_source_port<T: Tables, const HOSTS: bool>(
@@ -74,7 +74,14 @@ fn is_free<T: Tables, const HOSTS: bool>(t: &T, reply: &FlowKey, own: &FlowKey) 
                 && to.dst == own.tuple.src;
         }
     }
-    !HOSTS || lookup(t, reply).is_none() && !t.host_socket(reply)
+    if !HOSTS {
+        return true;
+    }
+    match lookup(t, reply) {
+        // What comes for the port goes to the container's very socket either way, and the host's own ones never see it.
+        Some(p) => p.addr == own.tuple.src && p.port == own.tuple.sport,
+        None => !t.host_socket(reply),
+    }
 }
 
 /// A number that looks like chance, and is the same for the same tuple; below 2^16.

@@ -102,6 +102,20 @@ fn ports_that_the_host_uses_are_not_taken() {
 }
 
 #[test]
+fn a_port_that_is_the_containers_own_outside_too_is_kept() {
+    let mut w = world();
+    // The publication leads to the container's port of the same number, and the engine has a socket there.
+    w.publish("0.0.0.0", 5060, UDP, 5060, 9, 900);
+    w.publish("0.0.0.0", 5061, UDP, 5062, 10, 901);
+    w.tables.sockets = vec![5060];
+    assert_eq!(leaves(&w, 0, &udp(WEB.0, 5060, CLIENT, 5060)), (HOST.into(), 5060));
+    assert_eq!(comes_back(&w, &udp(CLIENT, 5060, HOST, 5060)), (2, WEB.0.into(), 5060));
+    // Another container's, and another port of its own, are somebody else's.
+    assert_ne!(leaves(&w, 1, &udp(DB.0, 5060, CLIENT, 53)).1, 5060);
+    assert_ne!(leaves(&w, 0, &udp(WEB.0, 5061, CLIENT, 53)).1, 5061);
+}
+
+#[test]
 fn without_a_free_port_the_packet_is_dropped_and_others_go_on() {
     let mut w = world();
     assert_eq!(leaves(&w, 0, &udp(WEB.0, 4000, CLIENT, 53)).1, 4000);
