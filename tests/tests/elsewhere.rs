@@ -6,6 +6,7 @@ mod elsewhere {
     pub mod links;
 }
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,17 @@ use tests::{CLIENT, Container, HOST, Image, Lab, Up, wait_until};
 const SOON: Duration = Duration::from_secs(10);
 const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+/// As IPv4 has it: the server listens for both families by one socket.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    (address.ip().to_canonical(), address.port()).into()
+}
+
+/// With a device's first qdisc, clsact too, the kernel gives it a queue length where it had none, and does not take it back
+/// (qdisc_create in net/sched/sch_api.c). The device has no queue all the same.
+fn without_queue_lengths(lines: BTreeSet<String>) -> BTreeSet<String> {
+    lines.into_iter().map(|line| line.split(" qlen ").next().unwrap_or_default().to_owned()).collect()
+}
 
 /// The host, and who lives on it.
 struct Story {
@@ -34,15 +46,17 @@ fn from_up_to_down() {
     // Native XDP redirects only frames that a wire could have carried.
     let lab = Lab::builder("from up to down").images(&[Image::Echo]).without_client_offloads();
     let lab = lab.engine_arg("--ipv6").engine_arg("--fixed-cidr-v6=2001:db8:d::/64").build();
-    let keeper = lab.start("keeper", &["echo"]);
-    Talk::when_up(lab.host(), keeper.at(7));
-    let before = look(&lab);
+    // A bridge without a container looks different.
+    let third = lab.start("third", &["echo"]);
+    Talk::when_up(lab.host(), third.at(7));
+    let tentative = || lab.host().run(["ip", "-6", "address", "show", "tentative"]).ok();
+    wait_until("the bridge's own address is checked", SOON, || tentative().is_empty());
+    let before = without_queue_lengths(look(&lab));
 
     let up = lab.up(&[]);
     let server = ["-p", "8000:7", "-p", "8000:7/udp", "echo", "peer", "tcp:[::]:7", "udp:[::]:7"];
     let server = lab.run("server", &server);
     let recipient = lab.run("recipient", &["--link", "server", "echo"]);
-    let third = lab.run("third", &["echo"]);
     let story = Story { lab, server, recipient, third, begun };
     story.tell("up");
     story.serves();
@@ -107,10 +121,10 @@ impl Story {
         for (host, ours) in [(IpAddr::from(HOST), IpAddr::from(CLIENT)), (HOST6.into(), CLIENT6.into())] {
             let to = SocketAddr::new(host, 8000);
             let mut talk = self.lab.assert_carried(|| Talk::when_up(client, to));
-            assert_eq!(talk.seen(), talk.ours());
+            assert_eq!(canonical(talk.seen()), talk.ours());
             talk.transfer(1_000_000, |_| ()).unwrap_or_else(|e| panic!("a transfer to {to}: {e}"));
             let (seen, port) = self.lab.assert_carried(|| ask_when_up(client, to, &[b'x'; 1300]));
-            assert_eq!(seen, (ours, port).into());
+            assert_eq!(canonical(seen), (ours, port).into());
         }
         self.tell("served from outside");
     }
@@ -158,7 +172,7 @@ impl Story {
         let up = self.lab.up(&[]);
         held.say(b"adopted").expect("an echo");
         wait_until("datagrams go on under the next daemon", SOON, served);
-        let of = |all: &std::collections::BTreeSet<(String, String)>, kinds: &[&str]| {
+        let of = |all: &BTreeSet<(String, String)>, kinds: &[&str]| {
             all.iter().filter(|(kind, _)| kinds.contains(&kind.as_str())).cloned().collect::<Vec<_>>()
         };
         let after = objects(&self.lab);
@@ -179,15 +193,15 @@ impl Story {
         }
     }
 
-    fn leaves_nothing(&self, up: Up, before: &std::collections::BTreeSet<String>) {
+    fn leaves_nothing(&self, up: Up, before: &BTreeSet<String>) {
         let remains = objects(&self.lab);
         up.stop();
-        for container in [&self.server, &self.recipient, &self.third] {
+        for container in [&self.server, &self.recipient] {
             self.lab.docker(["rm", "-f", container.name()]).ok();
         }
         self.lab.down();
         assert_eq!(files(self.lab.pins()), Vec::<std::path::PathBuf>::new());
-        let after = look(&self.lab);
+        let after = without_queue_lengths(look(&self.lab));
         let (new, gone) = (after.difference(before), before.difference(&after));
         let changes: Vec<_> = new.map(|l| format!("+ {l}")).chain(gone.map(|l| format!("- {l}"))).collect();
         assert!(changes.is_empty(), "the host is not what it was:\n{}", changes.join("\n"));

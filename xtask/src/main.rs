@@ -79,7 +79,7 @@ enum Task {
     Fmt,
     /// Run clippy, with warnings denied
     Clippy,
-    /// Everything that must hold before a change is taken: fmt, clippy, all tests on Docker 28.5, and what every Engine has to serve on the others
+    /// Everything that must hold before a change is taken: fmt, clippy, all tests on Docker 28.5, what every Engine has to serve on the others, and vm
     Ci,
 }
 
@@ -225,7 +225,7 @@ fn ci(root: &Path) -> Result<()> {
     }
     clippy()?;
     // One Engine's failure does not hide another's.
-    let failed: Vec<_> = engines::CI
+    let mut failed: Vec<_> = engines::CI
         .into_iter()
         .filter_map(|engine| {
             let begun = Instant::now();
@@ -238,6 +238,8 @@ fn ci(root: &Path) -> Result<()> {
             tested.err().map(|error| format!("{engine}: {error:#}"))
         })
         .collect();
+    phase("kernels");
+    failed.extend(vm::ci(root).err().map(|error| format!("other kernels: {error:#}")));
     if !failed.is_empty() {
         bail!("tests failed on {}", failed.join("; on "));
     }

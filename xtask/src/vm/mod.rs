@@ -33,11 +33,17 @@ use store::{Store, Unpacked};
 use tool::Progress;
 use tools::Tools;
 
+/// The kernels that are tried with every change.
+const CI: &str = "6.1,6.12,7.2";
+
+/// Machines at once. One alone leaves processors idle: a test waits more than it works.
+const JOBS: u8 = 2;
+
 /// What `cargo xtask vm` takes.
 #[derive(Args)]
 pub struct Options {
     /// The kernels: 6.1, 6.12, 7.2, 7.3; 5.10 has to be refused
-    #[arg(long, value_name = "SERIES", value_delimiter = ',', default_value = "6.1,6.12,7.2", value_parser = known)]
+    #[arg(long, value_name = "SERIES", value_delimiter = ',', default_value = CI, value_parser = known)]
     kernel: Vec<Kernel>,
     /// This alone
     #[arg(long)]
@@ -46,7 +52,7 @@ pub struct Options {
     #[arg(long)]
     record: bool,
     /// How many machines at once
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = JOBS, value_parser = clap::value_parser!(u8).range(1..))]
     jobs: u8,
     /// Download the newest kernels of the series, instead of taking what earlier runs left
     #[arg(long)]
@@ -66,6 +72,12 @@ enum Part {
 
 fn known(series: &str) -> Result<Kernel, String> {
     kernels::find(series)
+}
+
+/// Every program's load in every kernel of [`CI`].
+pub fn ci(root: &Path) -> Result<()> {
+    let kernel = CI.split(',').map(kernels::find).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+    vm(root, &Options { kernel, only: Some(Part::Load), record: false, jobs: JOBS, fresh: false })
 }
 
 /// Builds, boots each kernel, and does everything there. Goes on after a failure of one.
