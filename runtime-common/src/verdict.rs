@@ -141,6 +141,8 @@ verdicts! {
     NeighbourTarget = 54, Drop, "neighbour_target", "a neighbour solicitation to one neighbour about another one's address";
     /// Every source port tried is another conversation's.
     PortsExhausted = 55, Drop, "ports_exhausted", "no source port was found by which its answers could be told from others'";
+    /// To an address of an isolated network that is no known container's.
+    UnknownEndpoint = 57, Drop, "unknown_endpoint", "to an address of an isolated network that is no known container's";
     /// The publication's source filter refuses the client.
     Filtered = 60, Drop, "filtered", "the published port's filter refuses this source";
     /// More conversations than the publication's limit allows.

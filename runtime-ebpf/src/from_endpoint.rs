@@ -19,7 +19,7 @@ use crate::tables::Maps;
 
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
-    let mut skb = Skb(&ctx);
+    let mut skb: Skb<'_> = Skb(&ctx);
     let ifindex = skb.raw().ifindex;
     let Some(maps) = Maps::with(ctx.skb.skb) else {
         return DROP;
@@ -93,8 +93,11 @@ fn answer(skb: &mut Skb<'_>, h: &Headers, mtu: u32) -> i32 {
     let Some(ep) = behind(ifindex) else {
         return DROP;
     };
-    let gateway = if h.v4 { ep.gateway4 } else { ep.gateway6 };
-    if !send_icmp_error(skb, &gateway, mtu) {
+    let Some(maps) = Maps::new() else {
+        return DROP;
+    };
+    *maps.error_source() = if h.v4 { ep.gateway4 } else { ep.gateway6 };
+    if !send_icmp_error(skb.0.skb.skb, mtu) {
         return DROP;
     }
     // SAFETY: as in `to_container`.

@@ -21,16 +21,12 @@ const BPF_F_RECOMPUTE_CSUM: u64 = 1;
 /// Instead of an MTU: the packet's time to live ran out.
 pub const TIME_EXCEEDED: u32 = 0;
 
-/// Makes of the packet whose headers are in the scratch room the error about it, from `from` to its sender, the MAC addresses
-/// swapped: that it is larger than `mtu`, or [`TIME_EXCEEDED`]. False where none is due or the kernel refuses; the packet is to
-/// be dropped then.
+/// Makes of the packet whose headers are in the scratch room the error about it, from [`Maps::error_source`] to its sender, the
+/// MAC addresses swapped: that it is larger than `mtu`, or [`TIME_EXCEEDED`]. False where none is due or the kernel refuses; the
+/// packet is to be dropped then.
 #[inline(always)]
-pub fn send_icmp_error(skb: &mut Skb<'_>, from: &Addr, mtu: u32) -> bool {
-    let Some(maps) = Maps::new() else {
-        return false;
-    };
-    *maps.error_source() = *from;
-    icmp_error(skb.0.skb.skb, mtu) != 0
+pub fn send_icmp_error(skb: *mut __sk_buff, mtu: u32) -> bool {
+    icmp_error(skb, mtu) != 0
 }
 
 /// The error, as a function that the kernel verifies by itself: it is from the address in the scratch room.
@@ -43,7 +39,7 @@ extern "C" fn icmp_error(skb: *mut __sk_buff, mtu: u32) -> u32 {
     let h = maps.headers();
     let complaint = if mtu == TIME_EXCEEDED { Complaint::TimeExceeded } else { Complaint::TooBig(mtu as u16) };
     let ctx = TcContext::new(skb);
-    let mut skb = Skb(&ctx);
+    let mut skb: Skb<'_> = Skb(&ctx);
     let done = is_due(h)
         && cut(&mut skb, h).is_some_and(|sum| wrap(&mut skb, h, maps.error_source(), complaint, sum).is_some());
     done.into()

@@ -6,8 +6,8 @@ use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket,
     HostSocketKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS,
-    MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS,
-    MAX_WAYS, PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
+    MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED,
+    MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -30,6 +30,10 @@ pub static ADDRESSES: HashMap<Addr, Address, MAX_ADDRESSES> = HashMap::new();
 /// A bit for each address that an entry of `ADDRESSES` has, shared by others; then the same for containers alone.
 #[btf_map]
 pub static ADDRESS_BITS: Array<u64, ADDRESS_WORDS> = Array::new();
+
+/// What addresses that no entry of `ADDRESSES` has belong to: `PREFIX_*` by prefix.
+#[btf_map]
+pub static PREFIXES: LpmTrie<Addr, u32, MAX_PREFIXES> = LpmTrie::new();
 
 /// Interfaces that lead to the outside.
 #[btf_map]

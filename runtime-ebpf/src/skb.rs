@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb
 use aya_ebpf::programs::TcContext;
 use runtime_common::checksum;
 use runtime_common::maps::Sums;
-use runtime_common::packet::Packet;
+use runtime_common::packet::{ETH_LEN, Packet};
 use runtime_common::rewrite::{PacketMut, patch};
 
 /// To the next program of the hook, and to the stack after the last.
@@ -18,10 +18,20 @@ pub const DROP: i32 = TC_ACT_SHOT;
 /// `skb->pkt_type` of what is addressed to this interface.
 pub const PACKET_HOST: u32 = 0;
 
-/// A packet at a tc hook.
-pub struct Skb<'a>(pub &'a TcContext);
+/// A packet at a tc hook. `ETH` is the length of its Ethernet header: of an interface without Ethernet (a tunnel) it has none, but
+/// all offsets are as if it had.
+pub struct Skb<'a, const ETH: usize = ETH_LEN>(pub &'a TcContext);
 
-impl<'a> Skb<'a> {
+impl<'a, const ETH: usize> Skb<'a, ETH> {
+    /// What is to be taken from an offset for the helpers, which count from where the packet begins.
+    const MISSING: usize = ETH_LEN - ETH;
+
+    /// Where that offset is, counted from where the packet begins. Bounded, or the verifier would see one before the packet.
+    #[inline(always)]
+    fn from_start(offset: usize) -> usize {
+        if Self::MISSING == 0 { offset } else { offset.wrapping_sub(Self::MISSING) & 0x3ff }
+    }
+
     /// The kernel's fields.
     #[inline(always)]
     pub fn raw(&self) -> &__sk_buff {
@@ -30,14 +40,15 @@ impl<'a> Skb<'a> {
     }
 }
 
-impl Packet for Skb<'_> {
+impl<const ETH: usize> Packet for Skb<'_, ETH> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.0.len() as usize
+        self.0.len() as usize + Self::MISSING
     }
 
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> Option<*const u8> {
+        let offset = Self::from_start(offset);
         let start = self.0.data() + offset;
         if start + len <= self.0.data_end() {
             return Some(start as *const u8);
@@ -60,9 +71,9 @@ fn pull(skb: *mut __sk_buff, len: u32) -> bool {
 
 /// A packet of which what is asked for has been made directly readable: the verifier need not follow what would be if it had
 /// to be moved.
-pub struct Readable<'a>(pub &'a Skb<'a>);
+pub struct Readable<'a, const ETH: usize = ETH_LEN>(pub &'a Skb<'a, ETH>);
 
-impl Readable<'_> {
+impl<const ETH: usize> Readable<'_, ETH> {
     /// Start and end of what is directly readable.
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
@@ -73,7 +84,7 @@ impl Readable<'_> {
     }
 }
 
-impl Packet for Readable<'_> {
+impl<const ETH: usize> Packet for Readable<'_, ETH> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.len()
@@ -82,12 +93,12 @@ impl Packet for Readable<'_> {
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> Option<*const u8> {
         let (start, end) = self.bounds();
-        let start = start + offset;
+        let start = start + Skb::<ETH>::from_start(offset);
         if start + len <= end { Some(start as *const u8) } else { None }
     }
 }
 
-impl PacketMut for Skb<'_> {
+impl<const ETH: usize> PacketMut for Skb<'_, ETH> {
     // What is written has been read: it is where it can be.
     #[inline(always)]
     fn at_mut(&mut self, offset: usize, len: usize) -> Option<*mut u8> {
@@ -105,6 +116,7 @@ impl PacketMut for Skb<'_> {
     #[inline(always)]
     fn sums_changed(&mut self, offset: usize, sums: Sums, udp: bool) -> Option<()> {
         let (skb, pseudo) = (self.0.skb.skb, u64::from(BPF_F_PSEUDO_HDR));
+        let correct = |skb, offset: usize, difference, flags| correct(skb, Self::from_start(offset), difference, flags);
         if sums.addresses == 0 {
             return if sums.ports == 0 { Some(()) } else { correct(skb, offset, sums.ports, mangled(udp)) };
         }

@@ -123,7 +123,7 @@ extern "C" fn track_container(skb: *mut __sk_buff, parsed: u32) -> u32 {
         return Step::finish(Verdict::EndpointClosed).bits();
     };
     let ctx = TcContext::new(skb);
-    let skb = Skb(&ctx);
+    let skb: Skb<'_> = Skb(&ctx);
     // Of a frame that is too short the hook has said so.
     let Ok(frame) = ethernet(&Readable(&skb)) else {
         return MALFORMED;

@@ -18,8 +18,8 @@ use runtime_common::packet::Headers;
 use crate::fib::FibRoom;
 use crate::kernel_lookup;
 use crate::maps::{
-    ADDRESS_BITS, ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PUBLICATIONS, RULES, SCRATCH,
-    UNSERVED,
+    ADDRESS_BITS, ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES, PUBLICATIONS, RULES,
+    SCRATCH, UNSERVED,
 };
 
 /// The kernel's maps, this run's scratch room, and what it was called with.
@@ -195,6 +195,13 @@ impl Tables for Maps {
     #[inline(always)]
     fn is_unserved(&self, ifindex: u32) -> bool {
         UNSERVED.get_ptr(ifindex).is_some()
+    }
+
+    #[inline(always)]
+    fn prefix(&self, addr: &Addr) -> u32 {
+        // Of the key to look up, every bit counts.
+        const BITS: u32 = 8 * size_of::<Addr>() as u32;
+        PREFIXES.get(&Key::new(BITS, *addr)).copied().unwrap_or(0)
     }
 
     #[inline(always)]

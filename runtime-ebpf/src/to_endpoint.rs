@@ -15,7 +15,7 @@ use crate::tables::Maps;
 
 #[classifier]
 pub fn to_endpoint(ctx: TcContext) -> i32 {
-    let mut skb = Skb(&ctx);
+    let mut skb: Skb<'_> = Skb(&ctx);
     let ifindex = skb.raw().ifindex;
     // SAFETY: entries are replaced as a whole and stay readable while the program runs.
     let Some(ep) = (unsafe { ENDPOINTS.get(ifindex) }) else {

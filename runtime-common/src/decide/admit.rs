@@ -6,7 +6,9 @@ use super::publication::to_host;
 use super::uplink::has_loopback;
 use super::{Next, Step, Tables};
 use crate::Verdict;
-use crate::maps::{ADDRESS_HOST, ALL_PROTOCOLS, Address, Endpoint, FlowAction, Link, LinkKey, Zone};
+use crate::maps::{
+    ADDRESS_HOST, ALL_PROTOCOLS, Address, Endpoint, FlowAction, Link, LinkKey, PREFIX_HOST, PREFIX_ISOLATED, Zone,
+};
 use crate::packet::{Headers, Mac, Message, SCTP, TCP, UDP};
 
 /// A packet that arrives on an uplink.
@@ -28,11 +30,15 @@ fn from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
         return Step::finish(Verdict::SpoofedLocal);
     }
     // Most of what is for the host itself needs no more than that.
-    if !t.may_be_endpoint(dst) && !t.may_publish(h.key.tuple.dport, h.key.protocol) {
+    if t.may_be_ours(dst) && !t.may_be_endpoint(dst) && !t.may_publish(h.key.tuple.dport, h.key.protocol) {
         return Step::finish(Verdict::Host);
     }
     match t.address(dst) {
-        None => Step::finish(Verdict::Host),
+        None => match t.prefix(dst) {
+            PREFIX_HOST => to_host(t, h, None),
+            PREFIX_ISOLATED => Step::finish(Verdict::UnknownEndpoint),
+            _ => Step::finish(Verdict::Host),
+        },
         Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, None),
         Some(a) => {
             let isolated = a.is_isolated();
@@ -50,7 +56,12 @@ fn from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
 #[inline(always)]
 pub fn admit_from_container<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Step {
     match t.address(&h.key.tuple.dst) {
-        None => outbound(ep, h),
+        None => match t.prefix(&h.key.tuple.dst) {
+            PREFIX_HOST => to_host(t, h, Some((ep, ifindex))),
+            // Its own network's too: a container that the daemon has not told of yet is nobody's to reach.
+            PREFIX_ISOLATED => Step::finish(Verdict::UnknownEndpoint),
+            _ => outbound(ep, h),
+        },
         Some(a) if a.kind == ADDRESS_HOST => to_host(t, h, Some((ep, ifindex))),
         Some(a) => sibling(t, ep, ifindex, h, a),
     }

@@ -82,6 +82,8 @@ pub trait Tables {
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;
     /// Whether there is an entry of `UNSERVED` with this interface index: it leads outside and has no program.
     fn is_unserved(&self, ifindex: u32) -> bool;
+    /// The value that the longest matching prefix of `PREFIXES` has; 0 where none matches.
+    fn prefix(&self, addr: &Addr) -> u32;
     /// Whether a socket of this host waits for what arrives with this key.
     fn host_socket(&self, key: &FlowKey) -> bool;
     /// Whether a socket of this host has the TCP connection of what arrives with this key: not one that only listens.

@@ -114,6 +114,11 @@ pub const ADDRESS_HOST: u8 = 1;
 /// An address of a container.
 pub const ADDRESS_ENDPOINT: u8 = 2;
 
+/// Value of `PREFIXES`: the host's routes say that these addresses are its own (`ip route add local`).
+pub const PREFIX_HOST: u32 = 1;
+/// Value of `PREFIXES`: of an isolated network. Whose address is no entry of `ADDRESSES` is no container that is known.
+pub const PREFIX_ISOLATED: u32 = 2;
+
 /// Value of `ADDRESSES`: what an address on this machine belongs to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,7 +144,7 @@ impl Address {
 }
 
 /// Value of `UPLINKS`, by interface index: addresses that masqueraded conversations have where the kernel does not say
-/// which one its route would choose (before Linux 6.7).
+/// which one its route would choose (before Linux 6.7), and of which bridge it is a port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uplink {
@@ -147,6 +152,11 @@ pub struct Uplink {
     pub ipv4: Addr,
     /// IPv6 address; all zero where it has none.
     pub ipv6: Addr,
+    /// The MAC address of the bridge that it is a port of, where what is for the bridge is to be seen before the bridge's own
+    /// netfilter (`br_netfilter`) sees it.
+    pub bridge_mac: [u8; 6],
+    /// 1 where `bridge_mac` is one, else 0.
+    pub is_port: u16,
 }
 
 /// Key of `HOST_SOCKETS`: a socket of the host and where its packets really go.
@@ -311,6 +321,8 @@ pub const MAX_LINKS: usize = 131_072;
 pub const MAX_ENDPOINTS: usize = 8_192;
 /// Entries of `ADDRESSES`.
 pub const MAX_ADDRESSES: usize = 16_384;
+/// Entries of `PREFIXES`.
+pub const MAX_PREFIXES: usize = 4_096;
 /// Entries of `UPLINKS`.
 pub const MAX_UPLINKS: usize = 1_024;
 /// Entries of `UNSERVED`.
@@ -354,7 +366,7 @@ plain_data! {
     Address = 16: u32, u32, [u8; 6], u8, u8;
     HostSocketKey = 32: u64, Addr, u16, u8, [u8; 5];
     HostSocket = 32: u64, Addr, u32, u16, u16;
-    Uplink = 32: Addr, Addr;
+    Uplink = 40: Addr, Addr, [u8; 6], u16;
     Way = 64: Addr, Addr, u32, u32, u32, [u8; 6], [u8; 6], u16, u8, [u8; 5];
     Config = 8: u32, u32;
     Event = 56: u64, Tuple, u32, u32, u8, u8, [u8; 2];

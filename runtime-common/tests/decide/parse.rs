@@ -216,3 +216,22 @@ fn mac_addresses_are_read_and_written() {
     assert_eq!((e.dst.is_group(), e.src.is_group()), (false, true));
     assert_eq!((set_macs(&mut Frame(vec![0; 11]), e.dst, e.src), frame.len()), (None, 14));
 }
+
+#[test]
+fn super_packets_over_64_kib_have_no_length_of_their_own() {
+    let packet = tcp("2001:db8::9", 40000, "2001:db8::1", 80, ACK).payload(&[7; 70_000]).build();
+    let mut plain = packet.clone();
+    plain[18..20].copy_from_slice(&[0, 0]);
+    // With the jumbo option of RFC 2675, in a hop-by-hop header before the TCP header.
+    let mut jumbo = plain.clone();
+    jumbo[20] = 0;
+    jumbo.splice(54..54, [[6, 0, 0xc2, 4], 70_028u32.to_be_bytes()].concat());
+    for (packet, l4) in [(plain, 54), (jumbo, 62)] {
+        let h = read(&packet, Zone::Uplink).unwrap();
+        assert_eq!((h.l4, h.bytes as usize, ports(&h)), (l4, packet.len() - 14, (40000, 80)));
+        assert_eq!(h.message, Message::TcpSegment);
+        // A short packet without a length has no TCP header.
+        let short = &packet[..packet.len() - 60_000];
+        assert_eq!(read(short, Zone::Uplink), Err(Verdict::Malformed));
+    }
+}

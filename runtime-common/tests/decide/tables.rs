@@ -33,6 +33,8 @@ pub struct Memory {
     pub source: Option<Addr>,
     /// Interfaces that lead outside and have no program.
     pub unserved: Vec<u32>,
+    /// Whole bytes of addresses, and what they are.
+    pub prefixes: HashMap<Vec<u8>, u32>,
     /// Ports (host byte order) that sockets of the host have.
     pub sockets: Vec<u16>,
     /// Ports (host byte order) of which connections of the host's sockets are.
@@ -142,6 +144,11 @@ impl Tables for Memory {
 
     fn is_unserved(&self, ifindex: u32) -> bool {
         self.unserved.contains(&ifindex)
+    }
+
+    fn prefix(&self, addr: &Addr) -> u32 {
+        let matching = self.prefixes.iter().filter(|(prefix, _)| addr.0.starts_with(prefix));
+        matching.max_by_key(|(prefix, _)| prefix.len()).map_or(0, |(_, kind)| *kind)
     }
 
     fn host_socket(&self, key: &FlowKey) -> bool {

@@ -52,7 +52,7 @@ pub fn attached(rtnl: &mut Rtnl, ifindex: u32, hook: Hook) -> Result<Option<u32>
 pub fn all(rtnl: &mut Rtnl) -> Result<BTreeSet<(u32, Hook)>> {
     let mut found = BTreeSet::new();
     for ifindex in rtnl.clsact_interfaces()? {
-        for hook in [Hook::UplinkIngress, Hook::FromEndpoint, Hook::ToEndpoint] {
+        for hook in [Hook::UplinkIngress, Hook::UplinkTunnel, Hook::FromEndpoint, Hook::ToEndpoint] {
             if attached(rtnl, ifindex, hook)?.is_some() {
                 found.insert((ifindex, hook));
             }

@@ -12,6 +12,8 @@ use super::rtnl::Side;
 pub enum Hook {
     /// tc ingress of an uplink.
     UplinkIngress,
+    /// tc ingress of an uplink without Ethernet: a tunnel.
+    UplinkTunnel,
     /// tc ingress of a container's host-side interface.
     FromEndpoint,
     /// tc egress of a container's host-side interface.
@@ -40,13 +42,14 @@ pub enum Hook {
 
 impl Hook {
     /// Those on interfaces.
-    pub(super) const ON_INTERFACES: [Hook; 4] =
-        [Hook::UplinkIngress, Hook::FromEndpoint, Hook::ToEndpoint, Hook::UplinkXdp];
+    pub(super) const ON_INTERFACES: [Hook; 5] =
+        [Hook::UplinkIngress, Hook::UplinkTunnel, Hook::FromEndpoint, Hook::ToEndpoint, Hook::UplinkXdp];
 
     /// Name of the program, and the beginning of its links' pins.
     pub const fn program(self) -> &'static str {
         match self {
             Hook::UplinkIngress => "uplink_ingress",
+            Hook::UplinkTunnel => "uplink_tunnel",
             Hook::FromEndpoint => "from_endpoint",
             Hook::ToEndpoint => "to_endpoint",
             Hook::UplinkXdp => "uplink_xdp",
@@ -84,6 +87,8 @@ pub struct Role {
     pub name: String,
     /// Whether outside traffic comes through it; else it is a container's host side.
     pub uplink: bool,
+    /// Whether its packets have no Ethernet header: a tunnel.
+    pub tunnel: bool,
 }
 
 /// How XDP is used on uplinks.

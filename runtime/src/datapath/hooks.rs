@@ -98,10 +98,11 @@ impl Attached {
         }
         let mut hooks = BTreeMap::new();
         for (ifindex, role) in wanted {
-            let list: &[Hook] = match role.uplink {
-                true => &[Hook::UplinkIngress, Hook::UplinkXdp],
+            let list: &[Hook] = match (role.uplink, role.tunnel) {
+                (true, true) => &[Hook::UplinkTunnel],
+                (true, false) => &[Hook::UplinkIngress, Hook::UplinkXdp],
                 // The gate first: nothing gets in while the other is being attached.
-                false => &[Hook::ToEndpoint, Hook::FromEndpoint],
+                (false, _) => &[Hook::ToEndpoint, Hook::FromEndpoint],
             };
             for hook in list {
                 if let Some(way) = self.way(*hook, &role.name) {
@@ -384,7 +385,7 @@ impl Remnant {
             Remnant::Qdisc(..) => return Turn::Qdiscs,
         };
         match hook {
-            Some(Hook::UplinkIngress | Hook::UplinkXdp) => Turn::Uplinks,
+            Some(Hook::UplinkIngress | Hook::UplinkTunnel | Hook::UplinkXdp) => Turn::Uplinks,
             _ => Turn::Containers,
         }
     }

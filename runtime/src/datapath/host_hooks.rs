@@ -121,7 +121,12 @@ fn attach_type(hook: Hook) -> u32 {
         Hook::HostRecvmsg6 => 20,
         Hook::HostGetpeername4 => 29,
         Hook::HostGetpeername6 => 30,
-        Hook::RelayLookup | Hook::UplinkIngress | Hook::FromEndpoint | Hook::ToEndpoint | Hook::UplinkXdp => u32::MAX,
+        Hook::RelayLookup
+        | Hook::UplinkIngress
+        | Hook::UplinkTunnel
+        | Hook::FromEndpoint
+        | Hook::ToEndpoint
+        | Hook::UplinkXdp => u32::MAX,
     }
 }
 

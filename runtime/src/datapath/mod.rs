@@ -135,6 +135,7 @@ impl Datapath {
             publications: hash(&mut ebpf, "PUBLICATIONS")?,
             ports: bits(&mut ebpf, "PORTS")?,
             address_bits: bits(&mut ebpf, "ADDRESS_BITS")?,
+            prefixes: LpmTrie::try_from(take(&mut ebpf, "PREFIXES")?).map_err(|e| map_error("PREFIXES", &e))?,
             filters: LpmTrie::try_from(take(&mut ebpf, "FILTERS")?).map_err(|e| map_error("FILTERS", &e))?,
             limits: hash(&mut ebpf, "LIMITS")?,
             links: hash(&mut ebpf, "LINKS")?,

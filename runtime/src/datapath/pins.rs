@@ -21,6 +21,7 @@ pub const MAPS: &[&str] = &[
     "WAYS",
     "ENDPOINTS",
     "ADDRESSES",
+    "PREFIXES",
     "UPLINKS",
     "UNSERVED",
     "PUBLICATIONS",

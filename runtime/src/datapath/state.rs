@@ -8,8 +8,8 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS,
-    MAX_LIMITS, MAX_LINKS, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS, Publication, PublicationKey, Uplink,
-    address_bit, port_bit,
+    MAX_LIMITS, MAX_LINKS, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS, Publication,
+    PublicationKey, Uplink, address_bit, port_bit,
 };
 
 use super::bits::Bits;
@@ -25,6 +25,8 @@ pub struct Desired {
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// What each address belongs to.
     pub addresses: BTreeMap<Addr, Address>,
+    /// What addresses that are not among these belong to: `PREFIX_*` by prefix, and its length in bits of an [`Addr`].
+    pub prefixes: BTreeMap<(Addr, u32), u32>,
     /// Interfaces that lead to the outside.
     pub uplinks: BTreeMap<u32, Uplink>,
     /// Interfaces that lead to the outside and have no program.
@@ -63,6 +65,7 @@ pub(super) struct Maps {
     pub publications: HashMap<MapData, PublicationKey, Publication>,
     pub ports: Bits,
     pub address_bits: Bits,
+    pub prefixes: LpmTrie<MapData, Addr, u32>,
     pub filters: LpmTrie<MapData, FilterKey, u32>,
     pub limits: HashMap<MapData, u64, Limit>,
     pub links: HashMap<MapData, LinkKey, Link>,
@@ -70,6 +73,9 @@ pub(super) struct Maps {
 
 /// Sources by prefix and its length.
 type Filters = BTreeMap<(FilterKey, u32), u32>;
+
+/// `PREFIX_*` by prefix and its length.
+type Prefixes = BTreeMap<(Addr, u32), u32>;
 
 /// The maps with what they hold: this daemon is their only writer.
 pub(super) struct State {
@@ -82,6 +88,7 @@ pub(super) struct State {
     ports: Bits,
     address_bits: Bits,
     links: Table<LinkKey, Link>,
+    prefixes: (LpmTrie<MapData, Addr, u32>, Prefixes),
     filters: (LpmTrie<MapData, FilterKey, u32>, Filters),
     limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
     slots: Slots,
@@ -108,6 +115,11 @@ impl State {
             .map(|entry| entry.map(|(key, value)| ((key.data(), key.prefix_len() - GENERATION_BITS), value)))
             .collect::<Result<_, MapError>>()
             .map_err(|e| map_error("FILTERS", &e))?;
+        let prefixes = maps.prefixes.iter();
+        let prefixes = prefixes
+            .map(|entry| entry.map(|(key, value)| ((key.data(), key.prefix_len()), value)))
+            .collect::<Result<_, MapError>>()
+            .map_err(|e| map_error("PREFIXES", &e))?;
         let limits = maps.limits.iter().map(|entry| entry.map(|(g, l)| (g, l.per_second)));
         let limits = limits.collect::<Result<_, MapError>>().map_err(|e| map_error("LIMITS", &e))?;
         let mut state = State {
@@ -120,6 +132,7 @@ impl State {
             ports: maps.ports,
             address_bits: maps.address_bits,
             links: Table::adopt("LINKS", MAX_LINKS, maps.links)?,
+            prefixes: (maps.prefixes, prefixes),
             filters: (maps.filters, filters),
             limits: (maps.limits, limits),
             slots: Slots::default(),
@@ -208,6 +221,7 @@ impl State {
         if moved {
             self.address_bits.set(address_bits(&desired.addresses))?;
         }
+        self.write_prefixes(&desired.prefixes, &mut ops)?;
         let slots = &self.slots;
         let rule = |generation| slots.of(generation).unwrap_or_default();
         // Addresses before endpoints: a container that is opened finds its siblings known as such.
@@ -263,6 +277,7 @@ impl State {
         check_size("LINKS", desired.links.len(), MAX_LINKS)?;
         check_size("ENDPOINTS", desired.endpoints.len(), MAX_ENDPOINTS)?;
         check_size("ADDRESSES", desired.addresses.len(), MAX_ADDRESSES)?;
+        check_size("PREFIXES", desired.prefixes.len(), MAX_PREFIXES)?;
         check_size("UPLINKS", desired.uplinks.len(), MAX_UPLINKS)?;
         check_size("UNSERVED", desired.unserved.len(), MAX_UNSERVED)?;
         let publications =
@@ -316,6 +331,28 @@ impl State {
             begun.iter().for_each(|(_, generation)| self.slots.release(*generation));
         }
         result
+    }
+
+    /// What comes before what goes: a prefix that changes is never without its meaning.
+    fn write_prefixes(&mut self, wanted: &Prefixes, ops: &mut Operations) -> Result<(), DatapathError> {
+        let (map, holds) = &mut self.prefixes;
+        for (key, value) in wanted {
+            if holds.get(key) != Some(value) {
+                map.insert(&Key::new(key.1, key.0), value, 0).map_err(|e| map_error("PREFIXES", &e))?;
+                holds.insert(*key, *value);
+                ops.written += 1;
+            }
+        }
+        let gone: Vec<_> = holds.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        for key in gone {
+            match map.remove(&Key::new(key.1, key.0)) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(e) => return Err(map_error("PREFIXES", &e)),
+            }
+            holds.remove(&key);
+            ops.removed += 1;
+        }
+        Ok(())
     }
 
     /// Filters and limits, before the publications that they belong to.

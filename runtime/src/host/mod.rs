@@ -42,6 +42,8 @@ pub struct Interface {
     pub is_bridge: bool,
     /// Whether it has Ethernet frames.
     pub is_ethernet: bool,
+    /// Whether its packets begin with their IP header: WireGuard, tun.
+    pub is_tunnel: bool,
     /// Whether it is a loopback interface.
     pub is_loopback: bool,
 }

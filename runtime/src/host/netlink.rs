@@ -187,6 +187,7 @@ fn interface(message: &LinkMessage) -> Interface {
         is_veth: false,
         is_bridge: false,
         is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        is_tunnel: matches!(message.header.link_layer_type, LinkLayerType::None | LinkLayerType::Rawip),
         is_loopback: message.header.link_layer_type == LinkLayerType::Loopback,
     };
     let (mut link, mut namespace) = (None, None);

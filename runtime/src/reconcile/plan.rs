@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey,
-    PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_HOST_TRANSLATES,
-    PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
+    PREFIX_HOST, PREFIX_ISOLATED, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK,
+    PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
 };
 use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
@@ -165,6 +166,8 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
     for (address, length) in host.own_addresses() {
         if length == if address.is_ipv4() { 32 } else { 128 } {
             p.desired.addresses.insert(address.into(), Address { kind: ADDRESS_HOST, ..Address::default() });
+        } else if let Ok(net) = IpNet::new(address, length) {
+            p.desired.prefixes.insert(prefix_key(&net), PREFIX_HOST);
         }
     }
     for endpoint in &p.endpoints {
@@ -214,11 +217,17 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
         }
         return;
     };
+    if is_isolated(network, options) {
+        // Written with the network: its containers are protected before anybody has told of them.
+        for subnet in network.subnets.iter().filter_map(|s| s.parse::<IpNet>().ok()) {
+            p.desired.prefixes.insert(prefix_key(&subnet), PREFIX_ISOLATED);
+        }
+    }
     let by = options.masquerade.of(network, &host.nat);
     p.masquerade.insert(network.name.clone(), by);
     let ports = host.interfaces.values().filter(|i| i.master == Some(bridge.index) && i.is_veth);
     for port in ports.clone() {
-        p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false });
+        p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false, tunnel: false });
     }
     let mut strangers: BTreeMap<u32, &str> = ports.clone().map(|i| (i.index, i.name.as_str())).collect();
     // The first one of each: containers are many, and so are interfaces.
@@ -262,6 +271,12 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
             network.name
         ));
     }
+}
+
+/// Key of `PREFIXES`: addresses of IPv4 are mapped, and begin with 96 bits that all have.
+fn prefix_key(net: &IpNet) -> (Addr, u32) {
+    let mapped = if matches!(net, IpNet::V4(_)) { 96 } else { 0 };
+    (net.network().into(), mapped + u32::from(net.prefix_len()))
 }
 
 fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {

@@ -27,6 +27,7 @@ fn interface(index: u32, name: &str) -> Interface {
         is_veth: false,
         is_bridge: false,
         is_ethernet: true,
+        is_tunnel: false,
         is_loopback: false,
     }
 }

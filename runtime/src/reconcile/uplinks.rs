@@ -20,24 +20,30 @@ pub(super) fn add(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Opti
             continue;
         }
         let wanted = options.uplinks.is_empty() || options.uplinks.contains(&i.name);
-        if wanted && i.is_ethernet {
-            p.roles.insert(i.index, Role { name: i.name.clone(), uplink: true });
+        if wanted && (i.is_ethernet || i.is_tunnel) {
+            p.roles.insert(i.index, Role { name: i.name.clone(), uplink: true, tunnel: i.is_tunnel });
         } else if leads_outside(i, host) {
             p.desired.unserved.insert(i.index, 1);
         }
     }
     for name in &options.uplinks {
         match host.by_name(name) {
-            Some(i) if i.is_ethernet => {
-                p.roles.insert(i.index, Role { name: name.clone(), uplink: true });
+            Some(i) if i.is_ethernet || i.is_tunnel => {
+                p.roles.insert(i.index, Role { name: name.clone(), uplink: true, tunnel: i.is_tunnel });
             }
-            Some(_) => p.problems.push(format!("uplink {name}: not an Ethernet interface, so it cannot be served")),
+            Some(_) => p.problems.push(format!(
+                "uplink {name}: its packets begin neither with Ethernet nor with IP: the engine's own rules serve it"
+            )),
             None => p.problems.push(format!("uplink {name}: no such interface; it is taken up when it appears")),
         }
     }
     for index in p.roles.iter().filter(|(_, role)| role.uplink).map(|(index, _)| *index) {
         let address = |v4| host.addresses_of(index).find(|a| a.is_ipv4() == v4 && is_global(a)).map(Addr::from);
-        let entry = Uplink { ipv4: address(true).unwrap_or_default(), ipv6: address(false).unwrap_or_default() };
+        let entry = Uplink {
+            ipv4: address(true).unwrap_or_default(),
+            ipv6: address(false).unwrap_or_default(),
+            ..Uplink::default()
+        };
         p.desired.uplinks.insert(index, entry);
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
@@ -98,6 +99,11 @@ impl Kernel {
     /// A hash map by name.
     pub fn map<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
+    }
+
+    /// Sets an entry of a trie of prefixes.
+    pub fn set_prefix<K: Pod, V: Pod>(&mut self, name: &str, key: &Key<K>, value: V) {
+        LpmTrie::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().insert(key, value, 0).unwrap();
     }
 
     /// An element of an array.

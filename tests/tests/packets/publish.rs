@@ -1,7 +1,7 @@
 //! Published ports, from outside and from containers, and the answers.
 
 use runtime_common::Verdict;
-use runtime_common::maps::{FLOW_REPLY, FlowAction};
+use runtime_common::maps::{FLOW_REPLY, FlowAction, PREFIX_HOST, PREFIX_ISOLATED, Uplink as UplinkEntry};
 use runtime_common::packet::{SCTP, TCP, UDP};
 
 use super::world::*;
@@ -181,6 +181,75 @@ fn a_segment_of_no_known_connection_goes_to_the_container() {
     let out = reset.clone().between(HOST, CLIENT).ports(8080, 40000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
     w.forwards("its reset", Leaving("web"), &reset, Verdict::PublishedReply, &out);
     assert_eq!(w.flows("FLOWS"), []);
+}
+
+#[test]
+fn addresses_that_only_a_local_route_has_are_the_hosts() {
+    let mut w = World::new();
+    w.add_prefix("203.0.113.0", 96 + 24, PREFIX_HOST);
+    w.add_prefix("2001:db8:113::", 64, PREFIX_HOST);
+    for (wildcard, client, sibling, local, other, web) in [
+        ("0.0.0.0", CLIENT, DB.v4, "203.0.113.20", "198.51.100.20", WEB.v4),
+        ("::", CLIENT6, DB.v6, "2001:db8:113::20", "2001:db8:114::20", WEB.v6),
+    ] {
+        w.publish(wildcard, 8080, TCP, &WEB, 80);
+        let syn = inbound(tcp(client, 40000, local, 8080, SYN));
+        w.forwards("local", Uplink, &syn, Verdict::Published, &published(&syn, Uplink, &WEB, 80));
+        let answer = sent(tcp(web, 80, client, 40000, SYN | ACK), &WEB);
+        let out = answer.clone().between(local, client).ports(8080, 40000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+        w.forwards("its answer", Leaving("web"), &answer, Verdict::PublishedReply, &out);
+        w.expect("other", Uplink, &inbound(tcp(client, 40000, other, 8080, SYN)).build(), Verdict::Host);
+        w.expect("another port", Uplink, &inbound(tcp(client, 40000, local, 8081, SYN)).build(), Verdict::Host);
+        // Containers reach the port there as well.
+        let syn = sent(tcp(sibling, 40000, local, 8080, SYN), &DB);
+        let out = syn.clone().between(sibling, web).ports(40000, 80).ttl(63);
+        w.forwards("a sibling", Leaving("db"), &syn, Verdict::Published, &out);
+        w.expect(
+            "outside",
+            Leaving("db"),
+            &sent(tcp(sibling, 40000, other, 8080, SYN), &DB).build(),
+            Verdict::Outbound,
+        );
+    }
+}
+
+#[test]
+fn who_is_not_known_on_an_isolated_network_is_reached_by_nobody() {
+    let mut w = World::new();
+    w.add_prefix("172.17.0.0", 96 + 16, PREFIX_ISOLATED);
+    w.add_prefix("fd00:17::", 64, PREFIX_ISOLATED);
+    for (db, one, client, gateway, unknown) in
+        [(DB.v4, ONE.v4, CLIENT, "172.17.0.1", "172.17.0.99"), (DB.v6, ONE.v6, CLIENT6, "fd00:17::1", "fd00:17::99")]
+    {
+        let syn = |src| tcp(src, 40000, unknown, 80, SYN);
+        w.expect("a sibling", Leaving("db"), &sent(syn(db), &DB).build(), Verdict::UnknownEndpoint);
+        w.expect("another network", Leaving("one"), &sent(syn(one), &ONE).build(), Verdict::UnknownEndpoint);
+        for at in UPLINK_HOOKS {
+            w.expect("outside", at, &inbound(syn(client)).build(), Verdict::UnknownEndpoint);
+        }
+        w.expect("the gateway", Leaving("db"), &sent(tcp(db, 40000, gateway, 22, SYN), &DB).build(), Verdict::Host);
+        w.expect(
+            "from there",
+            Entering("web", "new"),
+            &tcp(unknown, 1, if db == DB.v4 { WEB.v4 } else { WEB.v6 }, 80, SYN).build(),
+            Verdict::NotPublished,
+        );
+    }
+}
+
+#[test]
+fn a_port_of_a_bridge_takes_what_is_for_the_bridge() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    let port = ifindex(UNKNOWN);
+    let for_bridge = tcp(CLIENT, 40000, HOST, 8080, SYN).macs(MAC_CLIENT, MAC_BRIDGE).build();
+    let for_another = tcp(CLIENT, 40000, HOST, 8080, SYN).macs(MAC_CLIENT, [2, 0, 0, 0, 0, 9]).build();
+    let run = |w: &mut World, packet: &[u8]| w.kernel.classify("uplink_ingress", packet, port, port, 1).counted;
+    assert_eq!(run(&mut w, &for_bridge), []);
+    let uplink = UplinkEntry { bridge_mac: MAC_BRIDGE, is_port: 1, ..UplinkEntry::default() };
+    w.kernel.map("UPLINKS").insert(port, uplink, 0).unwrap();
+    assert_eq!(run(&mut w, &for_another), []);
+    assert_eq!(run(&mut w, &for_bridge), [(Verdict::Published, 1)]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use aya::maps::lpm_trie::Key;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, Flow, FlowAction,
     FlowKey, FragmentKey, FragmentPorts, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums,
@@ -168,6 +169,11 @@ impl World {
         if value.kind == ADDRESS_ENDPOINT {
             self.set_bit("ADDRESS_BITS", address_bit(&addr, true));
         }
+    }
+
+    /// What addresses that begin with so many bits of this one are.
+    pub fn add_prefix(&mut self, first: &str, bits: u32, kind: u32) {
+        self.kernel.set_prefix("PREFIXES", &Key::new(bits, addr(first)), kind);
     }
 
     fn set_bit(&mut self, map: &'static str, (element, bit): (u32, u64)) {
