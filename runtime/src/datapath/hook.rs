@@ -89,6 +89,8 @@ pub struct Role {
     pub uplink: bool,
     /// Whether its packets have no Ethernet header: a tunnel.
     pub tunnel: bool,
+    /// Whether it is a port of an uplink that is a bridge: most of its frames are for others.
+    pub bridge_port: bool,
 }
 
 /// How XDP is used on uplinks.

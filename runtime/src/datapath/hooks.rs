@@ -98,11 +98,12 @@ impl Attached {
         }
         let mut hooks = BTreeMap::new();
         for (ifindex, role) in wanted {
-            let list: &[Hook] = match (role.uplink, role.tunnel) {
-                (true, true) => &[Hook::UplinkTunnel],
-                (true, false) => &[Hook::UplinkIngress, Hook::UplinkXdp],
+            let list: &[Hook] = match role {
                 // The gate first: nothing gets in while the other is being attached.
-                (false, _) => &[Hook::ToEndpoint, Hook::FromEndpoint],
+                Role { uplink: false, .. } => &[Hook::ToEndpoint, Hook::FromEndpoint],
+                Role { tunnel: true, .. } => &[Hook::UplinkTunnel],
+                Role { bridge_port: true, .. } => &[Hook::UplinkIngress],
+                _ => &[Hook::UplinkIngress, Hook::UplinkXdp],
             };
             for hook in list {
                 if let Some(way) = self.way(*hook, &role.name) {

@@ -46,6 +46,8 @@ pub struct Interface {
     pub is_tunnel: bool,
     /// Whether it is a loopback interface.
     pub is_loopback: bool,
+    /// Its own MAC address; all zero where it has none.
+    pub mac: [u8; 6],
 }
 
 /// Everything that decisions ask of the host.
@@ -67,6 +69,8 @@ pub struct Host {
     pub peer_macs: BTreeMap<u32, [u8; 6]>,
     /// Bridges that the host sends to and hears from with loopback addresses of IPv4 (`route_localnet`).
     pub localnet: BTreeSet<u32>,
+    /// Whether the host's rules of IP see what crosses its bridges (`br_netfilter`).
+    pub bridges_filter: bool,
     /// What the host's own rules do with sources.
     pub nat: Arc<NatRules>,
 }

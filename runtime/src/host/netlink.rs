@@ -95,6 +95,7 @@ impl Netlink {
         host.local = local_routes(&self.strict).await?;
         host.localnet =
             host.interfaces.values().filter(|i| i.is_bridge && routes_localnet(&i.name)).map(|i| i.index).collect();
+        host.bridges_filter = bridges_filter();
         for (container, pid) in sandboxes {
             let id = match known.sandboxes.get(container) {
                 Some(before) if before == pid => known.namespaces.get(container).copied(),
@@ -189,11 +190,13 @@ fn interface(message: &LinkMessage) -> Interface {
         is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         is_tunnel: matches!(message.header.link_layer_type, LinkLayerType::None | LinkLayerType::Rawip),
         is_loopback: message.header.link_layer_type == LinkLayerType::Loopback,
+        mac: [0; 6],
     };
     let (mut link, mut namespace) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => i.name = name.clone(),
+            LinkAttribute::Address(mac) => i.mac = mac.as_slice().try_into().unwrap_or_default(),
             LinkAttribute::Controller(master) if *master != 0 => i.master = Some(*master),
             LinkAttribute::Link(peer) => link = Some(*peer),
             LinkAttribute::LinkNetNsId(id) => namespace = Some(*id),
@@ -211,6 +214,13 @@ fn interface(message: &LinkMessage) -> Interface {
     }
     i.peer = namespace.zip(link);
     i
+}
+
+/// Whether rules of IP see what crosses bridges, of either family.
+fn bridges_filter() -> bool {
+    ["iptables", "ip6tables"].iter().any(|tables| {
+        std::fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{tables}")).is_ok_and(|v| v.trim() == "1")
+    })
 }
 
 /// Whether loopback addresses of IPv4 are routed on this interface.

@@ -227,7 +227,7 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
     p.masquerade.insert(network.name.clone(), by);
     let ports = host.interfaces.values().filter(|i| i.master == Some(bridge.index) && i.is_veth);
     for port in ports.clone() {
-        p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false, tunnel: false });
+        p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false, tunnel: false, bridge_port: false });
     }
     let mut strangers: BTreeMap<u32, &str> = ports.clone().map(|i| (i.index, i.name.as_str())).collect();
     // The first one of each: containers are many, and so are interfaces.

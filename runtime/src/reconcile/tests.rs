@@ -28,6 +28,7 @@ fn interface(index: u32, name: &str) -> Interface {
         is_bridge: false,
         is_ethernet: true,
         is_tunnel: false,
+        mac: [2, 0, 0, 0, 0, 1],
         is_loopback: false,
     }
 }

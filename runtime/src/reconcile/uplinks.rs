@@ -21,7 +21,7 @@ pub(super) fn add(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Opti
         }
         let wanted = options.uplinks.is_empty() || options.uplinks.contains(&i.name);
         if wanted && (i.is_ethernet || i.is_tunnel) {
-            p.roles.insert(i.index, Role { name: i.name.clone(), uplink: true, tunnel: i.is_tunnel });
+            p.roles.insert(i.index, uplink(i));
         } else if leads_outside(i, host) {
             p.desired.unserved.insert(i.index, 1);
         }
@@ -29,7 +29,7 @@ pub(super) fn add(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Opti
     for name in &options.uplinks {
         match host.by_name(name) {
             Some(i) if i.is_ethernet || i.is_tunnel => {
-                p.roles.insert(i.index, Role { name: name.clone(), uplink: true, tunnel: i.is_tunnel });
+                p.roles.insert(i.index, uplink(i));
             }
             Some(_) => p.problems.push(format!(
                 "uplink {name}: its packets begin neither with Ethernet nor with IP: the engine's own rules serve it"
@@ -45,6 +45,29 @@ pub(super) fn add(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Opti
             ..Uplink::default()
         };
         p.desired.uplinks.insert(index, entry);
+    }
+    if host.bridges_filter {
+        add_bridge_ports(p, host);
+    }
+}
+
+fn uplink(i: &Interface) -> Role {
+    Role { name: i.name.clone(), uplink: true, tunnel: i.is_tunnel, bridge_port: false }
+}
+
+/// Where the host's rules of IP see what crosses its bridges, the engine's DNAT comes before the program of an uplink that is a
+/// bridge: what is for the bridge is taken at its ports.
+fn add_bridge_ports(p: &mut Plan, host: &Host) {
+    let uplinks: Vec<u32> = p.desired.uplinks.keys().copied().collect();
+    for bridge in uplinks.iter().filter_map(|index| host.interfaces.get(index)).filter(|i| i.is_bridge) {
+        for port in host.interfaces.values().filter(|i| i.master == Some(bridge.index) && i.is_ethernet) {
+            if p.roles.contains_key(&port.index) {
+                continue;
+            }
+            p.roles.insert(port.index, Role { bridge_port: true, ..uplink(port) });
+            let of_bridge = p.desired.uplinks.get(&bridge.index).copied().unwrap_or_default();
+            p.desired.uplinks.insert(port.index, Uplink { bridge_mac: bridge.mac, is_port: 1, ..of_bridge });
+        }
     }
 }
 

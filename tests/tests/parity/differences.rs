@@ -12,12 +12,9 @@ const HOST_ITSELF: &[&str] =
 /// For a socket that is connected, docker-proxy's answer comes from a stranger.
 const PROXYS_ANSWER: Why = Why::AskedFor("docker-proxy answers from another address than the one that was dialled");
 
-const LOCAL_PREFIXES: Why = Why::ToMend("the host's addresses are what its local routing table says, prefixes too");
 const SHARED_NETWORK: Why = Why::ToMend(
     "a client on another network of the server's is answered there: the server has to see the host's address",
 );
-const BRIDGE: Why = Why::ToMend("the ports of a bridge get the uplink's program where the rules of IP see its frames");
-
 const fn of(group: &'static str, why: Why, cases: &'static [&'static str]) -> Difference {
     Difference { group, engine: None, why, cases }
 }
@@ -37,27 +34,9 @@ pub const DIFFERENCES: &[Difference] = &[
         ],
     ),
     of("local routes", Why::ClientAddress, &["the host, TCP", "the host, UDP"]),
-    of(
-        "local routes",
-        LOCAL_PREFIXES,
-        &["a client, within a prefix, TCP", "a client, within a prefix, UDP", "a client, within a prefix, IPv6"],
-    ),
     of("sockets of the host", Why::ClientAddress, &["in the host's network, the host's address"]),
     of("sockets of the host", PROXYS_ANSWER, &["bound to the host's address, 127.0.0.1, UDP"]),
     of("the host on a bridge", Why::ClientAddress, &["the host, its own address"]),
-    of(
-        "the host on a bridge",
-        BRIDGE,
-        &[
-            "a client, TCP",
-            "a client, UDP",
-            "a client, TCP, IPv6",
-            "a client, UDP, IPv6",
-            "a virtual machine, TCP",
-            "a virtual machine, UDP",
-            "a virtual machine, TCP, IPv6",
-        ],
-    ),
     of("direct routing", SHARED_NETWORK, &["gw-priority: a sibling, the host's address"]),
     of("direct routing", Why::Isolation, &["a client, the default network, a container's own address"]),
 ];
