@@ -25,6 +25,7 @@ const GROUPS: &[&Group] = &[
     &addresses::LOCAL_ROUTES,
     &addresses::HOST_NETWORK,
     &bridged::BRIDGED,
+    &docker28::MODES,
     &docker28::DIRECT,
 ];
 
@@ -46,6 +47,7 @@ groups! {
     local_routes_without_an_address => addresses::LOCAL_ROUTES;
     sockets_of_the_host => addresses::HOST_NETWORK;
     the_hosts_address_on_a_bridge => bridged::BRIDGED;
+    gateway_modes => docker28::MODES;
     direct_routing_and_a_wish_for_the_default_route => docker28::DIRECT;
 }
 

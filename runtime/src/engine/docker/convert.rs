@@ -227,6 +227,8 @@ pub fn network(inspect: NetworkInspect) -> Option<Network> {
     let masquerade = !options
         .get("com.docker.network.bridge.enable_ip_masquerade")
         .is_some_and(|v| matches!(v.as_str(), "0" | "f" | "F" | "false" | "False" | "FALSE"));
+    // Routed, containers of IPv4 are seen outside under their own addresses.
+    let is_routed = options.get("com.docker.network.bridge.gateway_mode_ipv4").is_some_and(|mode| mode == "routed");
     let bridge = (driver == "bridge").then(|| match options.get("com.docker.network.bridge.name") {
         Some(name) if !name.is_empty() => name.clone(),
         _ if is_default_bridge => "docker0".to_owned(),
@@ -255,7 +257,7 @@ pub fn network(inspect: NetworkInspect) -> Option<Network> {
         bridge,
         is_default_bridge,
         internal: inspect.internal == Some(true),
-        masquerade,
+        masquerade: masquerade && !is_routed,
         labels: inspect.labels.unwrap_or_default().into_iter().collect(),
         subnets: config.iter().filter_map(|c| c.subnet.clone()).filter(|s| !s.is_empty()).collect(),
         endpoints,
