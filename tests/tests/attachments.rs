@@ -176,3 +176,43 @@ fn status_tells_what_is_not_attached_any_more() {
         drop(up);
     }
 }
+
+/// `served` is what the kernel would do, whoever has changed it.
+#[test]
+fn a_publication_is_served_only_while_the_kernel_would_serve_it() {
+    let lab = Lab::builder("served in truth").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let server = lab.run("server", &["-p", "8000:7", "echo"]);
+    lab.run("other", &["-p", "8001:7", "echo"]);
+    let state = |port: u16| {
+        let status = lab.status();
+        let rows = status["publications"].as_array().expect("publications").clone();
+        let row = rows.iter().find(|r| r["host_port"] == port && r["host_addr"] == "0.0.0.0").expect("a row").clone();
+        (row["state"].as_str().expect("a state").to_owned(), status["problems"].to_string())
+    };
+    wait_until("both are served", SOON, || state(8000).0 == "served" && state(8001).0 == "served");
+    // The entry is taken out of the map: by bpftool, as anybody may.
+    let map = lab.pins().join("maps/ENDPOINTS").display().to_string();
+    let dump = lab.host().run(["bpftool", "-j", "map", "dump", "pinned", &map]).ok();
+    let dump: serde_json::Value = serde_json::from_str(&dump).expect("JSON");
+    let ip = server.ip().octets();
+    let key = dump.as_array().expect("entries").iter().find_map(|e| {
+        let value: Vec<u8> = e["value"].as_array()?.iter().filter_map(|b| byte(b.as_str()?)).collect();
+        value.windows(4).any(|w| w == ip).then(|| e["key"].as_array().cloned())?
+    });
+    let key: Vec<String> =
+        key.expect("the container's entry").iter().map(|b| b.as_str().unwrap_or("").to_owned()).collect();
+    let words = ["bpftool", "map", "delete", "pinned", &map, "key", "hex"];
+    let hex: Vec<String> = key.iter().map(|b| b.trim_start_matches("0x").to_owned()).collect();
+    lab.host().run(words.iter().map(|w| (*w).to_owned()).chain(hex)).ok();
+    let (now, problems) = state(8000);
+    assert_eq!(now, "not served", "{problems}");
+    assert!(problems.contains("the kernel does not know its container"), "{problems}");
+    assert_eq!(state(8001).0, "served");
+    std::fs::remove_file(&map).expect("the pin can be removed");
+    assert!(state(8001).1.contains("maps/ENDPOINTS is gone"), "{}", state(8001).1);
+}
+
+fn byte(text: &str) -> Option<u8> {
+    u8::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+}

@@ -203,7 +203,7 @@ fn docker_proxy_is_left_alone_until_it_goes() {
     let _up = lab.up(&[]);
     lab.run("server", &["-p", "8000:7", "echo"]);
     Talk::when_up(lab.client(), (HOST6, 8000));
-    assert_eq!(state(&lab, "::", 8000), "not served");
+    assert_eq!(state(&lab, "::", 8000), "by the engine");
     let listeners = || lab.host().run(["ss", "-Hltnp", "sport = :8000"]).ok();
     let proxy = listeners().lines().find(|l| l.contains("[::]")).and_then(|l| {
         let (_, pid) = l.split_once("pid=")?;

@@ -146,7 +146,8 @@ pub struct PublicationRow {
     pub filter: String,
     /// `engine` or `live`.
     pub origin: String,
-    /// `served`, `closed` (taken away), or `not served` (no address of that family).
+    /// `served`, `relayed` (to a container without an address of that family), `by the engine` (its own proxy serves it),
+    /// `closed` (taken away), or `not served`.
     pub state: String,
 }
 

@@ -1,12 +1,16 @@
 //! What the daemon tells people: status, links, live publications.
 
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+
 use super::api::{CounterRow, EndpointRow, LinkRow, PublicationRow, Refusal, Status};
 use super::world::World;
 use crate::cli::datapath_client::LivePublication;
-use crate::datapath::kernel_release;
+use crate::datapath::{Standing, kernel_release};
+use crate::host::listening_proxies;
 use crate::model::environment::link_environment;
 use crate::model::{Port, Publication};
-use crate::reconcile::open_ports;
+use crate::reconcile::{EndpointPlan, open_ports};
 
 impl World {
     pub(super) fn status(&self) -> Result<Status, Refusal> {
@@ -14,6 +18,8 @@ impl World {
         let (hooks, lost) = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
         problems.extend(lost);
+        problems.extend(self.datapath.lost_pins());
+        let publications = self.publication_rows(&self.datapath.standing(&hooks, &self.plan.roles), &mut problems);
         problems.extend(self.datapath.problem().map(str::to_owned));
         problems.extend(self.relays.problems(self.datapath.relay_problem()));
         problems.extend(self.errors.iter().cloned());
@@ -37,7 +43,7 @@ impl World {
             enforcing: self.datapath.enforcing().map_err(Refusal::failed)?,
             hooks,
             endpoints: self.endpoint_rows(),
-            publications: self.publication_rows(),
+            publications,
             links: self.link_rows(),
             masquerade: self.plan.masquerade.clone(),
             netfilter: self.options.netfilter,
@@ -99,17 +105,36 @@ impl World {
             .collect()
     }
 
-    fn publication_rows(&self) -> Vec<PublicationRow> {
+    /// A line is added to `problems` for each container of which the kernel lost something.
+    fn publication_rows(&self, standing: &Standing, problems: &mut Vec<String>) -> Vec<PublicationRow> {
         let mut rows = Vec::new();
+        // Looked for once, and only where something is not served otherwise.
+        let mut proxies: Option<HashSet<(SocketAddr, String)>> = None;
         for container in self.snapshot.containers.values().filter(|c| c.running) {
+            let mut faults = BTreeMap::new();
             for p in self.live.get().publications_of(container) {
-                let family = |e: &crate::reconcile::EndpointPlan| e.address_like(&p.publication.host_addr).is_some();
+                // Where it is published on several endpoints, one that is served is enough.
+                let family = |e: &&EndpointPlan| e.address_like(&p.publication.host_addr).is_some();
+                let ways = self.plan.endpoints_of(&container.id).filter(family);
+                let mut by_proxy = || {
+                    let at = SocketAddr::new(p.publication.host_addr, p.publication.host_port);
+                    let key = (at, p.publication.container_port.protocol.name().to_owned());
+                    p.created == 0 && proxies.get_or_insert_with(listening_proxies).contains(&key)
+                };
+                let ways: Vec<_> = ways.map(|e| standing.fault(&p.publication, e.ifindex)).collect();
                 let state = match p.closed || p.filter.is_err() {
                     true => "closed",
-                    false if self.plan.endpoints_of(&container.id).any(family) => "served",
+                    false if ways.contains(&None) => "served",
                     false if self.relays.serves(&p.publication) => "relayed",
+                    false if by_proxy() => "by the engine",
                     false => "not served",
                 };
+                if state == "not served"
+                    && let Some(Some(fault)) = ways.first()
+                {
+                    let (first, more) = faults.entry(*fault).or_insert_with(|| (p.publication.clone(), 0));
+                    *more += usize::from(*first != p.publication);
+                }
                 rows.push(PublicationRow {
                     container: container.name.clone(),
                     publication: p.publication,
@@ -117,6 +142,11 @@ impl World {
                     origin: if p.created == 0 { "engine" } else { "live" }.to_owned(),
                     state: state.to_owned(),
                 });
+            }
+            for (fault, (first, more)) in faults {
+                let host = SocketAddr::new(first.host_addr, first.host_port);
+                let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+                problems.push(format!("{}: {host}{more} not served: {fault}", container.name));
             }
         }
         rows

@@ -20,6 +20,7 @@ mod published;
 mod relay_lookup;
 mod rtnl;
 mod slots;
+mod standing;
 mod state;
 mod sys;
 mod table;
@@ -33,6 +34,7 @@ pub use peers::EndedPeer;
 pub use pins::{Pins, remove_everything};
 pub use published::Published;
 pub use relay_lookup::RelaySockets;
+pub use standing::Standing;
 pub use state::{Desired, Operations};
 
 use std::collections::{BTreeMap, HashSet};
@@ -189,6 +191,17 @@ impl Datapath {
             Err(reason) => lost.push(reason),
         }
         (all, lost)
+    }
+
+    /// What the kernel has of what is published, where `hooks` are attached and `roles` were wanted.
+    pub fn standing(&self, hooks: &[HookStatus], roles: &BTreeMap<u32, Role>) -> Standing {
+        self.state.standing(hooks, roles)
+    }
+
+    /// A line for each pin of a map that somebody has removed: the next daemon would not find what this one's programs use.
+    pub fn lost_pins(&self) -> Vec<String> {
+        let lost = pins::MAPS.iter().map(|name| self.pins.map(name)).filter(|path| !path.exists());
+        lost.map(|path| format!("{} is gone: the next daemon starts anew, without flows", path.display())).collect()
     }
 
     /// What this kernel or machine does not offer and `up` goes on without, in one line.

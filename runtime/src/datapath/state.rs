@@ -13,8 +13,10 @@ use runtime_common::maps::{
 };
 
 use super::bits::Bits;
+use super::hook::{HookStatus, Role};
 use super::published::{self, Published};
 use super::slots::Slots;
+use super::standing::Standing;
 use super::table::{Differences, Table, check_size, write_elements};
 use super::{DatapathError, map_error};
 
@@ -157,6 +159,11 @@ impl State {
     /// Whether a slot holds that generation.
     pub fn is_live(&self, slot: u32, generation: u64) -> bool {
         self.slot(generation) == Some(slot)
+    }
+
+    /// See [`super::Datapath::standing`].
+    pub fn standing(&self, hooks: &[HookStatus], roles: &BTreeMap<u32, Role>) -> Standing {
+        Standing::read(self.publications.map(), self.endpoints.map(), &self.rules, hooks, roles)
     }
 
     /// Adds generations that are known to have ended.

@@ -73,6 +73,11 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
         Ok(Table { name, size, map, holds })
     }
 
+    /// The kernel's map itself.
+    pub fn map(&self) -> &HashMap<MapData, K, V> {
+        &self.map
+    }
+
     /// What is to be done so that it says this.
     pub fn differences<'a>(&'a self, desired: impl IntoIterator<Item = (&'a K, &'a V)>) -> Differences<K, V> {
         Differences::of(&self.holds, desired)

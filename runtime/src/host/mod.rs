@@ -7,6 +7,7 @@ mod listeners;
 mod nat;
 mod netlink;
 mod programs;
+mod proxies;
 mod routes;
 mod sockets;
 
@@ -22,6 +23,7 @@ pub use gro::set_gro;
 pub use listeners::{Listener, listeners};
 pub use nat::{NatRules, read as read_nat};
 pub use netlink::{Netlink, NetlinkError, is_global};
+pub use proxies::listening_proxies;
 pub use routes::{Gateways, LocalRoute};
 pub use sockets::{Socket, established};
 
