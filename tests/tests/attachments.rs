@@ -35,7 +35,8 @@ fn filters(lab: &Lab) -> Vec<String> {
 fn kinds(lab: &Lab) -> Vec<String> {
     let status = lab.status();
     let hooks = status["hooks"].as_array().expect("hooks");
-    let of_tc = hooks.iter().filter(|h| !h["hook"].as_str().expect("a hook").starts_with("host_"));
+    let elsewhere = |hook: &str| hook.starts_with("host_") || hook == "relay_lookup";
+    let of_tc = hooks.iter().filter(|h| !elsewhere(h["hook"].as_str().expect("a hook")));
     let mut kinds: Vec<_> = of_tc.map(|h| h["kind"].as_str().expect("a kind").to_owned()).collect();
     kinds.sort();
     kinds.dedup();
