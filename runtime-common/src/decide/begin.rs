@@ -16,6 +16,7 @@ pub fn begin_published<T: Tables>(t: &T, h: &Headers) -> Step {
     const ASK: u8 = FlowAction::Ask as u8;
     const ASK_UNCHANGED: u8 = FlowAction::AskUnchanged as u8;
     const LINK: u8 = FlowAction::Link as u8;
+    const STACK: u8 = FlowAction::Stack as u8;
     let Some(opening) = t.scratch() else {
         return Step::finish(Verdict::FlowTableFull);
     };
@@ -24,10 +25,11 @@ pub fn begin_published<T: Tables>(t: &T, h: &Headers) -> Step {
     if !allocate_source_port::<T, false>(t, &h.key, opening) {
         return Step::finish(Verdict::PortsExhausted);
     }
-    if open(t, h, opening, Zone::Endpoint).is_none() {
-        return Step::finish(Verdict::FlowTableFull);
-    }
+    let opened = open(t, h, opening, Zone::Endpoint).is_some();
     match action(opening) {
+        // Remembered or not, it is the host's.
+        STACK => Step::finish(Verdict::Carried),
+        _ if !opened => Step::finish(Verdict::FlowTableFull),
         LINK => Step::new(Next::Forward, Verdict::Linked),
         ASK | ASK_UNCHANGED if !expect_at_gate(t, h, opening) => Step::finish(Verdict::FlowTableFull),
         ASK => Step::new(Next::Forward, Verdict::Asked),

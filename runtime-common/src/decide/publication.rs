@@ -29,6 +29,18 @@ pub(super) fn lookup<'t, T: Tables>(t: &'t T, arriving: &FlowKey) -> Option<&'t 
     t.publication(&key)
 }
 
+/// An answer to a SYN is to somebody who has sent one: a process of the host, or a machine behind it whose connections go out by
+/// this port. What follows of that connection is no packet of a lost one with the published port.
+// Once a connection: with a stack frame of its own.
+#[inline(never)]
+fn not_for_the_port<T: Tables>(t: &T, h: &Headers, p: &Publication) -> Step {
+    let stack = Target { action: FlowAction::Stack, ifindex: 0, mac: Mac::NONE };
+    match prepare(t, (p.generation, p.rule), &h.key.tuple, stack, stack) {
+        Some(_) => Step::new(Next::Published, Verdict::Carried),
+        None => Step::finish(Verdict::Carried),
+    }
+}
+
 /// Why a source may not begin a conversation, if it may not.
 // For filtered publications alone: with a stack frame of its own.
 #[inline(never)]
@@ -69,9 +81,11 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if !h.message.opens() && !segment {
         return Step::finish(Verdict::Fragment);
     }
-    // Nobody picks up a connection by these: an answer to a SYN is to somebody who has sent one.
-    if segment && (h.rst || h.syn) {
+    if segment && h.rst {
         return Step::finish(Verdict::Carried);
+    }
+    if segment && h.syn {
+        return not_for_the_port(t, h, p);
     }
     if h.ttl <= 1 {
         return Step::finish(Verdict::TtlExceeded);

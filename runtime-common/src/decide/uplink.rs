@@ -44,6 +44,10 @@ pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Opti
         Found::Live(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let action = unsafe { flow.as_ref() }.action;
+            if action == FlowAction::Stack as u8 && matches!(h.message, Message::TcpOpen) {
+                // What others carried with these ports is over.
+                return None;
+            }
             Some(if action == FlowAction::Stack as u8 {
                 Decision::pass(Verdict::Carried)
             } else if action == FlowAction::AskUnchanged as u8 {

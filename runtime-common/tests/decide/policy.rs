@@ -137,6 +137,11 @@ fn a_segment_of_no_known_connection_is_answered_by_the_container() {
     assert!(w.tables.flows.borrow().is_empty());
     // There is nothing to answer to a reset.
     assert_eq!(w.uplink(&tcp(CLIENT, 4001, HOST, 80, RST)), Decision::pass(Verdict::Carried));
+    // An answer to a SYN is to somebody else's connection, and so is what follows.
+    for flags in [SYN | ACK, ACK] {
+        assert_eq!(w.uplink(&tcp(CLIENT, 4003, HOST, 80, flags)), Decision::pass(Verdict::Carried));
+    }
+    assert_eq!(w.uplink(&tcp(CLIENT, 4003, HOST, 80, SYN)).verdict(), Verdict::Published);
     // A proxy of the host may have the connection.
     w.tables.connections.push(80);
     assert_eq!(w.uplink(&tcp(CLIENT, 4002, HOST, 80, ACK)), Decision::pass(Verdict::Carried));
