@@ -4,10 +4,10 @@ use core::ptr::NonNull;
 
 use super::flow::{Target, expect_at_gate, fill, open, prepare};
 use super::masquerade::expect_answers;
-use super::ports::allocate_source_port;
+use super::ports::{allocate_source_port, is_through_stack};
 use super::{Next, Opening, Step, Tables};
 use crate::Verdict;
-use crate::maps::{Endpoint, FlowAction, Zone};
+use crate::maps::{Endpoint, FlowAction, FlowKey, Zone};
 use crate::packet::{Headers, Mac};
 
 /// Begins the flow with a published port or over a link that admission has prepared in the scratch room.
@@ -39,10 +39,17 @@ pub fn begin_published<T: Tables>(t: &T, h: &Headers) -> Step {
 }
 
 /// Whether the segment of no known connection to a published port, whose flow is prepared in the scratch room, begins that flow:
-/// its container answers with a reset, or knows the connection. A socket of the host may have it as well, of a proxy for example.
+/// its container answers with a reset, or knows the connection. A socket of the host may have it as well, of a proxy for example,
+/// and the engine's rules may carry it: then its answers are known to go through the stack.
 #[inline(always)]
 pub fn resume_published<T: Tables>(t: &T, h: &Headers) -> Step {
-    if t.host_connection(&h.key) {
+    let Some(opening) = t.scratch() else {
+        return Step::finish(Verdict::Carried);
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    let o = unsafe { &mut *opening.as_ptr() };
+    o.reply_key = FlowKey::new(o.forward.to.reversed(), h.key.protocol, Zone::Endpoint);
+    if is_through_stack(t, &o.reply_key) || t.host_connection(&h.key) {
         Step::finish(Verdict::Carried)
     } else {
         Step::new(Next::Published, Verdict::Published)

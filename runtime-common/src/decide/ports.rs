@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use super::publication::lookup;
 use super::{Opening, Tables};
-use crate::maps::{Flow, FlowKey, Tuple, Zone};
+use crate::maps::{Flow, FlowAction, FlowKey, Tuple, Zone};
 use crate::packet::SCTP;
 
 /// How many ports are tried: where half of all are taken, one search in four thousand million finds none.
@@ -57,6 +57,17 @@ pub(super) fn is_live<T: Tables>(t: &T, key: &FlowKey) -> bool {
     // SAFETY: entries stay valid while the program runs.
     let live = |flow: NonNull<Flow>| unsafe { t.generation(flow.as_ref().rule) == flow.as_ref().generation };
     t.answered(key).is_some_and(live) || t.pending(key).is_some_and(live)
+}
+
+/// Whether a flow has that key, and goes through the host's stack.
+#[inline(always)]
+pub(super) fn is_through_stack<T: Tables>(t: &T, key: &FlowKey) -> bool {
+    let Some(flow) = t.answered(key).or_else(|| t.pending(key)) else {
+        return false;
+    };
+    // SAFETY: entries stay valid while the program runs.
+    let flow = unsafe { flow.as_ref() };
+    flow.action == FlowAction::Stack as u8 && t.generation(flow.rule) == flow.generation
 }
 
 /// Whether answers with that key can be those of the conversation `own`.

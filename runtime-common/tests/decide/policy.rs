@@ -1,7 +1,7 @@
 //! Who reaches whom.
 
 use runtime_common::Verdict;
-use runtime_common::decide::{Decision, arp};
+use runtime_common::decide::{Decision, Tables as _, arp};
 use runtime_common::maps::{FLOW_ANSWERED, FLOW_RST, Flow, FlowAction, FlowKey, Link, LinkKey, Zone};
 use runtime_common::packet::{TCP, UDP};
 
@@ -142,6 +142,12 @@ fn a_segment_of_no_known_connection_is_answered_by_the_container() {
         assert_eq!(w.uplink(&tcp(CLIENT, 4003, HOST, 80, flags)), Decision::pass(Verdict::Carried));
     }
     assert_eq!(w.uplink(&tcp(CLIENT, 4003, HOST, 80, SYN)).verdict(), Verdict::Published);
+    // The engine's rules may carry it: then the container's side of it goes through the stack.
+    let answer = key(&tcp(WEB.0, 80, CLIENT, 4004, ACK), Zone::Endpoint);
+    let carried =
+        Flow { action: FlowAction::Stack as u8, generation: 900, rule: 9, to: answer.tuple, ..Flow::default() };
+    w.tables.insert_pending(&answer, &carried);
+    assert_eq!(w.uplink(&tcp(CLIENT, 4004, HOST, 80, ACK)), Decision::pass(Verdict::Carried));
     // A proxy of the host may have the connection.
     w.tables.connections.push(80);
     assert_eq!(w.uplink(&tcp(CLIENT, 4002, HOST, 80, ACK)), Decision::pass(Verdict::Carried));
