@@ -238,6 +238,36 @@ impl Lab {
         command
     }
 
+    /// As [`Lab::runtime_command`], looking for programs in `first` before all others.
+    ///
+    /// # Panics
+    /// As there.
+    #[track_caller]
+    pub fn runtime_command_finding(
+        &self,
+        first: &Path,
+        words: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> std::process::Command {
+        let mut path = OsString::from("PATH=");
+        path.push(first);
+        path.push(":");
+        let mut words = self.runtime_words(words);
+        let own = std::env::var_os("PATH").unwrap_or_default();
+        match words.get(1).and_then(|w| w.to_str()?.strip_prefix("PATH=").map(str::to_owned)) {
+            Some(of_engine) => {
+                path.push(of_engine);
+                words[1] = path;
+            }
+            None => {
+                path.push(own);
+                words.splice(0..0, ["env".into(), path]);
+            }
+        }
+        let mut command = std::process::Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    }
+
     /// Starts a container in the background with `docker run -d --name NAME` and these words. It stops at once when it is to:
     /// as first processes of a container, most programs would not hear a SIGTERM.
     #[track_caller]

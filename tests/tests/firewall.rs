@@ -15,9 +15,7 @@ struct Up(Child);
 
 impl Up {
     fn start(lab: &Lab, first: &Path) -> Self {
-        let mut command = lab.runtime_command(["up"]);
-        let path = std::env::var("PATH").expect("a PATH");
-        command.env("PATH", format!("{}:{path}", first.display()));
+        let mut command = lab.runtime_command_finding(first, ["up"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let up = Up(lab.host().within(|| command.spawn()).expect("runtime starts"));
         wait_until("it serves", Duration::from_secs(30), || lab.runtime(["status"]).success());
