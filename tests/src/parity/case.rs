@@ -124,8 +124,8 @@ pub(super) fn is_proxys_doing(alone: &Outcome, served: &Outcome, dialled: Socket
 pub struct Difference {
     /// The group's name.
     pub group: &'static str,
-    /// The Engine on which they differ; `None` for all of them.
-    pub engine: Option<EngineName>,
+    /// The Engine on which they agree; `None` where they do on none.
+    pub except: Option<EngineName>,
     /// Why.
     pub why: Why,
     /// The cases.

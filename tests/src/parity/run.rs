@@ -39,10 +39,8 @@ pub fn run(group: &Group, known: &[Difference]) {
         builder = builder.engine_arg(arg);
     }
     let lab = builder.build();
-    let known: Vec<&Difference> = known
-        .iter()
-        .filter(|d| d.group == group.name && d.engine.is_none_or(|engine| engine == lab.engine()))
-        .collect();
+    let known: Vec<&Difference> =
+        known.iter().filter(|d| d.group == group.name && d.except != Some(lab.engine())).collect();
     let mut servers = Vec::new();
     let report = compare(&lab, group, &known, &mut servers);
     match report {

@@ -3,6 +3,7 @@
 //! One difference needs no entry, wherever docker-proxy carries a case with Docker alone: it hides the client's address and port,
 //! and the datapath keeps them.
 
+use tests::EngineName;
 use tests::parity::{Difference, Why};
 
 /// What the server sees of a process of the host: its address on the server's network.
@@ -16,18 +17,23 @@ const SHARED_NETWORK: Why = Why::ToMend(
     "a client on another network of the server's is answered there: the server has to see the host's address",
 );
 const fn of(group: &'static str, why: Why, cases: &'static [&'static str]) -> Difference {
-    Difference { group, engine: None, why, cases }
+    Difference { group, except: None, why, cases }
+}
+
+/// Docker 28 refuses a container's own address from outside itself, and its proxy answers from where it was dialled.
+const fn before_28(group: &'static str, why: Why, cases: &'static [&'static str]) -> Difference {
+    Difference { except: Some(EngineName::Docker28), ..of(group, why, cases) }
 }
 
 /// All of them.
 pub const DIFFERENCES: &[Difference] = &[
     of("published ports", Why::ClientAddress, HOST_ITSELF),
-    of("published ports", PROXYS_ANSWER, &["a sibling, the host's address, a connected socket"]),
+    before_28("published ports", Why::Isolation, &["a client, a container's own address, published port"]),
+    before_28("published ports", PROXYS_ANSWER, &["a sibling, the host's address, a connected socket"]),
     of(
         "published ports",
         Why::Isolation,
         &[
-            "a client, a container's own address, published port",
             "a sibling, its sibling's own address",
             "a sibling, its sibling's own address, IPv6",
             "a sibling, an echo request",
@@ -35,7 +41,7 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     of("local routes", Why::ClientAddress, &["the host, TCP", "the host, UDP"]),
     of("sockets of the host", Why::ClientAddress, &["in the host's network, the host's address"]),
-    of("sockets of the host", PROXYS_ANSWER, &["bound to the host's address, 127.0.0.1, UDP"]),
+    before_28("sockets of the host", PROXYS_ANSWER, &["bound to the host's address, 127.0.0.1, UDP"]),
     of("the host on a bridge", Why::ClientAddress, &["the host, its own address"]),
     of("direct routing", SHARED_NETWORK, &["gw-priority: a sibling, the host's address"]),
     of("direct routing", Why::Isolation, &["a client, the default network, a container's own address"]),
