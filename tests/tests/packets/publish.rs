@@ -141,7 +141,6 @@ fn what_is_not_published_is_left_to_the_host() {
         ("another address", tcp(CLIENT, 1, "203.0.113.5", 80, SYN), Verdict::Host),
         ("echo request", echo(CLIENT, HOST, true, 7), Verdict::Host),
         ("some protocol", raw(CLIENT, HOST, 50), Verdict::Host),
-        ("SYN and ACK", tcp(CLIENT, 1, HOST, 80, SYN | ACK), Verdict::Carried),
         ("RST", tcp(CLIENT, 1, HOST, 80, RST), Verdict::Carried),
         ("closed, SYN", tcp(CLIENT, 1, HOST, 81, SYN), Verdict::Unpublished),
         ("closed, ACK", tcp(CLIENT, 1, HOST, 81, ACK), Verdict::Unpublished),
@@ -181,6 +180,21 @@ fn a_segment_of_no_known_connection_goes_to_the_container() {
     let out = reset.clone().between(HOST, CLIENT).ports(8080, 40000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
     w.forwards("its reset", Leaving("web"), &reset, Verdict::PublishedReply, &out);
     assert_eq!(w.flows("FLOWS"), []);
+}
+
+#[test]
+fn what_answers_the_connection_of_somebody_behind_the_host_is_left_to_the_host() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 80, TCP, &WEB, 80);
+    let segment = |flags| inbound(tcp(CLIENT, 443, HOST, 80, flags));
+    for flags in [SYN | ACK, ACK, FIN | ACK] {
+        for at in [Xdp, Uplink] {
+            w.expect("an answer", at, &segment(flags).build(), Verdict::Carried);
+        }
+    }
+    // A connection from there is one with the published port.
+    let syn = segment(SYN);
+    w.forwards("a connection", Uplink, &syn, Verdict::Published, &published(&syn, Uplink, &WEB, 80));
 }
 
 #[test]
