@@ -14,7 +14,12 @@ use crate::packet::{Headers, Mac, Message, SCTP, TCP, UDP};
 /// A packet that arrives on an uplink.
 #[inline(always)]
 pub fn admit_from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
-    let step = from_outside(t, h);
+    let mut step = from_outside(t, h);
+    // Nobody outside has a container's address, wherever a filter may allow that one.
+    let src = &h.key.tuple.src;
+    if !step.is(Next::Finish) && t.may_be_endpoint(src) && t.address(src).is_some() {
+        step = Step::finish(Verdict::SpoofedLocal);
+    }
     let nobody = step.is(Next::Finish) && (!step.verdict().is_drop() || step.verdict() == Verdict::Unpublished);
     if h.ended && nobody { Step::finish(Verdict::FlowEnded) } else { step }
 }

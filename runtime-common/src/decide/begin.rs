@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use super::flow::{Target, expect_at_gate, fill, open, prepare};
 use super::masquerade::expect_answers;
 use super::ports::{allocate_source_port, is_through_stack};
+use super::publication::{lookup, refused};
 use super::{Next, Opening, Step, Tables};
 use crate::Verdict;
 use crate::maps::{Endpoint, FlowAction, FlowKey, Zone};
@@ -50,9 +51,11 @@ pub fn resume_published<T: Tables>(t: &T, h: &Headers) -> Step {
     let o = unsafe { &mut *opening.as_ptr() };
     o.reply_key = FlowKey::new(o.forward.to.reversed(), h.key.protocol, Zone::Endpoint);
     if is_through_stack(t, &o.reply_key) || t.host_connection(&h.key) {
-        Step::finish(Verdict::Carried)
-    } else {
-        Step::new(Next::Published, Verdict::Published)
+        return Step::finish(Verdict::Carried);
+    }
+    match lookup(t, &h.key).and_then(|p| refused(t, h, p)) {
+        Some(refused) => Step::finish(refused),
+        None => Step::new(Next::Published, Verdict::Published),
     }
 }
 

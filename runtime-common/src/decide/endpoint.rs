@@ -170,15 +170,26 @@ fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
 /// An error goes the way of the conversation that it is about; others may tell the host alone.
 #[inline(always)]
 fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Decision {
-    if let Some(flow) = quoted_flow(p, t, h, Zone::Endpoint, true) {
+    if let Some(flow) = quoted_flow(p, t, h, Zone::Endpoint, true)
+        && is_quoted_to(t, if h.v4 { &ep.ipv4 } else { &ep.ipv6 })
+    {
         // SAFETY: entries stay valid while the program runs.
         return forward(h, unsafe { flow.as_ref() }.action, flow);
     }
     match t.address(&h.key.tuple.dst) {
         Some(a) if a.kind == ADDRESS_HOST => Decision::pass(Verdict::Host),
+        Some(a) if a.is_isolated() => Decision::drop(Verdict::IcmpError),
         _ if !ep.is_isolated() => Decision::pass(Verdict::Network),
         _ => Decision::drop(Verdict::IcmpError),
     }
+}
+
+/// Whether the packet that an error quotes, read and reversed into the scratch room, was for that address: nobody is believed about
+/// somebody else's conversation.
+#[inline(always)]
+fn is_quoted_to<T: Tables>(t: &T, own: &Addr) -> bool {
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    t.scratch().is_some_and(|scratch| unsafe { scratch.as_ref() }.reply_key.tuple.src == *own)
 }
 
 /// A container is no router. It advertises an address of its own, which a link-local one of nobody else is, and asks a

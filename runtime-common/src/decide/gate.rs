@@ -32,7 +32,8 @@ fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, fr
         return Decision::pass(Verdict::FromHost);
     }
     if matches!(h.message, Message::Neighbour) {
-        return Decision::pass(Verdict::Neighbour);
+        // What a router has sent on is nobody's neighbour's (RFC 4861 §7.1).
+        return if h.ttl == 255 { Decision::pass(Verdict::Neighbour) } else { refuse(ep, Verdict::OtherNetwork) };
     }
     if !complete_fragment(t, h) {
         return refuse(ep, Verdict::Fragment);

@@ -12,7 +12,9 @@ pub(super) fn is_masqueraded(ep: &Endpoint, h: &Headers) -> bool {
     let wanted = if h.v4 { ENDPOINT_MASQUERADE_V4 } else { ENDPOINT_MASQUERADE_V6 };
     // A segment without SYN may belong to a connection of which one entry was lost: it comes to the same port again.
     let can = match h.message {
-        Message::TcpOpen | Message::TcpSegment | Message::EchoRequest => true,
+        Message::TcpOpen | Message::EchoRequest => true,
+        // Where nothing is isolated, it may as well answer what came in without the datapath.
+        Message::TcpSegment => ep.is_isolated() && !h.syn,
         Message::Datagram => h.key.protocol != SCTP,
         _ => false,
     };

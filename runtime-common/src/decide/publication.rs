@@ -33,15 +33,22 @@ pub(super) fn lookup<'t, T: Tables>(t: &'t T, arriving: &FlowKey) -> Option<&'t 
 /// this port. What follows of that connection is no packet of a lost one with the published port.
 // Once a connection: with a stack frame of its own.
 #[inline(never)]
-fn not_for_the_port<T: Tables>(t: &T, h: &Headers, p: &Publication) -> Step {
+fn not_for_the_port<T: Tables>(t: &T, h: &Headers) -> Step {
+    /// Generation and slot of no rule: beyond the end of `RULES`, where the generation is always 0.
+    const NEVER_ENDS: (u64, u32) = (0, u32::MAX);
     let stack = Target { action: FlowAction::Stack, ifindex: 0, mac: Mac::NONE };
-    match prepare(t, (p.generation, p.rule), &h.key.tuple, stack, stack) {
+    match prepare(t, NEVER_ENDS, &h.key.tuple, stack, stack) {
         Some(_) => Step::new(Next::Published, Verdict::Carried),
         None => Step::finish(Verdict::Carried),
     }
 }
 
 /// Why a source may not begin a conversation, if it may not.
+#[inline(always)]
+pub(super) fn refused<T: Tables>(t: &T, h: &Headers, p: &Publication) -> Option<Verdict> {
+    if p.flags & (PUBLICATION_FILTERED | PUBLICATION_LIMITED) == 0 { None } else { refused_by_filter(t, h, p) }
+}
+
 // For filtered publications alone: with a stack frame of its own.
 #[inline(never)]
 fn refused_by_filter<T: Tables>(t: &T, h: &Headers, p: &Publication) -> Option<Verdict> {
@@ -85,14 +92,13 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
         return Step::finish(Verdict::Carried);
     }
     if segment && h.syn {
-        return not_for_the_port(t, h, p);
+        return if from.is_none() { not_for_the_port(t, h) } else { Step::finish(Verdict::Carried) };
     }
     if h.ttl <= 1 {
         return Step::finish(Verdict::TtlExceeded);
     }
-    if p.flags & (PUBLICATION_FILTERED | PUBLICATION_LIMITED) != 0
-        && let Some(refused) = refused_by_filter(t, h, p)
-    {
+    // A segment may belong to a connection that began before there was a filter: whether it begins one is not known yet.
+    if !segment && let Some(refused) = refused(t, h, p) {
         return Step::finish(refused);
     }
     let mut src = h.key.tuple.src;

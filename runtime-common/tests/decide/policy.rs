@@ -2,7 +2,10 @@
 
 use runtime_common::Verdict;
 use runtime_common::decide::{Decision, Tables as _, arp};
-use runtime_common::maps::{FLOW_ANSWERED, FLOW_RST, Flow, FlowAction, FlowKey, Link, LinkKey, Zone};
+use runtime_common::maps::{
+    FLOW_ANSWERED, FLOW_RST, Flow, FlowAction, FlowKey, Link, LinkKey, PUBLICATION_FILTERED, PUBLICATION_LISTED_ONLY,
+    Zone,
+};
 use runtime_common::packet::{TCP, UDP};
 
 use super::frame::Frame;
@@ -281,4 +284,33 @@ fn what_comes_in_by_an_unserved_interface_is_left_to_the_engines_rules() {
     assert_eq!(w.gate_from(WIREGUARD, 0, &stranger), Decision::pass(Verdict::Unserved));
     assert_eq!(w.gate(0, &stranger), Decision::drop(Verdict::NotPublished));
     assert_eq!(w.gate_from(WIREGUARD, 0, &tcp(DB.0, 4000, WEB.0, 80, SYN)), Decision::drop(Verdict::NotLinked));
+}
+
+#[test]
+fn no_trick_gets_past_a_filter() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 80, TCP, 80, 9, 900);
+    let publication = w.tables.publications.values_mut().next().unwrap();
+    publication.flags |= PUBLICATION_FILTERED | PUBLICATION_LISTED_ONLY;
+    for port in [4000, 4001] {
+        // An answer to nobody's SYN first, then the SYN.
+        w.uplink(&tcp(CLIENT, port, HOST, 80, SYN | ACK));
+        w.endpoint(1, &tcp(DB.0, port, HOST, 80, SYN | ACK));
+        for flags in [SYN, ACK] {
+            let outside = w.uplink(&tcp(CLIENT, port + 10, HOST, 80, flags));
+            assert_eq!(outside, Decision::drop(Verdict::Filtered), "outside {flags:#x}");
+            assert_eq!(
+                w.endpoint(1, &tcp(DB.0, port, HOST, 80, flags)),
+                Decision::drop(Verdict::Filtered),
+                "{flags:#x}"
+            );
+        }
+        assert_eq!(w.uplink(&tcp(CLIENT, port, HOST, 80, SYN)), Decision::drop(Verdict::Filtered));
+    }
+    // A connection from before the filter that the engine's rules carry is not asked.
+    let answer = key(&tcp(WEB.0, 80, CLIENT, 4004, ACK), Zone::Endpoint);
+    let carried =
+        Flow { action: FlowAction::Stack as u8, generation: 900, rule: 9, to: answer.tuple, ..Flow::default() };
+    w.tables.insert_pending(&answer, &carried);
+    assert_eq!(w.uplink(&tcp(CLIENT, 4004, HOST, 80, ACK)), Decision::pass(Verdict::Carried));
 }

@@ -1,7 +1,7 @@
 //! What a container may say of itself.
 
 use runtime_common::Verdict;
-use runtime_common::packet::UDP;
+use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
 use crate::forge::*;
@@ -168,4 +168,48 @@ fn while_learning_nothing_is_dropped() {
         assert_eq!((outcome.code, outcome.counted), (pass, vec![(verdict, 1)]), "{verdict} at {at:?}");
         assert_eq!(outcome.packet, packet, "{verdict} at {at:?}");
     }
+}
+
+#[test]
+fn nobody_is_believed_about_somebody_elses_conversation() {
+    let mut w = World::new();
+    w.link(&WEB, &DB, 5432, TCP);
+    w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    for (from, to, packet) in [
+        // Over a link, and through a publication.
+        ("web", DB.v4, sent(tcp(WEB.v4, 4000, DB.v4, 5432, SYN), &WEB)),
+        ("db", HOST, sent(tcp(DB.v4, 4001, HOST, 8080, SYN), &DB)),
+    ] {
+        assert_eq!(w.run(Leaving(from), &packet.build(), 1).code, 7, "{from} reaches {to}");
+    }
+    // A third container quotes what it has never been sent: neither end hears of it.
+    let (recipient, client) = (tcp(WEB.v4, 4000, DB.v4, 5432, SYN), tcp(DB.v4, 4001, WEB.v4, 80, SYN));
+    for (victim, quoted) in [(WEB.v4, &recipient), (DB.v4, &client)] {
+        let error = sent(unreachable(ONE.v4, victim, quoted), &ONE).build();
+        w.expect("an open network's container", Leaving("one"), &error, Verdict::IcmpError);
+    }
+    let error = sent(unreachable(WEB.v4, DB.v4, &recipient), &WEB).build();
+    w.expect("the sender about its own packet", Leaving("web"), &error, Verdict::IcmpError);
+    // The one that it was for is believed.
+    let error = sent(unreachable(DB.v4, WEB.v4, &recipient), &DB);
+    assert_eq!(w.run(Leaving("db"), &error.build(), 1).counted, [(Verdict::LinkedReply, 1)]);
+}
+
+#[test]
+fn an_outsider_with_a_containers_address_reaches_no_published_port() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, UDP, &WEB, 80);
+    for src in [DB.v4, ONE.v4] {
+        for at in [Uplink, Xdp] {
+            w.expect(src, at, &inbound(udp(src, 1, HOST, 8080)).build(), Verdict::SpoofedLocal);
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_is_no_more_than_one_hop_away() {
+    let mut w = World::new();
+    let solicitation = |ttl| arriving(neighbour(ONE.v6, WEB.v6, 135, WEB.v6).ttl(ttl), &WEB).build();
+    w.expect("routed", Entering("web", "one"), &solicitation(254), Verdict::OtherNetwork);
+    w.expect("a neighbour's", Entering("web", "db"), &solicitation(255), Verdict::Neighbour);
 }
