@@ -83,6 +83,18 @@ pub fn behind(ifindex: u32) -> Option<&'static Endpoint> {
     unsafe { ENDPOINTS.get(ifindex) }
 }
 
+/// A stage of a packet from a container, with the container and its interface.
+#[inline(always)]
+fn of_container(skb: *mut __sk_buff, stage: impl FnOnce(&Maps, &Endpoint, u32) -> Step) -> u32 {
+    // SAFETY: the context is the caller's own.
+    let ifindex = unsafe { (*skb).ifindex };
+    match (behind(ifindex), Maps::with(skb)) {
+        (Some(ep), Some(maps)) => stage(&maps, ep, ifindex).bits(),
+        // The packet's container went a moment ago.
+        _ => Step::finish(Verdict::EndpointClosed).bits(),
+    }
+}
+
 /// Admission of a packet from outside.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -152,24 +164,14 @@ extern "C" fn track_container(skb: *mut __sk_buff, parsed: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn admit_container(skb: *mut __sk_buff) -> u32 {
-    // SAFETY: the context is the caller's own.
-    let ifindex = unsafe { (*skb).ifindex };
-    match (behind(ifindex), Maps::new()) {
-        (Some(ep), Some(maps)) => admit_from_container(&maps, ep, ifindex, maps.headers()).bits(),
-        _ => CLOSED,
-    }
+    of_container(skb, |maps, ep, ifindex| admit_from_container(maps, ep, ifindex, maps.headers()))
 }
 
 /// Source address of a flow that is to go out under an address of the host's.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn choose_host_address(skb: *mut __sk_buff) -> u32 {
-    // SAFETY: the context is the caller's own.
-    let ifindex = unsafe { (*skb).ifindex };
-    match (behind(ifindex), Maps::with(skb)) {
-        (Some(ep), Some(maps)) => prepare_masqueraded(&maps, ep, ifindex, maps.headers()).bits(),
-        _ => CLOSED,
-    }
+    of_container(skb, |maps, ep, ifindex| prepare_masqueraded(maps, ep, ifindex, maps.headers()))
 }
 
 /// Source port and table entries of that flow.
@@ -186,15 +188,8 @@ extern "C" fn begin_under_host_address(skb: *mut __sk_buff) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn begin_through_stack(skb: *mut __sk_buff) -> u32 {
-    // SAFETY: the context is the caller's own.
-    let ifindex = unsafe { (*skb).ifindex };
-    match (behind(ifindex), Maps::with(skb)) {
-        (Some(ep), Some(maps)) => begin_untranslated(&maps, ep, ifindex, maps.headers()).bits(),
-        _ => CLOSED,
-    }
+    of_container(skb, |maps, ep, ifindex| begin_untranslated(maps, ep, ifindex, maps.headers()))
 }
 
 /// Of what never happens, but the verifier does not know.
 const MALFORMED: u32 = Step::finish(Verdict::Malformed).bits();
-/// The packet's container went a moment ago.
-const CLOSED: u32 = Step::finish(Verdict::EndpointClosed).bits();

@@ -5,7 +5,7 @@ use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepa
 use super::flow::{Found, complete_fragment, established, follow, quoted_flow, touch};
 use super::masquerade::moved;
 use super::{Decision, Next, Tables};
-use crate::maps::{ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, Zone};
+use crate::maps::{ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED, Zone};
 use crate::packet::{
     ETH_LEN, Headers, Mac, Message, Packet, arp_sender, is_link_local, is_loopback, is_multicast, neighbour_target,
 };
@@ -73,7 +73,7 @@ pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32,
 /// an error about one. `None` where it belongs to no flow.
 #[inline(always)]
 pub fn track_from_container<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers) -> Option<Decision> {
-    let checked = if ep.is_isolated() { check_isolated(p, t, ep, h) } else { check_open(ep, h) };
+    let checked = if ep.is_isolated() { check_isolated(p, t, ep, h) } else { check_open(t, ep, h) };
     if checked.is_some() {
         return checked;
     }
@@ -126,9 +126,10 @@ fn check_isolated<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers
 }
 
 /// Where nothing is isolated, a container may be a router, have more addresses than the engine knows of, and speak any protocol:
-/// what is not its own address's own unicast is left to the bridge and the stack.
+/// what is not its own address's own unicast is left to the bridge and the stack. Towards isolated networks that helps nobody,
+/// and filters of published ports are asked all the same.
 #[inline(always)]
-fn check_open(ep: &Endpoint, h: &Headers) -> Option<Decision> {
+fn check_open<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision> {
     let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
     if is_loopback(dst) {
         return Some(Decision::drop(Verdict::Loopback));
@@ -137,8 +138,15 @@ fn check_open(ep: &Endpoint, h: &Headers) -> Option<Decision> {
         return Some(Decision::pass(Verdict::Multicast));
     }
     let untracked = matches!(h.message, Message::Neighbour | Message::Router | Message::Extended);
-    let own = if h.v4 { &ep.ipv4 } else { &ep.ipv6 };
-    (untracked || src != own).then_some(Decision::pass(Verdict::Network))
+    if !untracked && src == ep.own(h.v4) {
+        return None;
+    }
+    match t.address(dst) {
+        Some(a) if a.is_isolated() => Some(Decision::drop(Verdict::OtherNetwork)),
+        Some(a) if a.kind == ADDRESS_HOST && !untracked => None,
+        None if t.prefix(dst) == PREFIX_ISOLATED => Some(Decision::drop(Verdict::UnknownEndpoint)),
+        _ => Some(Decision::pass(Verdict::Network)),
+    }
 }
 
 /// When a rule ends, the daemon closes the containers' ends of its connections, and the kernel tells the other ends by a
@@ -171,7 +179,7 @@ fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
 #[inline(always)]
 fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Decision {
     if let Some(flow) = quoted_flow(p, t, h, Zone::Endpoint, true)
-        && is_quoted_to(t, if h.v4 { &ep.ipv4 } else { &ep.ipv6 })
+        && is_quoted_to(t, ep.own(h.v4))
     {
         // SAFETY: entries stay valid while the program runs.
         return forward(h, unsafe { flow.as_ref() }.action, flow);
@@ -212,7 +220,7 @@ fn neighbour<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> 
 /// The source address must be the container's own.
 #[inline(always)]
 fn source_check(ep: &Endpoint, h: &Headers) -> Option<Decision> {
-    let own = if h.v4 { &ep.ipv4 } else { &ep.ipv6 };
+    let own = ep.own(h.v4);
     if h.key.tuple.src == *own && *own != Addr::ANY_V6 {
         return None;
     }

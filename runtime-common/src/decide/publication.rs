@@ -84,6 +84,11 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if p.flags & PUBLICATION_CLOSED != 0 {
         return Step::finish(Verdict::Unpublished);
     }
+    // Of who is behind a container that is a router, answers would not find the way: the engine's rules serve them.
+    let behind = from.is_some_and(|(ep, _)| h.key.tuple.src != *ep.own(h.v4));
+    if behind && p.flags & (PUBLICATION_FILTERED | PUBLICATION_LIMITED) == 0 {
+        return Step::finish(Verdict::Network);
+    }
     let segment = matches!(h.message, Message::TcpSegment);
     if !h.message.opens() && !segment {
         return Step::finish(Verdict::Fragment);

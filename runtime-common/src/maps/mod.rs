@@ -74,6 +74,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Its address of a family; all zero where it has none.
+    #[inline(always)]
+    pub const fn own(&self, v4: bool) -> &Addr {
+        if v4 { &self.ipv4 } else { &self.ipv6 }
+    }
+
     /// Whether its network is isolated.
     #[inline(always)]
     pub const fn is_isolated(&self) -> bool {

@@ -307,6 +307,9 @@ fn no_trick_gets_past_a_filter() {
         }
         assert_eq!(w.uplink(&tcp(CLIENT, port, HOST, 80, SYN)), Decision::drop(Verdict::Filtered));
     }
+    // Nor by the address of who may be behind a container of an open network.
+    w.endpoints[1].flags = 0;
+    assert_eq!(w.endpoint(1, &tcp("10.244.1.7", 4000, HOST, 80, SYN)), Decision::drop(Verdict::Filtered));
     // A connection from before the filter that the engine's rules carry is not asked.
     let answer = key(&tcp(WEB.0, 80, CLIENT, 4004, ACK), Zone::Endpoint);
     let carried =

@@ -143,7 +143,11 @@ fn where_nothing_is_isolated_a_container_may_be_a_router() {
     for (what, packet, verdict) in cases {
         w.expect(what, Leaving("one"), &packet, verdict);
     }
-    // Into an isolated network no such source helps.
+    // Into an isolated network no such source helps, be it one that a container there has spoken to.
+    w.run(Leaving("web"), &sent(udp(WEB.v4, 4000, FAR, 53), &WEB).build(), 1);
+    for (src, dst) in [("10.244.1.7", WEB.v4), (FAR, WEB.v4), ("fe80::12", WEB.v6)] {
+        w.expect("another source", Leaving("one"), &sent(udp(src, 53, dst, 4000), &ONE).build(), Verdict::OtherNetwork);
+    }
     let spoofed = udp("10.244.1.7", 1, WEB.v4, 53).build();
     w.expect("another source", Entering("web", "one"), &spoofed, Verdict::NotPublished);
 }
