@@ -85,7 +85,7 @@ fn kill_all(dir: &Path, namespaces: &[PathBuf]) -> Result<()> {
     let mut left = Vec::new();
     let gone = wait_for(Duration::from_secs(10), || {
         ids.extend(network_namespaces(dir, namespaces));
-        left = find(&ids);
+        left = find(&ids, dir);
         for pid in &left {
             // It may be gone already.
             let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
@@ -125,16 +125,22 @@ fn holders_root(dir: &Path, ids: &HashSet<(u64, u64)>) -> Option<PathBuf> {
     (is_ours && has_own_mounts).then(|| holder.join("root"))
 }
 
-/// The processes in these network namespaces: dockerd, containerd and its shims too. Zombies do not count: they hold nothing, and
-/// are in no namespace.
-fn find(ids: &HashSet<(u64, u64)>) -> Vec<u32> {
+/// The processes in these network namespaces: dockerd, containerd and its shims too; and whatever is told of a file in the lab's
+/// folder, as a container that was being made when its Engine was killed, whose namespace nobody knows any more. Zombies do not
+/// count: they hold nothing, and are in no namespace.
+fn find(ids: &HashSet<(u64, u64)>, dir: &Path) -> Vec<u32> {
+    let folder = [dir.as_os_str().as_encoded_bytes(), b"/"].concat();
     let mut found = Vec::new();
     for process in entries(Path::new("/proc")) {
         let Some(pid) = process.file_name().and_then(|n| n.to_str()?.parse::<u32>().ok()) else { continue };
         if pid == std::process::id() || pid == 1 {
             continue;
         }
-        if identity(&process.join("ns/net")).is_some_and(|id| ids.contains(&id)) {
+        let in_network = identity(&process.join("ns/net")).is_some_and(|id| ids.contains(&id));
+        let names_folder = || {
+            fs::read(process.join("cmdline")).is_ok_and(|words| words.windows(folder.len()).any(|part| part == folder))
+        };
+        if in_network || names_folder() {
             found.push(pid);
         }
     }

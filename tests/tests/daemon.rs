@@ -21,6 +21,26 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 }
 
 #[test]
+fn what_a_dead_daemon_left_in_force_is_not_denied() {
+    let lab = Lab::builder("a dead daemon").images(&[Image::Echo]).build();
+    let up = lab.up(&[]);
+    lab.run("server", &["-p", "8000:7", "echo"]);
+    Talk::when_up(lab.client(), (HOST, 8000));
+    up.kill();
+    for words in [&["status"][..], &["links"], &["publish", "server", "8001:7"]] {
+        let told = lab.runtime(words).fails(1);
+        assert!(
+            told.contains("what it served goes on without it") && told.contains("runtime down"),
+            "{words:?}: {told}"
+        );
+    }
+    Talk::open(lab.client(), (HOST, 8000)).expect("a talk").say(b"without a daemon").expect("an echo");
+    lab.down();
+    let told = lab.runtime(["status"]).fails(1);
+    assert!(told.contains("the datapath is not up"), "{told}");
+}
+
+#[test]
 fn a_transfer_survives_the_daemon_being_killed_and_the_next_adopts_it() {
     survive_a_kill(&[]);
 }

@@ -139,8 +139,13 @@ fn nothing_is_left_behind() {
     let lab = Lab::new("nothing left");
     let name = lab.name().to_owned();
     lab.start("sleeper", &["busybox", "sleep", "1000"]);
+    // In no network of the lab's: as a container that was being made when its Engine was killed.
+    let file = lab.dir().join("stray");
+    fs::write(&file, "").expect("a file");
+    let mut stray = std::process::Command::new("tail").arg("-f").arg(&file).spawn().expect("a process");
     assert!(!traces(&name).is_empty());
     drop(lab);
+    assert!(!stray.wait().expect("it has ended").success());
     assert_eq!(traces(&name), Vec::<String>::new());
 }
 

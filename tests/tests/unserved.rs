@@ -16,6 +16,11 @@ fn what_arrives_by_an_uplink_that_is_not_served_is_left_to_dockers_rules() {
     let stranger = lab.run("stranger", &["echo"]);
     lab.assert_carried(|| Talk::when_up(lab.client(), (HOST, 8000)).transfer(100_000, |_| ()).expect("a transfer"));
 
+    let problems = lab.status()["problems"].to_string();
+    assert!(
+        problems.contains("interface eth1: not served") && problems.contains("name it with --uplink"),
+        "{problems}"
+    );
     let before = lab.counters();
     let mut talk = Talk::when_up(lab.client2(), (HOST2, 8000));
     assert_eq!(talk.seen(), talk.ours(), "Docker's rules keep the client's address as well");
@@ -41,4 +46,24 @@ fn what_arrives_by_an_uplink_that_is_not_served_is_left_to_dockers_rules() {
     assert!(is_silence(&error), "{error}");
     // Docker's rules let through what they publish, and nothing else.
     lab.client2().tcp(stranger.at(7)).expect_err("not published by Docker's rules");
+}
+
+#[test]
+fn what_leads_to_containers_is_no_uplink() {
+    let lab = Lab::builder("an uplink that is none").images(&[Image::Echo]).build();
+    let bridge = if lab.engine().is_podman() { "podman0" } else { "docker0" };
+    let server = lab.start("server", &["echo"]);
+    let stranger = lab.start("stranger", &["echo"]);
+    let veths = lab.host().run(["ip", "-o", "link", "show", "type", "veth"]).ok();
+    let veth =
+        veths.lines().filter_map(|l| l.split(": ").nth(1)?.split('@').next()).find(|name| name.starts_with("veth"));
+    let veth = veth.expect("a container's interface");
+    let _up = lab.up(&["--uplink", "eth0", "--uplink", bridge, "--uplink", veth]);
+    let problems = lab.status()["problems"].to_string();
+    for name in [bridge, veth] {
+        assert!(problems.contains(&format!("uplink {name}: it leads to containers")), "{problems}");
+    }
+    let error = lab.assert_dropped("not_linked", || stranger.ns().tcp(server.at(7))).expect_err("no link");
+    assert!(is_silence(&error), "{error}");
+    lab.runtime(["up", "--uplink", ""]).fails(2);
 }

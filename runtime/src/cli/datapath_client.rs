@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::Failure;
+use crate::datapath::Pins;
 use crate::model::Publication;
 
 /// The name of the daemon's socket in its run directory.
@@ -28,6 +29,12 @@ pub enum DatapathError {
     /// Nothing listens.
     #[error("the datapath is not up: start it with \"sudo runtime up\"")]
     NotUp,
+    /// Nothing listens, and what a daemon has pinned is in force.
+    #[error(
+        "the daemon does not run; what it served goes on without it, and follows no change: start it again with \"sudo runtime up\", \
+         or take all of it away with \"sudo runtime down\""
+    )]
+    NotRunning,
     /// It listens, and the conversation failed.
     #[error("the daemon at {socket} does not answer: {reason}")]
     NoAnswer {
@@ -90,12 +97,19 @@ fn failed() -> u8 {
 #[derive(Clone, Debug)]
 pub struct DatapathClient {
     socket: PathBuf,
+    pins: Option<Pins>,
 }
 
 impl DatapathClient {
     /// The daemon that keeps its socket in this directory.
     pub fn new(run_dir: &Path) -> Self {
-        DatapathClient { socket: run_dir.join(SOCKET_NAME) }
+        DatapathClient { socket: run_dir.join(SOCKET_NAME), pins: None }
+    }
+
+    /// Where its pins are: whether anything is in force without it.
+    #[must_use]
+    pub fn with_pins(self, pins: Pins) -> Self {
+        DatapathClient { pins: Some(pins), ..self }
     }
 
     fn no_answer(&self, reason: impl ToString) -> DatapathError {
@@ -130,7 +144,10 @@ impl DatapathClient {
         let mut stream = match UnixStream::connect(&self.socket).await {
             Ok(stream) => stream,
             // A killed daemon leaves its socket behind.
-            Err(e) if matches!(e.kind(), NotFound | ConnectionRefused) => return Err(DatapathError::NotUp),
+            Err(e) if matches!(e.kind(), NotFound | ConnectionRefused) => {
+                let in_force = self.pins.as_ref().is_some_and(Pins::exist);
+                return Err(if in_force { DatapathError::NotRunning } else { DatapathError::NotUp });
+            }
             Err(e) => return Err(self.no_answer(e)),
         };
         let line = format!("{request}\n");
@@ -186,7 +203,7 @@ impl DatapathClient {
     /// Those of [`DatapathClient::request`], save that nothing listens.
     pub async fn live_publications_if_up(&self) -> Result<Vec<LivePublication>, DatapathError> {
         match self.live_publications().await {
-            Err(DatapathError::NotUp) => Ok(Vec::new()),
+            Err(DatapathError::NotUp | DatapathError::NotRunning) => Ok(Vec::new()),
             other => other,
         }
     }

@@ -14,7 +14,7 @@ pub(super) async fn run(_: DownArgs, globals: &Globals) -> Result<(), Failure> {
     match globals.datapath().down().await {
         Ok(()) => {}
         // A daemon that was killed leaves its datapath at work: that goes too.
-        Err(DatapathError::NotUp) => {
+        Err(DatapathError::NotUp | DatapathError::NotRunning) => {
             let _lock = DaemonLock::take(&globals.run_dir).map_err(anyhow::Error::from)?;
             remove_everything(&Pins::new(&globals.bpffs)).map_err(anyhow::Error::from)?;
         }

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::datapath::Pins;
 use crate::engine::docker::Address;
 use crate::engine::{Connected, EngineError};
 use datapath_client::DatapathClient;
@@ -133,7 +134,7 @@ impl Globals {
 
     /// The way to the daemon; nothing is sent yet.
     pub fn datapath(&self) -> DatapathClient {
-        DatapathClient::new(&self.run_dir)
+        DatapathClient::new(&self.run_dir).with_pins(Pins::new(&self.bpffs))
     }
 }
 

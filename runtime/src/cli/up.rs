@@ -27,7 +27,7 @@ pub(super) struct UpArgs {
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     xdp: XdpMode,
     /// An interface that outside traffic comes through; may be repeated [default: found by their addresses]
-    #[arg(long, value_name = "INTERFACE")]
+    #[arg(long, value_name = "INTERFACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     uplink: Vec<String>,
     /// Give what containers send to the outside an address of this host: where the engine would and no rule of the host
     /// does (auto), for every network of both families (on), or never (off)

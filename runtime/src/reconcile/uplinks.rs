@@ -24,10 +24,19 @@ pub(super) fn add(p: &mut Plan, snapshot: &Snapshot, host: &Host, options: &Opti
             p.roles.insert(i.index, uplink(i));
         } else if leads_outside(i, host) {
             p.desired.unserved.insert(i.index, 1);
+            let remedy = if wanted { "" } else { "; name it with --uplink as well to have it served" };
+            p.problems.push(format!(
+                "interface {}: not served: what comes in there is the engine's own rules' affair, which know nothing of filters, nor of \
+                 what was published or unpublished live{remedy}",
+                i.name
+            ));
         }
     }
     for name in &options.uplinks {
         match host.by_name(name) {
+            Some(i) if bridges.contains(&i.name.as_str()) || p.roles.get(&i.index).is_some_and(|role| !role.uplink) => {
+                p.problems.push(format!("uplink {name}: it leads to containers, not outside: name another"));
+            }
             Some(i) if i.is_ethernet || i.is_tunnel => {
                 p.roles.insert(i.index, uplink(i));
             }
