@@ -3,6 +3,7 @@
 //! `core` has no prebuilt form for BPF targets, so [`toolchain`] finds a compiler that has the source of its own standard
 //! library, [`linker`] finds bpf-linker and the LLVM that it is to load, and [`ebpf`] puts the two together.
 
+pub mod debian;
 pub mod ebpf;
 pub mod engines;
 pub mod linker;

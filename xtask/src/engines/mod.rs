@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::Error as FileError;
+use crate::{Error as FileError, debian};
 
 /// The variable that names the Engine of all labs that do not ask for another.
 pub const VARIABLE: &str = "RUNTIME_LAB_ENGINE";
@@ -31,11 +31,6 @@ pub enum Error {
     /// Unpacking keeps the packages' owners.
     #[error("unpacking the Engine {0} needs root: run this as root")]
     NotRoot(Engine),
-    /// The machine's package sources name no mirror of the distribution.
-    #[error(
-        "the Engine {0} is unpacked from Debian's packages, and no source of this machine's apt is a Debian mirror: add one to /etc/apt/sources.list"
-    )]
-    NoMirror(Engine),
     /// The suite has another version by now.
     #[error(
         "the Engine {engine} is {package} {wanted}, but Debian's {suite} has {found} now: name the suite that has {wanted} in xtask/src/engines/mod.rs, \
@@ -53,21 +48,24 @@ pub enum Error {
         /// What it has; "nothing" where it lacks the package.
         found: String,
     },
-    /// A program failed.
-    #[error("the Engine {engine}: {program} failed ({status}): {said}")]
-    Program {
+    /// Its packages could not be had or unpacked.
+    #[error("the Engine {engine}: {source}")]
+    Debian {
         /// Which.
         engine: Engine,
-        /// What was run.
-        program: String,
-        /// How it ended, or why it could not be started.
-        status: String,
-        /// Its last words.
-        said: String,
+        /// Why.
+        source: debian::Error,
     },
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl Error {
+    /// For `map_err`: names the Engine that an operation failed for.
+    fn debian(engine: Engine) -> impl Fn(debian::Error) -> Self {
+        move |source| Self::Debian { engine, source }
+    }
 }
 
 /// An Engine, as the lab names it.
@@ -244,6 +242,14 @@ impl FromStr for Engine {
 
     fn from_str(name: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|e| e.name() == name).ok_or_else(|| Error::Unknown(name.to_owned()))
+    }
+}
+
+/// Removes a folder, where it is there.
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FileError::file(path)(e).into()),
+        _ => Ok(()),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use super::apt::output;
-use super::{Engine, Error, FileError, Root};
+use super::{Engine, Error, FileError, Root, remove};
+use crate::debian;
 
 /// What reads the firewall's rules, by the program that each is a name of.
 const FIREWALL: [(&str, &str); 5] = [
@@ -24,16 +24,8 @@ pub(super) fn unpack(engine: Engine, debs: &[PathBuf], root: &Root) -> Result<()
     for old in [&part, &root.path(), &root.programs()] {
         remove(old)?;
     }
-    // Packages of a merged /usr may still bring files under /bin: the links have to be there first.
-    for dir in ["bin", "sbin", "lib", "lib64"] {
-        let folder = part.join("usr").join(dir);
-        fs::create_dir_all(&folder).map_err(FileError::file(&folder))?;
-        link(&format!("usr/{dir}"), &part.join(dir))?;
-    }
-    for deb in debs {
-        extract(engine, deb, &part)?;
-    }
-    output(engine, Command::new("ldconfig").arg("-r").arg(&part))?;
+    debian::unpack(debs, &part).map_err(Error::debian(engine))?;
+    debian::output(Command::new("ldconfig").arg("-r").arg(&part)).map_err(Error::debian(engine))?;
     // What the alternatives of installed packages would be.
     for (name, program) in FIREWALL
         .into_iter()
@@ -56,30 +48,6 @@ pub(super) fn unpack(engine: Engine, debs: &[PathBuf], root: &Root) -> Result<()
     }
     fs::rename(&part, root.path()).map_err(FileError::file(&part))?;
     programs(root)
-}
-
-fn extract(engine: Engine, deb: &Path, root: &Path) -> Result<(), Error> {
-    let failed = |status: String| Error::Program {
-        engine,
-        program: format!("unpacking {}", deb.display()),
-        status,
-        said: "see above".to_owned(),
-    };
-    let mut dpkg = Command::new("dpkg-deb");
-    let mut dpkg = dpkg.arg("--fsys-tarfile").arg(deb).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    let dpkg = dpkg.as_mut().map_err(|e| failed(format!("dpkg-deb: {e}")))?;
-    let Some(stream) = dpkg.stdout.take() else { return Err(failed("dpkg-deb: no output".to_owned())) };
-    let tar = Command::new("tar")
-        .args(["--keep-directory-symlink", "--numeric-owner", "-x", "-C"])
-        .arg(root)
-        .stdin(stream)
-        .status();
-    let dpkg = dpkg.wait().map_err(|e| failed(format!("dpkg-deb: {e}")))?;
-    let tar = tar.map_err(|e| failed(format!("tar: {e}")))?;
-    if !dpkg.success() || !tar.success() {
-        return Err(failed(format!("dpkg-deb: {dpkg}, tar: {tar}")));
-    }
-    Ok(())
 }
 
 /// Scripts that run the root's firewall programs with the root's own libraries. They find it by where they lie themselves:
@@ -133,13 +101,6 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
 fn link(to: &str, path: &Path) -> Result<(), Error> {
     match symlink(to, path) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(FileError::file(path)(e).into()),
-        _ => Ok(()),
-    }
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FileError::file(path)(e).into()),
         _ => Ok(()),
     }
 }

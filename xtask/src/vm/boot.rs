@@ -3,10 +3,10 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use xtask::debian::output;
 
 use super::cpio::Archive;
 use super::store::Unpacked;
-use super::tool::output;
 use super::tools::Tools;
 
 /// Without these a kernel sees no disk and no file system on it.
@@ -28,7 +28,7 @@ fn depmod(kernel: &Unpacked, tools: &Tools) -> Result<()> {
     let [loader, libraries, folders, kmod] = tools.words("usr/bin/kmod");
     let mut depmod = std::process::Command::new(loader);
     depmod.args(["--argv0", "depmod"]).arg(libraries).arg(folders).arg(kmod).arg("-b").arg(&kernel.root);
-    output(depmod.arg(&kernel.release)).map(drop)
+    Ok(output(depmod.arg(&kernel.release)).map(drop)?)
 }
 
 fn archive(kernel: &Unpacked, tools: &Tools) -> Result<Vec<u8>> {

@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 
 use super::kernels::Kernel;
 use super::payload::Built;
+use super::progress::Progress;
 use super::qemu::Machine;
 use super::scenarios::{self, BEGIN, Set};
 use super::store::{Store, Unpacked};
-use super::tool::Progress;
 use super::tools::Tools;
 
 /// Of all sets together, on a busy machine.

@@ -7,12 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use xtask::debian::output;
 
 use super::counts::Counts;
 use super::cpio::Archive;
+use super::progress::Progress;
 use super::qemu::{Machine, STATUS};
 use super::store::{Store, Unpacked};
-use super::tool::{Progress, output};
 use super::tools::Tools;
 
 /// Under emulation, on a busy machine.

@@ -10,12 +10,11 @@ mod guest;
 mod kernels;
 mod load;
 mod payload;
+mod progress;
 mod qemu;
 mod rootfs;
 mod scenarios;
 mod store;
-mod suite;
-mod tool;
 mod tools;
 
 use std::fmt::Write;
@@ -29,8 +28,8 @@ use clap::{Args, ValueEnum};
 use counts::{Counts, Record, grouped};
 use kernels::Kernel;
 use payload::Built;
+use progress::Progress;
 use store::{Store, Unpacked};
-use tool::Progress;
 use tools::Tools;
 
 /// The kernels that are tried with every change.

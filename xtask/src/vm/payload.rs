@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use xtask::debian::{make_dir, output};
 
 use super::store::{Store, remove};
-use super::suite::make_dir;
-use super::tool::output;
 use crate::run::{cargo, run};
 
 /// Programs that scenarios start; they look for them in the folder above their own.
@@ -83,7 +82,7 @@ impl Built {
 
 /// Copies a program without what only a debugger reads: most of it.
 fn strip(from: &Path, to: &Path) -> Result<()> {
-    output(Command::new("strip").args(["--strip-debug", "-o"]).arg(to).arg(from)).map(drop)
+    Ok(output(Command::new("strip").args(["--strip-debug", "-o"]).arg(to).arg(from)).map(drop)?)
 }
 
 /// The name and the program of a test, out of what cargo tells of a build: a JSON object a line.

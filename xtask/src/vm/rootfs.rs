@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use xtask::debian::{make_dir, output};
 
 use super::boot::INIT;
+use super::progress::Progress;
 use super::qemu::STATUS;
 use super::store::{Store, remove};
-use super::suite::make_dir;
-use super::tool::{Progress, output};
 use super::tools::Tools;
 
 /// Counts up with every change of what is done beside unpacking.

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use xtask::debian::{Suite, make_dir, unpack};
 
 use super::boot;
 use super::kernels::{self, Kernel};
-use super::suite::{Suite, make_dir, unpack};
-use super::tool::Progress;
+use super::progress::Progress;
 use super::tools::Tools;
 
 /// Of everything, inside the workspace.
@@ -57,8 +57,7 @@ impl Store {
     pub fn unpack_packages(&self, dir: &Path, packages: &[&str], progress: &Progress) -> Result<()> {
         progress.tell(&format!("downloading {} of Debian's {BASE}", packages[0]));
         let suite = self.suite(BASE)?;
-        let packages: Vec<String> = packages.iter().map(|package| (*package).to_owned()).collect();
-        let debs = suite.download(&packages, true, &dir.join("debs"))?;
+        let debs = suite.download(packages, true, &dir.join("debs"))?;
         progress.tell(&format!("unpacking {} packages", debs.len()));
         unpack(&debs, &dir.join("root"))?;
         // They can be had again, and what they hold is there twice.
@@ -87,9 +86,10 @@ impl Store {
                 continue;
             };
             progress.tell(&format!("downloading {}", packages[0]));
-            let debs = suite.download(&packages, false, &dir.join("debs"))?;
+            let names: Vec<&str> = packages.iter().map(String::as_str).collect();
+            let debs = suite.download(&names, false, &dir.join("debs"))?;
             progress.tell(&format!("unpacking {}", packages[0]));
-            return unpack(&debs, &dir.join("root"));
+            return Ok(unpack(&debs, &dir.join("root"))?);
         }
         bail!(
             "Debian's suites have moved on from Linux {kernel} ({}): name the suite that has it in xtask/src/vm/kernels.rs, \
@@ -104,7 +104,7 @@ impl Store {
     }
 
     fn suite(&self, name: &'static str) -> Result<Suite> {
-        Suite::fetch(name, self.dir.join("suites").join(name))
+        Suite::fetch(name, self.dir.join("suites").join(name)).with_context(|| format!("Debian's {name}"))
     }
 
     /// Fills a folder, unless that was done by the same recipe. One run at a time; another waits for it.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use xtask::debian::output;
 
+use super::progress::Progress;
 use super::store::Store;
-use super::tool::{Progress, output};
 
 /// The first is what the others are for.
 const PACKAGES: [&str; 5] = ["qemu-system-x86", "busybox-static", "e2fsprogs", "kmod", "xz-utils"];
