@@ -1,11 +1,14 @@
 //! The plan, from hand-made engines and hosts.
 
+mod interfaces;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use runtime_common::Addr;
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, ENDPOINT_ISOLATED, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, ENDPOINT_ISOLATED, PREFIX_HOST, PREFIX_ISOLATED, PUBLICATION_CLOSED,
+    PUBLICATION_FROM_LOOPBACK,
 };
 use runtime_common::packet::{ICMP, TCP, UDP};
 
@@ -118,44 +121,6 @@ fn link_to(source: &str, alias: &str) -> Link {
 
 fn open_links(p: &Plan) -> Vec<(Addr, Addr, u8, u16)> {
     p.desired.links.keys().map(|k| (k.recipient, k.source, k.protocol, u16::from_be(k.port))).collect()
-}
-
-#[test]
-fn interfaces_get_their_roles_and_addresses_their_owners() {
-    let (snapshot, host) = world(&["db", "web"]);
-    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
-    let roles: Vec<(&str, bool)> = p.roles.values().map(|r| (r.name.as_str(), r.uplink)).collect();
-    assert_eq!(roles, [("eth0", true), ("veth0", false), ("veth1", false)]);
-    assert_eq!(p.desired.addresses[&v4("192.0.2.1")].kind, ADDRESS_HOST);
-    let web = p.desired.addresses[&v4("172.17.0.3")];
-    assert_eq!((web.kind, web.ifindex, web.bridge, web.mac), (ADDRESS_ENDPOINT, 101, BRIDGE, [2, 0, 0, 0, 0, 1]));
-    assert!(!p.desired.addresses.contains_key(&v4("127.0.0.1")));
-    let endpoint = p.desired.endpoints[&101];
-    assert_eq!((endpoint.ipv4, endpoint.gateway4), (v4("172.17.0.3"), v4("172.17.0.1")));
-}
-
-#[test]
-fn an_interface_whose_container_is_not_known_yet_is_closed() {
-    let (snapshot, mut host) = world(&["db"]);
-    let stranger = Interface { master: Some(BRIDGE), peer: Some((77, 5)), is_veth: true, ..interface(200, "veth9") };
-    host.interfaces.insert(200, stranger);
-    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
-    assert!(!p.roles[&200].uplink, "programs stand there");
-    assert!(!p.desired.endpoints.contains_key(&200), "and know nobody");
-}
-
-#[test]
-fn a_starting_container_is_found_by_its_mac_before_the_engine_tells_of_its_process() {
-    let (mut snapshot, mut host) = world(&["db"]);
-    let db = snapshot.containers.get_mut("db").unwrap();
-    (db.running, db.pid) = (false, 0);
-    db.endpoints.clear();
-    host.namespaces.clear();
-    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
-    assert!(p.desired.endpoints.is_empty());
-    host.peer_macs.insert(100, [2, 0, 0, 0, 0, 0]);
-    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
-    assert_eq!(p.desired.endpoints[&100].ipv4, v4("172.17.0.2"));
 }
 
 #[test]
@@ -435,14 +400,6 @@ fn a_publication_leads_to_where_the_default_route_leaves() {
     assert_eq!(target(&snapshot, &host), v4("172.30.0.2"), "by the container's own route");
 }
 
-#[test]
-fn what_the_local_table_says_is_the_hosts() {
-    let (snapshot, mut host) = world(&[]);
-    host.local.insert(("203.0.113.20".parse().unwrap(), 32));
-    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
-    assert_eq!(p.desired.addresses[&v4("203.0.113.20")].kind, ADDRESS_HOST);
-}
-
 /// As many containers as asked for, each with ten published ports and a link to the one before.
 fn crowd(containers: usize) -> (Snapshot, Host) {
     let names: Vec<String> = (0..containers).map(|n| format!("container{n:05}")).collect();
@@ -469,33 +426,4 @@ fn how_long_a_plan_takes() {
             println!("{containers} containers, {what}: {:?}, {} endpoints", began.elapsed(), p.endpoints.len());
         }
     }
-}
-
-/// Of what has an address and no program, the engine's own rules decide; a bridge with nothing but veths may be the engine's.
-#[test]
-fn interfaces_that_are_left_out_are_the_engines_affair() {
-    let (snapshot, mut host) = world(&["db"]);
-    let more = [
-        interface(50, "eth1"),
-        Interface { is_ethernet: false, ..interface(51, "wg0") },
-        Interface { is_bridge: true, ..interface(52, "br-new") },
-        Interface { is_veth: true, master: Some(52), ..interface(53, "veth-new") },
-        Interface { is_bridge: true, ..interface(54, "vmbr0") },
-        Interface { master: Some(54), ..interface(55, "eth2") },
-        interface(56, "eth3"),
-    ];
-    for i in more {
-        host.interfaces.insert(i.index, i);
-    }
-    for (address, index) in [("198.51.100.1", 50), ("10.9.0.1", 51), ("172.30.0.1", 52), ("203.0.113.1", 54)] {
-        host.addresses.push((address.parse().unwrap(), index));
-    }
-    let unserved = |uplinks: &[&str]| {
-        let options = Options { uplinks: uplinks.iter().map(|u| (*u).to_owned()).collect(), ..Options::default() };
-        let plan = plan(&snapshot, &host, &Live::default(), &options);
-        plan.desired.unserved.into_keys().collect::<Vec<_>>()
-    };
-    assert_eq!(unserved(&["eth0"]), [50, 51, 54]);
-    assert_eq!(unserved(&["eth0", "vmbr0"]), [50, 51]);
-    assert_eq!(unserved(&[]), [51]);
 }
