@@ -73,6 +73,9 @@ fn published_ports_are_served_over_a_tunnel() {
         let hooks = status["hooks"].as_array().expect("hooks");
         let on_tunnel: Vec<_> = hooks.iter().filter(|h| h["interface"] == "tun0").map(|h| h["hook"].clone()).collect();
         assert_eq!(on_tunnel, ["uplink_tunnel"]);
+        let states = status["publications"].as_array().expect("publications").iter().map(|p| p["state"].clone());
+        let of_ipv4: Vec<_> = states.filter(|state| state != "relayed").collect();
+        assert_eq!(of_ipv4, ["served", "served"], "{}", status["problems"]);
         drop(stop);
     });
 }

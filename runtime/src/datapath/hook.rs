@@ -93,6 +93,19 @@ pub struct Role {
     pub bridge_port: bool,
 }
 
+impl Role {
+    /// The programs that belong on such an interface, the one first that it is not served without.
+    pub(super) const fn hooks(&self) -> &'static [Hook] {
+        match self {
+            // The gate first: nothing gets in while the other is being attached.
+            Role { uplink: false, .. } => &[Hook::ToEndpoint, Hook::FromEndpoint],
+            Role { tunnel: true, .. } => &[Hook::UplinkTunnel],
+            Role { bridge_port: true, .. } => &[Hook::UplinkIngress],
+            _ => &[Hook::UplinkIngress, Hook::UplinkXdp],
+        }
+    }
+}
+
 /// How XDP is used on uplinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

@@ -98,14 +98,7 @@ impl Attached {
         }
         let mut hooks = BTreeMap::new();
         for (ifindex, role) in wanted {
-            let list: &[Hook] = match role {
-                // The gate first: nothing gets in while the other is being attached.
-                Role { uplink: false, .. } => &[Hook::ToEndpoint, Hook::FromEndpoint],
-                Role { tunnel: true, .. } => &[Hook::UplinkTunnel],
-                Role { bridge_port: true, .. } => &[Hook::UplinkIngress],
-                _ => &[Hook::UplinkIngress, Hook::UplinkXdp],
-            };
-            for hook in list {
+            for hook in role.hooks() {
                 if let Some(way) = self.way(*hook, &role.name) {
                     hooks.insert((*ifindex, *hook), (role.name.clone(), way));
                 }

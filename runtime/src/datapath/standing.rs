@@ -38,13 +38,13 @@ impl Standing {
         let rules = named.into_iter().filter_map(|slot| Some((slot, rules.get(&slot, 0).ok()?))).collect();
         let stand: BTreeSet<(u32, Hook)> = hooks.iter().map(|h| (h.ifindex, h.hook)).collect();
         let on = |ifindex: u32, hook: Hook| stand.contains(&(ifindex, hook));
-        let mut uplinks = roles.iter().filter(|(_, role)| role.uplink).map(|(ifindex, _)| *ifindex).peekable();
+        let mut uplinks = roles.iter().filter(|(_, role)| role.uplink).peekable();
         Standing {
             publications,
             rules,
             endpoints: read_entries(endpoints).into_iter().map(|(ifindex, _)| ifindex).collect(),
             guarded: stand.iter().map(|(i, _)| *i).filter(|i| on(*i, Hook::FromEndpoint)).collect(),
-            uplinks: uplinks.peek().is_some() && uplinks.all(|i| on(i, Hook::UplinkIngress)),
+            uplinks: uplinks.peek().is_some() && uplinks.all(|(ifindex, role)| on(*ifindex, role.hooks()[0])),
             host: on(0, Hook::HostConnect4) && on(0, Hook::HostConnect6),
         }
     }
