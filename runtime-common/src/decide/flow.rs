@@ -186,7 +186,7 @@ fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow, h: &Headers) ->
         return !h.syn && acknowledges(t, flow, h);
     }
     if h.syn {
-        flow.isn = h.seq;
+        flow.end = u32::from_be(h.seq).wrapping_add(1);
         flow.state |= FLOW_SYN;
     }
     !h.syn
@@ -201,7 +201,7 @@ fn acknowledges<T: Tables>(t: &T, flow: &Flow, h: &Headers) -> bool {
     };
     // SAFETY: entries stay valid while the program runs.
     let pair = unsafe { pair.as_ref() };
-    pair.state & FLOW_SYN != 0 && u32::from_be(h.ack) == u32::from_be(pair.isn).wrapping_add(1)
+    pair.state & FLOW_SYN != 0 && u32::from_be(h.ack) == pair.end
 }
 
 /// Moves both directions to `FLOWS`. False where there is no room, or the forward direction is gone.

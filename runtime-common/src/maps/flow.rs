@@ -99,8 +99,12 @@ pub const FLOW_RST: u8 = 4;
 /// This is the direction of the answers.
 pub const FLOW_REPLY: u8 = 8;
 
-/// TCP: the answer to the SYN was seen, which says nothing about who has sent that.
+/// TCP: a SYN of this side was seen, which says nothing about whoever it answers.
 pub const FLOW_SYN: u8 = 16;
+
+/// The largest factor of a TCP window, as a power of two (RFC 7323 §2.3): also what is taken of a connection whose SYN was
+/// not seen.
+pub const MAX_WINDOW_SCALE: u8 = 14;
 
 /// Value of `FLOWS` (answered conversations) and `PENDING` (unanswered ones): one entry a direction.
 #[repr(C)]
@@ -114,12 +118,16 @@ pub struct Flow {
     pub packets: u64,
     /// Bytes in this direction, from the IP header on.
     pub bytes: u64,
+    /// TCP: the highest number that this side has acknowledged: what it expects next (host byte order).
+    pub ack: u32,
+    /// TCP: the sequence number behind the last segment of this side (host byte order).
+    pub end: u32,
+    /// TCP: the largest window that this side has offered, in bytes; 0 where it was not heard yet.
+    pub window: u32,
     /// The tuple after translation; reversed, it is the key of the other direction.
     pub to: Tuple,
     /// Slot in `RULES` of the publication, link or endpoint that allows the flow.
     pub rule: u32,
-    /// TCP, of the answers: the sequence number of the SYN (network byte order), with [`FLOW_SYN`].
-    pub isn: u32,
     /// Host-side interface of the container that packets of this direction go to; 0 for the outside.
     pub ifindex: u32,
     /// What the translation does to checksums.
@@ -140,8 +148,10 @@ pub struct Flow {
     pub state: u8,
     /// [`Zone`] of the other direction's key.
     pub pair_zone: u8,
+    /// TCP: the factor of this side's windows, as a power of two.
+    pub window_scale: u8,
     /// Always zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
     /// The MAC address of the container that packets of this direction come from.
     pub from_mac: [u8; 6],
     /// Host-side interface of that container; 0 where they come from elsewhere, or where it is not known.
