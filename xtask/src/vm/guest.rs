@@ -34,7 +34,7 @@ pub fn run(
     (kernel, unpacked): (Kernel, &Unpacked),
     root: &Path,
     built: &Built,
-    sets: &[&Set],
+    sets: &[Set],
     progress: &Progress,
 ) -> Result<Tested> {
     let script = scenarios::script(sets);

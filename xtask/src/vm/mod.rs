@@ -29,6 +29,7 @@ use counts::{Counts, Record, grouped};
 use kernels::Kernel;
 use payload::Built;
 use progress::Progress;
+use scenarios::Set;
 use store::{Store, Unpacked};
 use tools::Tools;
 
@@ -47,6 +48,9 @@ pub struct Options {
     /// This alone
     #[arg(long)]
     only: Option<Part>,
+    /// This test alone, of a file under tests/tests: `elsewhere::from_up_to_down`; may be given again
+    #[arg(long, value_name = "FILE[::NAME]", conflicts_with_all = ["only", "record"])]
+    test: Vec<String>,
     /// Record the verified instructions in tests/verified-instructions.txt instead of comparing them
     #[arg(long)]
     record: bool,
@@ -76,30 +80,38 @@ fn known(series: &str) -> Result<Kernel, String> {
 /// Every program's load in every kernel of [`CI`].
 pub fn ci(root: &Path) -> Result<()> {
     let kernel = CI.split(',').map(kernels::find).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
-    vm(root, &Options { kernel, only: Some(Part::Load), record: false, jobs: JOBS, fresh: false })
+    vm(root, &Options { kernel, only: Some(Part::Load), test: Vec::new(), record: false, jobs: JOBS, fresh: false })
 }
 
 /// Builds, boots each kernel, and does everything there. Goes on after a failure of one.
 pub fn vm(root: &Path, options: &Options) -> Result<()> {
     let parts = match options.only {
         Some(part) => vec![part],
+        None if !options.test.is_empty() => vec![Part::Scenarios],
         None => vec![Part::Load, Part::Packets, Part::Scenarios],
     };
+    let sets: Vec<(Kernel, Vec<Set>)> = options
+        .kernel
+        .iter()
+        .map(|kernel| {
+            let named: Vec<Set> = options.test.iter().map(|name| Set::named(name)).collect();
+            (*kernel, if named.is_empty() { scenarios::of(*kernel, &parts) } else { named })
+        })
+        .collect();
     let store = Store::open(root)?;
     crate::setup::install_linker(root)?;
-    let mut files: Vec<&str> =
-        options.kernel.iter().flat_map(|kernel| scenarios::of(*kernel, &parts)).map(|set| set.file).collect();
+    let mut files: Vec<&str> = sets.iter().flat_map(|(_, sets)| sets).map(|set| set.file.as_ref()).collect();
     files.sort_unstable();
     files.dedup();
     let built = Built::build(root, &files)?;
     let progress = Progress::new("kernels");
     let tools = Tools::get(&store, &progress)?;
     let mut kernels = Vec::new();
-    for kernel in &options.kernel {
+    for (kernel, sets) in &sets {
         if options.fresh {
             store.forget(*kernel)?;
         }
-        kernels.push((*kernel, store.kernel(*kernel, &tools, &progress)?));
+        kernels.push((*kernel, (store.kernel(*kernel, &tools, &progress)?, sets.as_slice())));
     }
     let image = if files.is_empty() { None } else { Some(rootfs::image(&store, &tools, &progress)?) };
     progress.clear();
@@ -107,7 +119,9 @@ pub fn vm(root: &Path, options: &Options) -> Result<()> {
     let run = Run { store, tools, image, built, parts, progress };
     let mut record = Record::read(root)?;
     let mut failures = Vec::new();
-    for (kernel, outcome) in at_once(options.jobs.into(), kernels, |kernel, unpacked| run.one(kernel, &unpacked)) {
+    for (kernel, outcome) in
+        at_once(options.jobs.into(), kernels, |kernel, (unpacked, sets)| run.one(kernel, &unpacked, sets))
+    {
         failures.extend(outcome.failures);
         let Some(counts) = outcome.counts else { continue };
         if options.record {
@@ -124,10 +138,10 @@ pub fn vm(root: &Path, options: &Options) -> Result<()> {
 }
 
 /// Does something for each kernel, `jobs` of them at once; gives the outcomes in the order of the kernels.
-fn at_once<T: Send>(
+fn at_once<K: Send, T: Send>(
     jobs: usize,
-    kernels: Vec<(Kernel, Unpacked)>,
-    work: impl Fn(Kernel, Unpacked) -> T + Sync,
+    kernels: Vec<(Kernel, K)>,
+    work: impl Fn(Kernel, K) -> T + Sync,
 ) -> Vec<(Kernel, T)> {
     let queue = Mutex::new(kernels.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
@@ -135,8 +149,8 @@ fn at_once<T: Send>(
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
-                while let Some((n, (kernel, unpacked))) = next() {
-                    let outcome = work(kernel, unpacked);
+                while let Some((n, (kernel, own))) = next() {
+                    let outcome = work(kernel, own);
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((n, (kernel, outcome)));
                 }
             });
@@ -167,17 +181,16 @@ struct Outcome {
 
 impl Run {
     /// Everything for one kernel; what is to be read is printed at once, so that others do not write between its lines.
-    fn one(&self, kernel: Kernel, unpacked: &Unpacked) -> Outcome {
+    fn one(&self, kernel: Kernel, unpacked: &Unpacked, sets: &[Set]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut text = format!("Linux {} (Debian {})\n", unpacked.release, unpacked.version);
-        let sets = scenarios::of(kernel, &self.parts);
         let mut done = Ok(());
         // What is to be refused as a whole is not tried program by program.
         if kernel.works && self.parts.contains(&Part::Load) {
             done = self.load(kernel, unpacked, &mut text, &mut outcome);
         }
         if let (Ok(()), Some(image), false) = (&done, &self.image, sets.is_empty()) {
-            done = self.test((kernel, unpacked), image, &sets, &mut text, &mut outcome);
+            done = self.test((kernel, unpacked), image, sets, &mut text, &mut outcome);
         }
         if let Err(error) = done {
             outcome.failures.push(format!("kernel {kernel}: {error:#}"));
@@ -213,7 +226,7 @@ impl Run {
         &self,
         (kernel, unpacked): (Kernel, &Unpacked),
         image: &Path,
-        sets: &[&scenarios::Set],
+        sets: &[Set],
         text: &mut String,
         outcome: &mut Outcome,
     ) -> Result<()> {
