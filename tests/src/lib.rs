@@ -11,6 +11,7 @@
 //! machine (root, a program, a feature of the kernel) fails the test with the remedy: nothing is skipped.
 
 mod container;
+pub mod crowd;
 pub mod dial;
 mod engine;
 pub mod far;

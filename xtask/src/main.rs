@@ -61,7 +61,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Set up, build, and measure against what else there is (as root): `--quick`, `--only traffic,kernel,control,apps`, `--out DIR`
+    /// Set up, build, and measure against what else there is (as root): `--quick`, `--only traffic,kernel,control,crowd,apps`, `--out DIR`
     Bench {
         /// Passed on to the measurement
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

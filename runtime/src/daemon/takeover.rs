@@ -18,9 +18,11 @@ pub fn seeds(plan: &Plan, snapshot: &Snapshot, live: &Live) -> Vec<Seed> {
     let mut found = Vec::new();
     let owners: HashMap<IpAddr, &EndpointPlan> =
         plan.endpoints.iter().flat_map(|e| e.addresses().map(move |a| (a, e))).collect();
-    for container in snapshot.containers.values().filter(|c| c.running && c.pid != 0) {
+    let running = || snapshot.containers.values().filter(|c| c.running && c.pid != 0);
+    let mut connected = established(&running().map(|c| c.pid).collect::<Vec<_>>());
+    for container in running() {
         // Gone meanwhile: it has no conversations.
-        let Ok(sockets) = established(container.pid) else { continue };
+        let Some(sockets) = connected.remove(&container.pid) else { continue };
         let published: HashSet<Port> = live.open_publications(container).map(|p| p.container_port).collect();
         for socket in sockets {
             let own = plan

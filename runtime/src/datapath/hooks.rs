@@ -17,6 +17,7 @@ use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
 use tracing::info;
 
+use super::expedited::Expedited;
 use super::hook::{Hook, HookStatus, Options, Role, XdpMode};
 use super::load::Loader;
 use super::rtnl::{Rtnl, Side, XdpAt};
@@ -105,9 +106,10 @@ impl Attached {
             }
         }
         let missing: Vec<_> = hooks.iter().filter(|(key, _)| !self.held.contains_key(key)).collect();
+        let expedited = Expedited::for_programs(missing.len());
         let mut told = Instant::now();
         for (n, (key, (name, way))) in missing.iter().enumerate() {
-            // The kernel waits for all processors after each: on a host with a thousand containers, that takes a while.
+            // Where grace periods take their time, a host with a thousand containers needs a minute.
             if told.elapsed() >= SILENCE {
                 info!("{n} of {} programs attached", missing.len());
                 told = Instant::now();
@@ -123,6 +125,7 @@ impl Attached {
                 }
             }
         }
+        drop(expedited);
         self.detach_others(&mut rtnl, pins, &hooks);
         let complete = errors.is_empty() && hooks.keys().all(|key| self.held.contains_key(key));
         self.settled = complete.then(|| wanted.clone());
@@ -149,14 +152,19 @@ impl Attached {
             return;
         };
         let interfaces: HashSet<u32> = wanted.keys().map(|(i, _)| *i).collect();
+        let mut unwanted = Vec::new();
         for path in entries.flatten().map(|e| e.path()) {
             if let Some(ifindex) = clsact::marked(&path) {
                 if self.tcx || !interfaces.contains(&ifindex) {
                     let _ = clsact::remove_qdisc(rtnl, &path, ifindex);
                 }
             } else if !is_elsewhere(&path) && !hook_of_pin(&path).is_some_and(|key| wanted.contains_key(&key)) {
-                let _ = detach_link(&path);
+                unwanted.push(path);
             }
+        }
+        let _expedited = Expedited::for_programs(unwanted.len());
+        for path in unwanted {
+            let _ = detach_link(&path);
         }
     }
 

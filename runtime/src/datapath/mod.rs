@@ -6,6 +6,7 @@
 mod bits;
 mod clsact;
 mod events;
+mod expedited;
 mod features;
 mod flows;
 mod hook;

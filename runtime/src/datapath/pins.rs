@@ -9,6 +9,7 @@ use aya::maps::{Array, Map, MapData};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use runtime_common::maps::Config;
 
+use super::expedited::Expedited;
 use super::hooks::{Remnant, Turn};
 use super::{DatapathError, chain};
 
@@ -151,6 +152,7 @@ pub fn remove_everything(pins: &Pins) -> Result<usize, DatapathError> {
             first_error.get_or_insert_with(|| DatapathError::Unsupported(e.to_string()));
         }
     };
+    let expedited = Expedited::for_programs(remnants.len());
     let mut before = None;
     for remnant in &remnants {
         let turn = remnant.turn();
@@ -160,6 +162,7 @@ pub fn remove_everything(pins: &Pins) -> Result<usize, DatapathError> {
         before = Some(turn);
         note(remnant.remove());
     }
+    drop(expedited);
     // Maps last: programs without them would be a datapath that drops everything.
     for path in pins.entries(&pins.root.join("maps"))? {
         note(fs::remove_file(&path).map_err(|e| Error::new(e.kind(), format!("{}: {e}", path.display()))));

@@ -14,9 +14,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
+use tests::crowd::Crowd;
 use tests::{Container, HOST, Image, Lab, Netns, Up, wait_for};
 
-use crate::crowd::Crowd;
 use crate::progress;
 use crate::report::Table;
 use crate::stats::{quantile, sorted};
@@ -74,11 +74,7 @@ pub fn measure(quick: bool) -> Result<Vec<Table>> {
     labs.ours.down();
     largest_range(&labs.docker, quick, &mut all)?;
     drop((labs.docker, labs.ours));
-    let mut weights: Vec<Weight> = idle.into_iter().chain(loaded).collect();
-    // Its containers alone take half a minute to make.
-    if !quick {
-        crowd(&mut all, &mut weights)?;
-    }
+    let weights: Vec<Weight> = idle.into_iter().chain(loaded).collect();
     Ok(vec![times(&all), weight(&weights)])
 }
 
@@ -383,29 +379,32 @@ fn restarts(labs: Labs, rounds: usize, all: &mut Vec<Times>) -> Result<Labs> {
     Ok(Labs { docker, ours, up, source })
 }
 
-/// The daemon's first start and its restarts where there are 1,000 containers.
-fn crowd(all: &mut Vec<Times>, weights: &mut Vec<Weight>) -> Result<()> {
-    progress("control: making 1,000 containers");
-    let crowd = Crowd::make(CROWD)?;
+/// The daemon's first start, its restarts and its end where there are many containers.
+pub fn measure_crowd(quick: bool) -> Result<Vec<Table>> {
+    let (size, rounds) = if quick { (CROWD / 5, 3) } else { (CROWD, 10) };
+    progress(&format!("crowd: making {size} containers"));
+    let crowd = Crowd::make(size)?;
     let (mut daemon, first) = crowd.up()?;
     let mut seconds = Vec::new();
-    for round in 0..10 {
-        progress(&format!("control: restart with 1,000 containers, round {} of 10", round + 1));
+    for round in 0..rounds {
+        progress(&format!("crowd: restart, round {} of {rounds}", round + 1));
         daemon.kill();
         let (next, time) = crowd.up()?;
         daemon = next;
         seconds.push(time);
     }
-    weights.push(Weight { what: "the daemon, 1,000 containers".to_owned(), bytes: resident(daemon.pid())? });
+    let weights = [Weight { what: format!("the daemon, {size} containers"), bytes: resident(daemon.pid())? }];
     let start = Instant::now();
     crowd.down()?;
     let down = start.elapsed().as_secs_f64();
-    let note = "1,000 published ports, 500 links; the Engine is a stand-in that answers at once";
-    let what = "`runtime up` until all is served, 1,000 containers";
-    all.push(Times::new(&format!("{what}: first start"), "this datapath", vec![first], note));
-    all.push(Times::new(&format!("{what}: after a kill"), "this datapath", seconds, note));
-    all.push(Times::new("`runtime down`, 1,000 containers", "this datapath", vec![down], note));
-    Ok(())
+    let note = format!("{size} published ports, {} links; the Engine is a stand-in that answers at once", size / 2);
+    let what = format!("`runtime up` until all is served, {size} containers");
+    let all = [
+        Times::new(&format!("{what}: first start"), "this datapath", vec![first], &note),
+        Times::new(&format!("{what}: after a kill"), "this datapath", seconds, &note),
+        Times::new(&format!("`runtime down`, {size} containers"), "this datapath", vec![down], &note),
+    ];
+    Ok(vec![times(&all), weight(&weights)])
 }
 
 impl Times {

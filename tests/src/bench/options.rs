@@ -11,11 +11,17 @@ pub enum Part {
     Traffic,
     Kernel,
     Control,
+    Crowd,
     Apps,
 }
 
-const PARTS: [(&str, Part); 4] =
-    [("traffic", Part::Traffic), ("kernel", Part::Kernel), ("control", Part::Control), ("apps", Part::Apps)];
+const PARTS: [(&str, Part); 5] = [
+    ("traffic", Part::Traffic),
+    ("kernel", Part::Kernel),
+    ("control", Part::Control),
+    ("crowd", Part::Crowd),
+    ("apps", Part::Apps),
+];
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,8 +44,9 @@ impl Options {
                     let list = words.next().context("--only: expected parts after it, such as traffic,kernel")?;
                     for name in list.split(',') {
                         let part = PARTS.iter().find(|(n, _)| *n == name);
-                        let (_, part) =
-                            part.with_context(|| format!("--only {name:?}: none of traffic, kernel, control, apps"))?;
+                        let (_, part) = part.with_context(|| {
+                            format!("--only {name:?}: none of traffic, kernel, control, crowd, apps")
+                        })?;
                         options.only.push(*part);
                     }
                 }
@@ -49,9 +56,13 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether a part is to be measured: all are, unless some are named; a quick run leaves the applications out.
+    /// Whether a part is to be measured: all are, unless some are named; a quick run leaves out what takes minutes.
     pub fn has(&self, part: Part) -> bool {
-        if self.only.is_empty() { !(self.quick && part == Part::Apps) } else { self.only.contains(&part) }
+        if self.only.is_empty() {
+            !(self.quick && matches!(part, Part::Apps | Part::Crowd))
+        } else {
+            self.only.contains(&part)
+        }
     }
 
     /// How many rounds of traffic, and how long a load: many short ones, for the machine's speed changes meanwhile.
@@ -78,7 +89,7 @@ mod tests {
         let all = parse("").expect("fine");
         assert!(PARTS.iter().all(|(_, part)| all.has(*part)));
         let quick = parse("--quick").expect("fine");
-        assert!(quick.has(Part::Control) && !quick.has(Part::Apps));
+        assert!(quick.has(Part::Control) && !quick.has(Part::Apps) && !quick.has(Part::Crowd));
         let some = parse("--quick --only apps,kernel --out x").expect("fine");
         assert!(some.has(Part::Apps) && some.has(Part::Kernel) && !some.has(Part::Traffic));
         assert_eq!(some.out, PathBuf::from("x"));

@@ -7,8 +7,6 @@ mod apps;
 mod control;
 #[path = "../bench/cpu.rs"]
 mod cpu;
-#[path = "../bench/crowd.rs"]
-mod crowd;
 #[allow(clippy::unwrap_used, reason = "made for tests")]
 #[path = "../../../runtime-common/tests/forge/mod.rs"]
 mod forge;
@@ -85,6 +83,9 @@ fn run() -> Result<()> {
     }
     if options.has(Part::Control) {
         report.tables.extend(part("control", &mut broken, || control::measure(options.quick)));
+    }
+    if options.has(Part::Crowd) {
+        report.tables.extend(part("crowd", &mut broken, || control::measure_crowd(options.quick)));
     }
     let missing = broken.len();
     report.broken = broken;

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ::tests::{Background, Lab, wait_until};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+
+use crate::runtime::beside;
+use crate::{Background, Lab, wait_until};
 
 const BRIDGE: &str = "crowd0";
 const NETWORK: &str = "c0ffee";
@@ -73,22 +75,27 @@ impl Crowd {
     }
 
     fn words(&self, words: &[&str]) -> Result<Vec<String>> {
-        let program = std::env::current_exe()?.with_file_name("runtime");
+        let program = beside("runtime", "cargo build -p runtime")?;
         let folder = |name: &str| self.lab.dir().join(name).display().to_string();
         let mut all = vec![program.display().to_string()];
         all.extend(["--docker-host".to_owned(), format!("unix://{}", self.socket.display())]);
         all.extend(["--run-dir".to_owned(), folder("crowd-run"), "--state-dir".to_owned(), folder("crowd-state")]);
-        all.extend(["--bpffs".to_owned(), self.lab.pins().join("crowd").display().to_string()]);
+        all.extend(["--bpffs".to_owned(), self.pins().display().to_string()]);
         all.extend(words.iter().map(|w| (*w).to_owned()));
         Ok(all)
     }
 
+    /// Starts a daemon, which begins to serve.
+    pub fn spawn(&self) -> Result<Background> {
+        let words = self.words(&["up", "--uplink", "eth0"])?;
+        Ok(self.lab.host().spawn(&self.lab.dir().join("crowd.log"), words))
+    }
+
     /// Starts a daemon; it, and the seconds until it says that every publication is served.
     pub fn up(&self) -> Result<(Background, f64)> {
-        let words = self.words(&["up", "--uplink", "eth0"])?;
         let status = self.words(&["status", "--format", "json"])?;
         let start = Instant::now();
-        let mut daemon = self.lab.host().spawn(&self.lab.dir().join("crowd.log"), words);
+        let mut daemon = self.spawn()?;
         loop {
             let done = self.lab.host().run(&status);
             if done.success() && served(&done.stdout) == self.members.len() {
@@ -98,6 +105,16 @@ impl Crowd {
                 bail!("runtime up does not serve a crowd: {}\n{}", done.stderr, daemon.output());
             }
         }
+    }
+
+    /// The lab that it is in.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// The folder of the daemon's pins.
+    pub fn pins(&self) -> PathBuf {
+        self.lab.pins().join("crowd")
     }
 
     /// Takes the datapath away.
