@@ -69,11 +69,11 @@ pub static LIMITS: HashMap<u64, Limit, MAX_LIMITS, NO_PREALLOC> = HashMap::new()
 #[btf_map]
 pub static LINKS: HashMap<LinkKey, Link, MAX_LINKS, NO_PREALLOC> = HashMap::new();
 
-/// Answered conversations.
+/// Conversations: their client has gone on after an answer.
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, Flow, MAX_FLOWS> = HashMap::new();
 
-/// Unanswered conversations: under pressure the oldest make room, and answered ones never do.
+/// Conversations whose client has not gone on after an answer: under pressure the oldest make room, and others never do.
 #[btf_map]
 pub static PENDING: LruHashMap<FlowKey, Flow, MAX_PENDING> = LruHashMap::new();
 

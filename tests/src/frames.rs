@@ -184,30 +184,45 @@ impl Wire {
     }
 }
 
-/// Gives a TCP frame of IPv4 without options another sender, checksums included.
+/// Gives a frame of IPv4 without options another sender, checksums included: TCP and UDP have ports as well.
 pub fn change_sender(frame: &mut [u8], from: Ipv4Addr, port: u16) {
-    /// Where the sender's address and port are, and the sums over them.
+    /// Where the protocol and the sender's address and port are.
+    const PROTOCOL: usize = 23;
     const ADDRESS: usize = 26;
     const PORT: usize = 34;
-    const IP_SUM: usize = 24;
     const TCP_SUM: usize = 50;
+    const UDP_SUM: usize = 40;
+    let sums = match frame[PROTOCOL] {
+        6 => &[IP_SUM, TCP_SUM][..],
+        17 => &[IP_SUM, UDP_SUM],
+        _ => &[IP_SUM],
+    };
     let [a, b, c, d] = from.octets();
-    for (at, new, sums) in [
-        (ADDRESS, [a, b], &[IP_SUM, TCP_SUM][..]),
-        (ADDRESS + 2, [c, d], &[IP_SUM, TCP_SUM]),
-        (PORT, port.to_be_bytes(), &[TCP_SUM]),
-    ] {
-        let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-        let old = word(frame, at);
-        for sum in sums {
-            // RFC 1624, equation 3.
-            let changed = u32::from(!word(frame, *sum)) + u32::from(!old) + u32::from(u16::from_be_bytes(new));
-            let folded = (changed & 0xffff) + (changed >> 16);
-            let folded = !((folded & 0xffff) + (folded >> 16)) as u16;
-            frame[*sum..sum + 2].copy_from_slice(&folded.to_be_bytes());
-        }
-        frame[at..at + 2].copy_from_slice(&new);
+    change_word(frame, ADDRESS, [a, b], sums);
+    change_word(frame, ADDRESS + 2, [c, d], sums);
+    if let [_, sum] = sums {
+        change_word(frame, PORT, port.to_be_bytes(), &[*sum]);
     }
+}
+
+/// Makes a frame of IPv4 without options the first fragment of a datagram of which more are to follow.
+pub fn make_first_fragment(frame: &mut [u8]) {
+    change_word(frame, 20, [0x20, 0], &[IP_SUM]);
+}
+
+const IP_SUM: usize = 24;
+
+/// Changes a word, and the checksums over it with it (RFC 1624, equation 3).
+fn change_word(frame: &mut [u8], at: usize, new: [u8; 2], sums: &[usize]) {
+    let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let old = word(frame, at);
+    for sum in sums {
+        let changed = u32::from(!word(frame, *sum)) + u32::from(!old) + u32::from(u16::from_be_bytes(new));
+        let folded = (changed & 0xffff) + (changed >> 16);
+        let folded = !((folded & 0xffff) + (folded >> 16)) as u16;
+        frame[*sum..sum + 2].copy_from_slice(&folded.to_be_bytes());
+    }
+    frame[at..at + 2].copy_from_slice(&new);
 }
 
 /// Whether a frame holds these words anywhere.
@@ -228,5 +243,12 @@ mod tests {
             change_sender(&mut frame, from.into(), port);
             assert_eq!(frame, Way { from: Ipv4Addr::from(from), ..way }.syn(port, 80));
         }
+        let other = Way { from: Ipv4Addr::new(10, 1, 2, 3), ..way };
+        let mut frame = way.udp(1, 80, b"words");
+        change_sender(&mut frame, other.from, 4000);
+        assert_eq!(frame, other.udp(4000, 80, b"words"));
+        let mut frame = way.ping(7, b"words");
+        change_sender(&mut frame, other.from, 4000);
+        assert_eq!(frame, other.ping(7, b"words"));
     }
 }

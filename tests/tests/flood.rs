@@ -1,11 +1,11 @@
-//! SYNs of senders who never complete their connections.
+//! Floods of one published port: what stands goes on, and others are not kept from beginning.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use tests::frames::{Way, Wire, change_sender};
-use tests::sockets::{Talk, ask};
-use tests::{CLIENT2, HOST, Image, Lab, wait_until};
+use tests::frames::{Way, Wire, change_sender, make_first_fragment};
+use tests::sockets::{Talk, ask, ask_once};
+use tests::{CLIENT2, HOST, Image, Lab, wait_for, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -16,17 +16,33 @@ fn shown(lab: &Lab, what: &str, map: &str) -> serde_json::Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
-/// Sends SYNs to port 7 of the host, each of another sender: the `first`th of all, and so many.
-fn flood(lab: &Lab, first: u32, count: usize) {
+/// A frame from the second client to the host, by which such a flood begins.
+fn frame(lab: &Lab, make: impl Fn(&Way) -> Vec<u8>) -> Vec<u8> {
+    let (from_mac, to_mac) = (lab.client2().mac("eth0"), lab.host().mac("eth0"));
+    make(&Way { from_mac, to_mac, from: CLIENT2, to: HOST })
+}
+
+/// Sends such frames, each of another sender: the `first`th of all, and so many.
+fn flood_by(lab: &Lab, frame: &[u8], first: u32, count: usize) {
     /// Ports that each address sends from.
     const PORTS: u32 = 60_000;
-    let (from_mac, to_mac) = (lab.client2().mac("eth0"), lab.host().mac("eth0"));
-    let syn = Way { from_mac, to_mac, from: CLIENT2, to: HOST }.syn(1, 7);
     let mut n = first;
-    Wire::open(lab.client2(), "eth0").flood(&syn, count, |frame| {
-        change_sender(frame, Ipv4Addr::from(0x0a40_0000 + n / PORTS), 1025 + (n % PORTS) as u16);
+    Wire::open(lab.client2(), "eth0").flood(frame, count, |frame| {
+        // Without ports, each has an address of its own.
+        let address = if frame[23] == 1 { n } else { n / PORTS };
+        change_sender(frame, Ipv4Addr::from(0x0a40_0000 + address), 1025 + (n % PORTS) as u16);
         n += 1;
     });
+}
+
+/// Sends SYNs to port 7 of the host.
+fn flood(lab: &Lab, first: u32, count: usize) {
+    flood_by(lab, &frame(lab, |way| way.syn(1, 7)), first, count);
+}
+
+/// How many entries a map has.
+fn entries(lab: &Lab, map: &str) -> usize {
+    shown(lab, "dump", map).as_array().expect("a list").len()
 }
 
 #[test]
@@ -76,6 +92,58 @@ fn half_open_connections_are_no_answered_ones() {
     flood(&lab, 0, 1_000);
     wait_until("they are answered", SOON, || lab.counters().since(&before).packets("published_reply") >= 1_000);
     talk.say(b"established").expect("an echo");
-    let answered = shown(&lab, "dump", "FLOWS").as_array().expect("a list").len();
+    let answered = entries(&lab, "FLOWS");
     assert!(answered < 100, "{answered} entries");
+}
+
+#[test]
+fn a_flood_of_one_port_costs_other_ports_nothing() {
+    const TIMES: usize = 2;
+    const AT_ONCE: usize = 20_000;
+    let lab = Lab::builder("floods").client2().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    lab.run("flooded", &["-p", "7:7", "-p", "7:7/udp", "echo"]);
+    lab.run("other", &["-p", "8:7", "-p", "8:7/udp", "echo"]);
+    Talk::when_up(lab.client(), (HOST, 7));
+    Talk::when_up(lab.client(), (HOST, 8));
+    let mut talks: Vec<Talk> = (0..20).map(|n| Talk::open(lab.client(), (HOST, 7 + n % 2)).expect("a talk")).collect();
+    let sockets: Vec<_> = (0..20).map(|n| lab.client().udp((HOST, 7 + n % 2)).expect("a socket")).collect();
+    let ask_all =
+        |when: &str| sockets.iter().map(|s| insist(when, || ask(s, when.as_bytes()).ok())).collect::<Vec<_>>();
+    let seen = ask_all("before");
+    assert_eq!(ask_all("again"), seen);
+    let before = entries(&lab, "FLOWS");
+    let mut first_fragment = frame(&lab, |way| way.udp(1, 7, b"in parts"));
+    make_first_fragment(&mut first_fragment);
+    let floods = [
+        ("SYNs", frame(&lab, |way| way.syn(1, 7))),
+        ("datagrams", frame(&lab, |way| way.udp(1, 7, b"spray"))),
+        ("fragments", first_fragment),
+        ("echo requests", frame(&lab, |way| way.ping(1, b"spray"))),
+    ];
+    for (number, (what, frame)) in floods.into_iter().enumerate() {
+        let counted = lab.counters();
+        for time in 0..TIMES {
+            // Nobody comes twice.
+            flood_by(&lab, &frame, ((number * TIMES + time) * AT_ONCE) as u32, AT_ONCE);
+            for talk in &mut talks {
+                talk.say(what.as_bytes()).unwrap_or_else(|e| panic!("established, {what}: {e}"));
+            }
+            let mut talk = insist(what, || Talk::open(lab.client(), (HOST, 8)).ok());
+            talk.say(b"new").unwrap_or_else(|e| panic!("new, {what}: {e}"));
+            insist(what, || ask_once(lab.client(), (HOST, 8), &[b'f'; 4000]).ok());
+        }
+        assert_eq!(ask_all(what), seen, "{what}");
+        let dropped = lab.counters().since(&counted);
+        assert_eq!(dropped.packets("flow_table_full"), 0, "{what}: {dropped}");
+    }
+    // What nobody went on with takes no room of those who did.
+    let added = entries(&lab, "FLOWS").saturating_sub(before);
+    assert!(added < 1_000, "{added} entries more");
+}
+
+/// What comes of it in the end: under a flood, packets are lost before anything of ours sees them.
+#[track_caller]
+fn insist<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
+    wait_for(SOON, attempt).unwrap_or_else(|| panic!("it never succeeds: {what}"))
 }

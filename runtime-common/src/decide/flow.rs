@@ -7,7 +7,7 @@ use crate::maps::{
     FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts,
     Sums, Tuple, Zone,
 };
-use crate::packet::{Headers, Mac, Message, Packet, TCP, quoted};
+use crate::packet::{Headers, ICMP, ICMPV6, Mac, Message, Packet, TCP, quoted};
 
 /// What the flow tables say of a packet.
 pub(super) enum Found {
@@ -57,8 +57,8 @@ fn fragment_ports<T: Tables>(t: &T, h: &mut Headers) -> bool {
 
 /// Finds the flow of a packet and counts the packet in it.
 ///
-/// The first answer moves a flow from `PENDING` to `FLOWS`, where new conversations cannot push it out. Of TCP, that is the
-/// end of its handshake: whoever has sent a SYN is somebody only when he has acknowledged the answer to it.
+/// What the client sends after an answer moves a flow from `PENDING` to `FLOWS`, where new conversations cannot push it out. Of
+/// TCP, that is the end of its handshake: whoever has sent a SYN is somebody only when he has acknowledged the answer to it.
 #[inline(always)]
 pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     let key = &h.key;
@@ -172,11 +172,19 @@ fn opens_back(flow: &Flow, h: &Headers) -> bool {
     matches!(h.message, Message::TcpOpen) && flow.state & FLOW_REPLY != 0
 }
 
-/// Whether a packet shows that both sides of an unanswered conversation speak to each other.
+/// Whether a packet shows that both sides of an unanswered conversation speak to each other: the client goes on after an answer.
+/// One question with its answer is no conversation yet, for anybody can ask in anybody's name.
 #[inline(always)]
 fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow, h: &Headers) -> bool {
     if key.protocol != TCP {
-        return flow.state & FLOW_REPLY != 0;
+        if flow.state & FLOW_REPLY == 0 {
+            // Echoes are never more than questions and answers.
+            return flow.state & FLOW_ANSWERED != 0 && !matches!(key.protocol, ICMP | ICMPV6);
+        }
+        if flow.packets == 1 {
+            note_answer(t, key, flow);
+        }
+        return false;
     }
     // A port that answers every SYN, or refuses it, has said nothing about its sender yet.
     if h.rst {
@@ -190,6 +198,16 @@ fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow, h: &Headers) ->
         flow.state |= FLOW_SYN;
     }
     !h.syn
+}
+
+/// Notes the first answer where the client's next packet finds it.
+// Once a conversation: with a stack frame of its own.
+#[inline(never)]
+fn note_answer<T: Tables>(t: &T, key: &FlowKey, reply: &Flow) {
+    if let Some(forward) = pair_of(t, reply, key.protocol) {
+        // SAFETY: entries stay valid while the program runs; bits may race and only that.
+        unsafe { (*forward.as_ptr()).state |= FLOW_ANSWERED };
+    }
 }
 
 /// Whether a segment acknowledges the SYN of the other side.

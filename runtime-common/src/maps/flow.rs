@@ -106,7 +106,7 @@ pub const FLOW_SYN: u8 = 16;
 /// not seen.
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
-/// Value of `FLOWS` (answered conversations) and `PENDING` (unanswered ones): one entry a direction.
+/// Value of `FLOWS` (conversations whose client has gone on after an answer) and `PENDING` (all others): one entry a direction.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {

@@ -6,7 +6,7 @@ use runtime_common::maps::{
     FLOW_ANSWERED, FLOW_RST, Flow, FlowAction, FlowKey, Link, LinkKey, PUBLICATION_FILTERED, PUBLICATION_LISTED_ONLY,
     Zone,
 };
-use runtime_common::packet::{TCP, UDP};
+use runtime_common::packet::{ICMP, TCP, UDP};
 
 use super::frame::Frame;
 use super::tables::Memory;
@@ -70,18 +70,39 @@ fn a_port_that_answers_every_syn_makes_no_answered_conversation() {
 }
 
 #[test]
+fn a_question_with_its_answer_is_no_conversation_until_the_client_goes_on() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 53, UDP, 53, 9, 900);
+    for _ in 0..3 {
+        assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)).verdict(), Verdict::Published);
+    }
+    for _ in 0..3 {
+        assert_eq!(w.endpoint(0, &udp(WEB.0, 53, CLIENT, 4000)).verdict(), Verdict::PublishedReply);
+        assert!(w.tables.flows.borrow().is_empty());
+    }
+    assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)).verdict(), Verdict::Published);
+    assert_eq!((w.tables.flows.borrow().len(), w.tables.pending.borrow().len()), (2, 0));
+    // Echoes are nothing else.
+    w.link(0, ICMP, 10);
+    for _ in 0..3 {
+        assert_eq!(w.endpoint(0, &icmp(WEB.0, DB.0, 8, 0, [0, 1, 0, 1])).verdict(), Verdict::Linked);
+        assert_eq!(w.endpoint(1, &icmp(DB.0, WEB.0, 0, 0, [0, 1, 0, 1])).verdict(), Verdict::LinkedReply);
+    }
+    assert_eq!((w.tables.flows.borrow().len(), w.tables.pending.borrow().len()), (2, 2));
+}
+
+#[test]
 fn an_answer_that_found_no_room_moves_when_there_is_some() {
     let mut w = World::new();
     w.publish("0.0.0.0", 53, UDP, 53, 9, 900);
     let (query, answer) = (udp(CLIENT, 4000, HOST, 53), udp(WEB.0, 53, CLIENT, 4000));
     w.uplink(&query);
-    // Room for one direction of two: the answer's own stays behind.
-    w.tables.flows.borrow_mut().clear();
+    // Room for one direction of two: that of what goes on stays behind.
     for (room, moved) in [(0, 0), (1, 1), (1, 1), (2, 2)] {
         w.tables.room.set(Some(room));
         assert_eq!(w.endpoint(0, &answer).verdict(), Verdict::PublishedReply);
-        assert_eq!((w.tables.flows.borrow().len(), w.tables.pending.borrow().len()), (moved, 2 - moved));
         assert_eq!(w.uplink(&query).verdict(), Verdict::Published);
+        assert_eq!((w.tables.flows.borrow().len(), w.tables.pending.borrow().len()), (moved, 2 - moved));
     }
 }
 

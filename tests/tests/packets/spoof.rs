@@ -34,6 +34,7 @@ fn an_answered_conversation_is_its_own_containers_alone() {
     };
     counts("question", Uplink, &inbound(udp(CLIENT, 40000, HOST, 5353)), Verdict::Published);
     counts("answer", Leaving("web"), &sent(answer.clone(), &WEB), Verdict::PublishedReply);
+    counts("the client goes on", Uplink, &inbound(udp(CLIENT, 40000, HOST, 5353)), Verdict::Published);
     counts("question over a link", Leaving("web"), &sent(asked.clone(), &WEB), Verdict::Linked);
     counts("its answer", Leaving("db"), &sent(udp(DB.v4, 5432, WEB.v4, 7000), &DB), Verdict::LinkedReply);
     for (packet, own) in [(answer, Verdict::PublishedReply), (asked, Verdict::Linked)] {
