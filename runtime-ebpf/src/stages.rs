@@ -143,17 +143,17 @@ extern "C" fn track_container(skb: *mut __sk_buff, parsed: u32) -> u32 {
     if frame.src != Mac::read(&ep.mac) && ep.is_isolated() {
         return Step::finish(Verdict::SpoofedMac).bits();
     }
+    let Some(maps) = Maps::new() else {
+        return MALFORMED;
+    };
     if parsed != Step::ADMIT.bits() {
         return match frame.ethertype {
-            ETH_ARP if !tagged => Step::finish(arp(&skb, ep).verdict()).bits(),
+            ETH_ARP if !tagged => Step::finish(arp(&skb, &maps, ep).verdict()).bits(),
             // What the stack itself makes of it is its own affair where nothing is isolated.
             _ if !ep.is_isolated() => Step::finish(Verdict::Network).bits(),
             _ => parsed,
         };
     }
-    let Some(maps) = Maps::new() else {
-        return MALFORMED;
-    };
     match track_from_container(&skb, &maps, ep, maps.headers()) {
         Some(decision) => Step::of(decision, &maps).bits(),
         None => Step::ADMIT.bits(),

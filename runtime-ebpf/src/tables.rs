@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use runtime_common::Addr;
 use runtime_common::decide::{Clock, Opening, Scratch, Tables};
 use runtime_common::maps::{
-    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
     address_bit, port_bit,
 };
 
@@ -18,7 +18,7 @@ use runtime_common::packet::Headers;
 use crate::fib::FibRoom;
 use crate::kernel_lookup;
 use crate::maps::{
-    ADDRESS_BITS, ADDRESSES, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES, PUBLICATIONS, RULES,
+    ADDRESS_BITS, ADDRESSES, ENDPOINTS, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES, PUBLICATIONS, RULES,
     SCRATCH, UNSERVED,
 };
 
@@ -169,6 +169,12 @@ impl Tables for Maps {
     fn link(&self, key: &LinkKey) -> Option<&Link> {
         // SAFETY: as for publications.
         unsafe { LINKS.get(key) }
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, ifindex: u32) -> Option<&Endpoint> {
+        // SAFETY: as for publications.
+        unsafe { ENDPOINTS.get(ifindex) }
     }
 
     #[inline(always)]

@@ -13,5 +13,6 @@ mod packets {
     mod publish;
     mod speed;
     mod spoof;
+    mod two_networks;
     pub mod world;
 }

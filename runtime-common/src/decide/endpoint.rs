@@ -5,15 +5,16 @@ use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepa
 use super::flow::{Found, complete_fragment, established, follow, quoted_flow, touch};
 use super::masquerade::moved;
 use super::{Decision, Next, Tables};
-use crate::maps::{ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED, Zone};
+use crate::maps::{ADDRESS_ENDPOINT, ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED, Zone};
 use crate::packet::{
     ETH_LEN, Headers, Mac, Message, Packet, arp_sender, is_link_local, is_loopback, is_multicast, neighbour_target,
 };
 use crate::{Addr, Verdict};
 
-/// Decides about ARP from a container: of an isolated one, about its own addresses only.
+/// Decides about ARP from a container: of an isolated one, about its own addresses only. A kernel asks for a next hop from the
+/// address that its packet has, which may be the container's on another network.
 #[inline(always)]
-pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
+pub fn arp<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint) -> Decision {
     if !ep.is_isolated() {
         return Decision::pass(Verdict::Neighbour);
     }
@@ -21,7 +22,10 @@ pub fn arp<P: Packet>(p: &P, ep: &Endpoint) -> Decision {
         Err(v) => Decision::drop(v),
         Ok((mac, _)) if mac != Mac::new(ep.mac) => Decision::drop(Verdict::SpoofedMac),
         // A probe before an address is used has none (RFC 5227).
-        Ok((_, addr)) if addr != ep.ipv4.v4_as_word() && addr != 0 => Decision::drop(Verdict::SpoofedAddress),
+        Ok((_, 0)) => Decision::pass(Verdict::Neighbour),
+        Ok((_, addr)) if addr != ep.ipv4.v4_as_word() && !is_elsewhere(t, ep.container, &Addr::v4_word(addr)) => {
+            Decision::drop(Verdict::SpoofedAddress)
+        }
         Ok(_) => Decision::pass(Verdict::Neighbour),
     }
 }
@@ -112,7 +116,7 @@ fn check_isolated<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers
     {
         return Some(Decision::drop(v));
     }
-    if let Some(decision) = source_check(ep, h) {
+    if let Some(decision) = source_check(t, ep, h) {
         return Some(decision);
     }
     if is_loopback(&h.key.tuple.dst) {
@@ -138,7 +142,7 @@ fn check_open<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision> 
         return Some(Decision::pass(Verdict::Multicast));
     }
     let untracked = matches!(h.message, Message::Neighbour | Message::Router | Message::Extended);
-    if !untracked && src == ep.own(h.v4) {
+    if !untracked && (src == ep.own(h.v4) || is_elsewhere(t, ep.container, src)) {
         return None;
     }
     match t.address(dst) {
@@ -217,9 +221,20 @@ fn neighbour<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> 
     if is_multicast(dst) || target == *dst { Ok(()) } else { Err(Verdict::NeighbourTarget) }
 }
 
+/// Whether an address is the container's own on another of its networks. It may answer from there by any of its interfaces, as its
+/// routes have it; what it may reach by one of them is that network's affair.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn is_elsewhere<T: Tables>(t: &T, container: u64, addr: &Addr) -> bool {
+    let Some(a) = t.address(addr) else {
+        return false;
+    };
+    a.kind == ADDRESS_ENDPOINT && t.endpoint(a.ifindex).is_some_and(|other| other.container == container)
+}
+
 /// The source address must be the container's own.
 #[inline(always)]
-fn source_check(ep: &Endpoint, h: &Headers) -> Option<Decision> {
+fn source_check<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision> {
     let own = ep.own(h.v4);
     if h.key.tuple.src == *own && *own != Addr::ANY_V6 {
         return None;
@@ -233,7 +248,7 @@ fn source_check(ep: &Endpoint, h: &Headers) -> Option<Decision> {
             _ => Decision::drop(Verdict::SpoofedAddress),
         });
     }
-    Some(Decision::drop(Verdict::SpoofedAddress))
+    (!is_elsewhere(t, ep.container, &h.key.tuple.src)).then_some(Decision::drop(Verdict::SpoofedAddress))
 }
 
 #[inline(always)]

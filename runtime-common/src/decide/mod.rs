@@ -31,7 +31,8 @@ pub use step::{Next, Step};
 pub use uplink::{uplink, uplink_known};
 
 use crate::maps::{
-    Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
+    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
+    PublicationKey,
 };
 use crate::packet::Headers;
 use crate::{Addr, Verdict};
@@ -67,6 +68,8 @@ pub trait Tables {
     fn limit(&self, generation: u64) -> Option<NonNull<Limit>>;
     /// An entry of `LINKS`.
     fn link(&self, key: &LinkKey) -> Option<&Link>;
+    /// An entry of `ENDPOINTS`.
+    fn endpoint(&self, ifindex: u32) -> Option<&Endpoint>;
     /// An entry of `ADDRESSES`.
     fn address(&self, addr: &Addr) -> Option<&Address>;
     /// Whether there may be an entry of `ADDRESSES` with this address: a cheap question as well.

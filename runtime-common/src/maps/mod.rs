@@ -55,6 +55,8 @@ pub const ENDPOINT_MASQUERADE_V6: u16 = 4;
 pub struct Endpoint {
     /// Its generation, also found in `RULES[rule]`.
     pub generation: u64,
+    /// A number that stands for the container: its endpoints on all networks have the same one, and nobody else's. Never 0.
+    pub container: u64,
     /// IPv4 address; all zero where it has none.
     pub ipv4: Addr,
     /// IPv6 address; all zero where it has none.
@@ -287,7 +289,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]
@@ -366,7 +368,7 @@ plain_data! {
     Limit = 24: u64, u64, u32, u32;
     LinkKey = 36: Addr, Addr, u16, u8, u8;
     Link = 16: u64, u32, u32;
-    Endpoint = 88: u64, Addr, Addr, Addr, Addr, u32, u32, [u8; 6], u16;
+    Endpoint = 96: u64, u64, Addr, Addr, Addr, Addr, u32, u32, [u8; 6], u16;
     FragmentKey = 40: Addr, Addr, u32, u8, u8, u16;
     FragmentPorts = 4: u16, u16;
     Address = 16: u32, u32, [u8; 6], u8, u8;

@@ -212,7 +212,7 @@ fn a_container_speaks_for_itself_only() {
         (vec![0; 31], Decision::drop(Verdict::Malformed)),
     ];
     for (frame, decision) in cases {
-        assert_eq!(arp(&Frame(frame.clone()), ep), decision, "{frame:02x?}");
+        assert_eq!(arp(&Frame(frame.clone()), &w.tables, ep), decision, "{frame:02x?}");
     }
     for (src, dst, verdict) in [
         (DB.0, CLIENT, Verdict::SpoofedAddress),
@@ -227,6 +227,7 @@ fn a_container_speaks_for_itself_only() {
     // Without an IPv6 address of its own, all zero is not one.
     let mut w = World::new();
     w.endpoints[0].ipv6 = runtime_common::Addr::ANY_V6;
+    w.tables.addresses.remove(&addr(WEB.1));
     assert_eq!(w.endpoint(0, &udp("::", 1, CLIENT6, 2)), Decision::drop(Verdict::SpoofedAddress));
     assert_eq!(w.endpoint(0, &udp(WEB.1, 1, CLIENT6, 2)), Decision::drop(Verdict::SpoofedAddress));
 }

@@ -7,8 +7,8 @@ use std::ptr::NonNull;
 use runtime_common::Addr;
 use runtime_common::decide::{Opening, Tables};
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, Address, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
-    PublicationKey, address_bit,
+    ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey,
+    Publication, PublicationKey, address_bit,
 };
 use runtime_common::packet::Headers;
 
@@ -28,6 +28,8 @@ pub struct Memory {
     pub filters: HashMap<FilterKey, u32>,
     pub limits: HashMap<u64, Box<UnsafeCell<Limit>>>,
     pub links: HashMap<LinkKey, Link>,
+    /// What the kernel's map says of interfaces, of more than a test's world has.
+    pub endpoints: HashMap<u32, Endpoint>,
     pub addresses: HashMap<Addr, Address>,
     /// What the routes say of every way to the outside.
     pub source: Option<Addr>,
@@ -122,6 +124,10 @@ impl Tables for Memory {
 
     fn link(&self, key: &LinkKey) -> Option<&Link> {
         self.links.get(key)
+    }
+
+    fn endpoint(&self, ifindex: u32) -> Option<&Endpoint> {
+        self.endpoints.get(&ifindex)
     }
 
     fn address(&self, addr: &Addr) -> Option<&Address> {

@@ -72,8 +72,9 @@ impl World {
                 let value = Address { ifindex: n.into(), bridge: 1, mac, kind: ADDRESS_ENDPOINT, flags };
                 tables.addresses.insert(addr(a), value);
             }
-            Endpoint {
+            let endpoint = Endpoint {
                 generation: 100 + u64::from(n),
+                container: n.into(),
                 ipv4: addr(v4),
                 ipv6: addr(v6),
                 gateway4: addr("172.17.0.1"),
@@ -82,7 +83,9 @@ impl World {
                 bridge: 1,
                 mac,
                 flags: ENDPOINT_ISOLATED,
-            }
+            };
+            tables.endpoints.insert(n.into(), endpoint);
+            endpoint
         });
         for a in [HOST, HOST6, "172.17.0.1", "fd00:17::1"] {
             tables.addresses.insert(addr(a), Address { kind: ADDRESS_HOST, ..Address::default() });

@@ -285,6 +285,7 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
         |v4: bool| host.addresses_of(e.bridge).find(|a| a.is_ipv4() == v4 && crate::host::is_global(a)).map(Addr::from);
     let entry = Endpoint {
         generation: e.generation,
+        container: generation(&["container", &e.container]),
         ipv4: e.ipv4.map(Addr::from).unwrap_or_default(),
         ipv6: e.ipv6.map(Addr::from).unwrap_or_default(),
         gateway4: gateway(true).unwrap_or_default(),

@@ -204,6 +204,7 @@ impl World {
         let bridge = ifindex(c.bridge);
         let endpoint = Endpoint {
             generation,
+            container: ifindex(c.name).into(),
             ipv4: addr(c.v4),
             ipv6: addr(c.v6),
             gateway4: addr(c.gateways.0),
@@ -219,6 +220,14 @@ impl World {
         for a in [c.v4, c.v6] {
             self.add_address(addr(a), value);
         }
+    }
+
+    /// Makes of two containers one that is on both networks.
+    pub fn join(&mut self, one: &Container, other: &Container) {
+        let mut endpoints = self.kernel.map::<u32, Endpoint>("ENDPOINTS");
+        let (container, other) = (endpoints.get(&ifindex(one.name), 0).unwrap().container, ifindex(other.name));
+        let joined = Endpoint { container, ..endpoints.get(&other, 0).unwrap() };
+        endpoints.insert(other, joined, 0).unwrap();
     }
 
     /// Publishes a port of a container, and returns the rule.

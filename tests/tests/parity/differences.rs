@@ -13,9 +13,6 @@ const HOST_ITSELF: &[&str] =
 /// For a socket that is connected, docker-proxy's answer comes from a stranger.
 const PROXYS_ANSWER: Why = Why::AskedFor("docker-proxy answers from another address than the one that was dialled");
 
-const SHARED_NETWORK: Why = Why::ToMend(
-    "a client on another network of the server's is answered there: the server has to see the host's address",
-);
 const fn of(group: &'static str, why: Why, cases: &'static [&'static str]) -> Difference {
     Difference { group, except: None, why, cases }
 }
@@ -43,6 +40,6 @@ pub const DIFFERENCES: &[Difference] = &[
     of("sockets of the host", Why::ClientAddress, &["in the host's network, the host's address"]),
     before_28("sockets of the host", PROXYS_ANSWER, &["bound to the host's address, 127.0.0.1, UDP"]),
     of("the host on a bridge", Why::ClientAddress, &["the host, its own address"]),
-    of("direct routing", SHARED_NETWORK, &["gw-priority: a sibling, the host's address"]),
+    of("direct routing", Why::ClientAddress, &["gw-priority: a sibling, the host's address"]),
     of("direct routing", Why::Isolation, &["a client, the default network, a container's own address"]),
 ];
