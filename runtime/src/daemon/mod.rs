@@ -12,6 +12,7 @@ mod relay;
 mod renamed;
 mod report;
 mod takeover;
+mod watch;
 mod world;
 
 pub use api::{LinkRow, Request, Status};
@@ -77,6 +78,8 @@ const QUEUE: usize = 1024;
 const DESCRIPTORS: u64 = 4 * 65_536 + 1_024;
 /// How often flows that are over are collected.
 const COLLECT: Duration = Duration::from_secs(5);
+/// How often it is looked whether somebody has taken hooks or pins away.
+const WATCH: Duration = Duration::from_secs(1);
 /// How often it is asked who listens on ports that are relayed.
 const LISTENERS: Duration = Duration::from_secs(1);
 /// How often an engine that is away is looked for.
@@ -139,6 +142,8 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
     collect.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(LISTENERS);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut watch = tokio::time::interval(WATCH);
+    watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ready();
 
     let honors = options.reconcile.netfilter == reconcile::Netfilter::Honor;
@@ -161,6 +166,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
             }
             found = drops.next() => world.report_drops(found, options.log_drops),
             _ = collect.tick() => world.collect(&Refresh { with_rules: false, engine: &engine, inputs: &inputs }),
+            _ = watch.tick() => world.watch().await,
             _ = look.tick(), if world.relays.is_needed() => send_listeners(inputs.clone()),
             () = world.peers_told() => {}
             _ = terminate.recv() => break None,

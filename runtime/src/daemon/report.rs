@@ -19,6 +19,7 @@ impl World {
         let mut problems = self.plan.problems.clone();
         problems.extend(lost);
         problems.extend(self.datapath.lost_pins());
+        problems.extend(self.lost.problems());
         let publications = self.publication_rows(&self.datapath.standing(&hooks, &self.plan.roles), &mut problems);
         problems.extend(self.datapath.problem().map(str::to_owned));
         problems.extend(self.relays.problems(self.datapath.relay_problem()));

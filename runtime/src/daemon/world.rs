@@ -15,6 +15,7 @@ use super::live_file::LiveFile;
 use super::peers::Closing;
 use super::ports::HeldPorts;
 use super::relay::Relays;
+use super::watch::Lost;
 use super::{Refresh, takeover};
 use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
 use crate::host::{Host, Listener, NatRules, Netlink, read_nat, set_gro};
@@ -70,12 +71,14 @@ pub struct World {
     /// Whether anything may have changed on the host.
     pub(super) stale: bool,
     /// Why the kernel side is not as it should be; none while it is.
-    refused: Option<String>,
+    pub(super) refused: Option<String>,
     /// The live changes before those of this round: what to go back to where the kernel cannot take them.
     pub(super) before: Option<Live>,
     /// Answers to be given when what they tell of is in force.
     pub(super) changes: Vec<(Value, oneshot::Sender<Answer>)>,
     pub(super) waiting: Vec<Waiting>,
+    /// What somebody had taken away.
+    pub(super) lost: Lost,
 }
 
 /// Somebody waits for a container to be served.
@@ -130,6 +133,7 @@ impl World {
             before: None,
             changes: Vec::new(),
             waiting: Vec::new(),
+            lost: Lost::default(),
         })
     }
 

@@ -8,7 +8,9 @@
 //! program is no gate, and what it drops early is dropped by the others.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{Error, Result as IoResult};
+use std::ffi::{OsStr, OsString};
+use std::io::{Error, ErrorKind, Result as IoResult};
+use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,6 +28,13 @@ use super::{DatapathError, Pins, chain, clsact, features, host_hooks, relay_look
 
 /// How long attaching may take without a word.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// About how many programs the kernel is asked at a time whether they stand: some milliseconds.
+const ASKED: usize = 512;
+
+/// How often, and how long after the other, a program is attached where the kernel says that it stands already.
+const ATTEMPTS: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// A way to stand on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +75,8 @@ pub struct Attached {
     earlier: Option<BTreeSet<Key>>,
     /// What was wanted when everything was last as it should be.
     settled: Option<BTreeMap<u32, Role>>,
+    /// The last one that the kernel was asked about by [`Attached::forget_lost`].
+    asked: Option<Key>,
 }
 
 impl Attached {
@@ -78,7 +89,7 @@ impl Attached {
             programs.insert(hook, loaded);
         }
         let tcx = features::has_tcx() && !options.force_clsact;
-        Ok(Attached { options, tcx, programs, held: BTreeMap::new(), earlier: None, settled: None })
+        Ok(Attached { options, tcx, programs, held: BTreeMap::new(), earlier: None, settled: None, asked: None })
     }
 
     /// See [`super::Datapath::attach`].
@@ -233,7 +244,7 @@ impl Attached {
     /// What the kernel says is attached of what was attached here, and where it says that nothing is, a line for each.
     pub fn status(&self) -> (Vec<HookStatus>, Vec<String>) {
         let (mut rows, mut lost) = (Vec::new(), Vec::new());
-        let found = self.ask_kernel();
+        let found = self.ask_kernel(self.held.iter());
         for ((ifindex, hook), (name, _)) in &self.held {
             let way = match &found {
                 Ok(found) => found.get(&(*ifindex, *hook)).copied(),
@@ -246,7 +257,7 @@ impl Attached {
                     hook: *hook,
                     kind: way.name().to_owned(),
                 }),
-                None if found.is_ok() => lost.push(format!("{hook} is not attached to {name} any more")),
+                None if found.is_ok() => lost.push(not_attached(*hook, name)),
                 None => {}
             }
         }
@@ -256,13 +267,43 @@ impl Attached {
         (rows, lost)
     }
 
-    /// Where the kernel has the programs that were attached here, and how.
-    fn ask_kernel(&self) -> IoResult<BTreeMap<Key, Way>> {
+    /// Forgets what somebody has taken away, so that it is attached anew; a line for each. All pins are looked for, and the
+    /// kernel is asked about [`ASKED`] programs more each time: all of them are asked about within seconds.
+    pub fn forget_lost(&mut self, pins: &Pins) -> Vec<String> {
+        let entries = std::fs::read_dir(pins.links()).into_iter().flatten().flatten();
+        let pinned: HashSet<OsString> = entries.map(|e| e.file_name()).collect();
+        let is_pinned = |key: &Key| pinned.contains(OsStr::new(&pin_name(*key)));
+        let unpinned = self.held.iter().filter(|(key, (_, way))| *way != Way::Clsact && !is_pinned(key));
+        let mut lost: BTreeSet<Key> = unpinned.map(|(key, _)| *key).collect();
+        let after = self.asked.map_or(Bound::Unbounded, Bound::Excluded);
+        let next: Vec<_> = self.held.range((after, Bound::Unbounded)).take(ASKED).collect();
+        // What cannot be asked is not known to be gone.
+        if let Ok(found) = self.ask_kernel(next.iter().copied()) {
+            lost.extend(next.iter().map(|(key, _)| **key).filter(|key| !found.contains_key(key)));
+        }
+        self.asked = if next.len() < ASKED { None } else { next.last().map(|(key, _)| **key) };
+        let mut lines = Vec::new();
+        for key in lost {
+            let Some((name, _)) = self.held.remove(&key) else { continue };
+            self.settled = None;
+            // An interface that is gone has taken its programs along.
+            if nix::net::if_::if_nametoindex(name.as_str()).is_ok_and(|ifindex| ifindex == key.0) {
+                lines.push(not_attached(key.1, &name));
+            }
+        }
+        lines
+    }
+
+    /// Where the kernel has these programs of those that were attached here, and how.
+    fn ask_kernel<'a>(
+        &self,
+        held: impl Iterator<Item = (&'a Key, &'a (String, Way))> + Clone,
+    ) -> IoResult<BTreeMap<Key, Way>> {
         let mut rtnl = Rtnl::open()?;
-        let with_xdp = self.held.keys().any(|(_, hook)| *hook == Hook::UplinkXdp);
+        let with_xdp = held.clone().any(|((_, hook), _)| *hook == Hook::UplinkXdp);
         let xdp = if with_xdp { rtnl.xdp(None)? } else { BTreeMap::new() };
         let mut found = BTreeMap::new();
-        for (key, (_, way)) in &self.held {
+        for (key, (_, way)) in held {
             let (ifindex, hook) = *key;
             let Some(program) = self.programs.get(&hook).map(|p| p.id) else { continue };
             let stands = match way {
@@ -318,7 +359,7 @@ fn attach_link(
     path: &Path,
     ifindex: u32,
     program: BorrowedFd<'_>,
-    create: impl FnOnce() -> IoResult<OwnedFd>,
+    create: impl Fn() -> IoResult<OwnedFd>,
 ) -> IoResult<()> {
     if path.exists() {
         // Another interface may have the index of one that is gone.
@@ -328,8 +369,17 @@ fn attach_link(
         }
         std::fs::remove_file(path)?;
     }
+    let mut attempts = ATTEMPTS;
+    let link = loop {
+        attempts -= 1;
+        match create() {
+            // Of a pin that somebody has just removed: the kernel lets go of its link some moments later.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && attempts > 0 => std::thread::sleep(MOMENT),
+            created => break created?,
+        }
+    };
     // The pin holds it: this process's own descriptor is closed without detaching anything.
-    sys::pin(path, create()?.as_fd())
+    sys::pin(path, link.as_fd())
 }
 
 /// Detaches the link of a pin, and removes the pin. When it returns, the program no longer runs there.
@@ -412,8 +462,16 @@ impl std::fmt::Display for Remnant {
     }
 }
 
-fn pin_path(pins: &Pins, (ifindex, hook): Key) -> PathBuf {
-    pins.links().join(format!("{}-{ifindex}", hook.program()))
+fn not_attached(hook: Hook, interface: &str) -> String {
+    format!("{hook} is not attached to {interface} any more")
+}
+
+fn pin_name((ifindex, hook): Key) -> String {
+    format!("{}-{ifindex}", hook.program())
+}
+
+fn pin_path(pins: &Pins, key: Key) -> PathBuf {
+    pins.links().join(pin_name(key))
 }
 
 /// Whether a pin is of a program that is on no interface.

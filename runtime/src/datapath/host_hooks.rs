@@ -43,7 +43,7 @@ pub(super) enum HostHooks {
     /// Loaded, and to be attached with everything else.
     Loaded(Array<MapData, u64>),
     /// Attached to this cgroup, with their numbers in the kernel.
-    Attached(PathBuf, Vec<(Hook, u32)>),
+    Attached(PathBuf, Vec<(Hook, u32)>, Array<MapData, u64>),
     /// Not there, and why.
     Missing(String),
 }
@@ -67,13 +67,33 @@ impl HostHooks {
 
     /// Attaches the programs, or puts them in the place of a predecessor's. Does it once.
     pub fn attach(&mut self, ebpf: &mut Ebpf, pins: &Pins) {
-        let HostHooks::Loaded(netns) = self else {
-            return;
+        *self = match std::mem::replace(self, HostHooks::Missing(String::new())) {
+            HostHooks::Loaded(mut netns) => match attach(&mut netns, ebpf, pins) {
+                Ok((cgroup, programs)) => HostHooks::Attached(cgroup, programs, netns),
+                Err(reason) => HostHooks::missing(pins, &reason),
+            },
+            as_it_was => as_it_was,
         };
-        *self = match attach(netns, ebpf, pins) {
-            Ok((cgroup, programs)) => HostHooks::Attached(cgroup, programs),
-            Err(reason) => HostHooks::missing(pins, &reason),
-        };
+    }
+
+    /// Where some of them are gone: all of them are to be attached anew. A line for each that is gone.
+    pub fn forget_lost(&mut self, pins: &Pins) -> Vec<String> {
+        let (_, mut lost) = self.status();
+        match std::mem::replace(self, HostHooks::Missing(String::new())) {
+            HostHooks::Attached(path, programs, netns) => {
+                let unpinned = programs.iter().map(|(hook, _)| pin_path(pins, *hook)).filter(|pin| !pin.exists());
+                // With the pin goes the link: that is one line.
+                if lost.is_empty() {
+                    lost.extend(unpinned.map(|pin| format!("{} was gone", pin.display())));
+                }
+                *self = match lost.is_empty() {
+                    true => HostHooks::Attached(path, programs, netns),
+                    false => HostHooks::Loaded(netns),
+                };
+            }
+            as_it_was => *self = as_it_was,
+        }
+        lost
     }
 
     /// What is missing, in one line.
@@ -86,7 +106,7 @@ impl HostHooks {
 
     /// What the kernel says is attached, and a line for each that is not any more.
     pub fn status(&self) -> (Vec<HookStatus>, Vec<String>) {
-        let HostHooks::Attached(path, programs) = self else {
+        let HostHooks::Attached(path, programs, _) = self else {
             return Default::default();
         };
         let cgroup = match File::open(path) {

@@ -12,6 +12,7 @@ mod flows;
 mod hook;
 mod hooks;
 mod host_hooks;
+mod keep;
 mod load;
 mod object;
 mod peers;
@@ -96,6 +97,7 @@ pub enum DatapathError {
 pub struct Datapath {
     ebpf: Ebpf,
     pins: Pins,
+    keeper: keep::Keeper,
     hooks: hooks::Attached,
     host: host_hooks::HostHooks,
     relay: relay_lookup::RelayLookup,
@@ -153,6 +155,7 @@ impl Datapath {
             ended_sockets: HashSet::new(),
             pending: hash(&mut ebpf, "PENDING")?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|e| map_error("COUNTERS", &e))?,
+            keeper: keep::Keeper::of(&pins)?,
             ebpf,
             pins,
             hooks,

@@ -54,6 +54,11 @@ impl Pins {
         Pins { root: root.into() }
     }
 
+    /// Their folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Path of a map's pin.
     pub fn map(&self, name: &str) -> PathBuf {
         self.root.join("maps").join(name)
@@ -71,9 +76,7 @@ impl Pins {
 
     /// Refuses a root that is not on a bpffs.
     pub fn check_file_system(&self) -> Result<(), DatapathError> {
-        let existing = self.root.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-        let on_bpffs = statfs(existing).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
-        if on_bpffs {
+        if is_bpffs(&self.root) {
             return Ok(());
         }
         Err(self.error(
@@ -124,6 +127,12 @@ impl Pins {
     fn error(&self, path: &Path, reason: &str) -> DatapathError {
         DatapathError::Pin { path: path.display().to_string(), reason: reason.to_owned() }
     }
+}
+
+/// Whether a path, or the part of it that exists, is on a BPF file system.
+pub(super) fn is_bpffs(path: &Path) -> bool {
+    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    statfs(existing).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// How long conversations have to be seen from the client's side, between letting go of the uplinks and of the containers.

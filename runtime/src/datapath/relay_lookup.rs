@@ -106,6 +106,17 @@ impl RelayLookup {
         };
     }
 
+    /// Attaches it anew where somebody has taken it away, and tells of that.
+    pub fn put_back(&mut self, ebpf: &mut Ebpf, pins: &Pins) -> Option<String> {
+        let lost = match self.status() {
+            Err(reason) => reason,
+            Ok(Some(_)) if !pin_path(pins).exists() => format!("{} was gone", pin_path(pins).display()),
+            Ok(_) => return None,
+        };
+        self.attach(ebpf, pins);
+        Some(lost)
+    }
+
     /// Why nothing is relayed, in one line.
     pub fn problem(&self) -> Option<&str> {
         match &self.state {

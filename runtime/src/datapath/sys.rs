@@ -236,6 +236,12 @@ pub fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
     information::<2>(program).map(|[_, id]| id)
 }
 
+/// The kernel's number of a map.
+pub fn map_id(map: BorrowedFd<'_>) -> Result<u32> {
+    // `struct bpf_map_info` begins with the type and the number as well.
+    information::<2>(map).map(|[_, id]| id)
+}
+
 /// Where a link is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkedAt {
@@ -321,7 +327,8 @@ pub fn programs_at(target: u32, attach_type: u32) -> Result<Vec<u32>> {
     }
 }
 
-fn open_pin(path: &Path) -> Result<OwnedFd> {
+/// Opens what is pinned at a path.
+pub fn open_pin(path: &Path) -> Result<OwnedFd> {
     let text = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = Attributes { whole: [0; 16] };
     attributes.object = Object { path: text.as_ptr() as u64, fd: 0, flags: 0 };
