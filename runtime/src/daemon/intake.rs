@@ -11,6 +11,7 @@ use super::world::{Waiting, World};
 use super::{Input, Refresh};
 use crate::engine::{Change, EngineError, Event};
 use crate::model::{Container, Network, Snapshot};
+use crate::reconcile::swarm;
 
 impl World {
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
@@ -36,7 +37,7 @@ impl World {
             }
             Input::Container(id, result) => self.on_container(&id, result, refresh),
             Input::Network(id, result) => match result {
-                Ok(network) => self.on_network(*network),
+                Ok(network) => self.on_network(*network, refresh),
                 Err(EngineError::NotFound { .. }) => {
                     self.snapshot.networks.remove(&id);
                 }
@@ -86,6 +87,7 @@ impl World {
                         container.running = false;
                         container.publications.clear();
                     }
+                    swarm::leave_gateway(&mut self.snapshot, &id);
                     self.dirty = true;
                     refresh.container(&id);
                 }
@@ -119,6 +121,10 @@ impl World {
                 for e in container.endpoints.iter().filter(|e| !self.snapshot.networks.contains_key(&e.network)) {
                     self.ask_network(&e.network, refresh);
                 }
+                // Nobody tells of who is connected to that one.
+                if swarm::may_use_gateway(&container, &self.snapshot) {
+                    refresh.network(swarm::GATEWAY, false);
+                }
                 self.snapshot.containers.insert(container.id.clone(), *container);
             }
             Err(EngineError::NotFound { .. }) => {
@@ -136,7 +142,10 @@ impl World {
         refresh.network(id, !self.snapshot.networks.contains_key(id));
     }
 
-    fn on_network(&mut self, network: Network) {
+    fn on_network(&mut self, network: Network, refresh: &mut Refresh<'_>) {
+        if swarm::needs_gateway(&network) {
+            refresh.network(swarm::GATEWAY, false);
+        }
         self.snapshot.networks.insert(network.id.clone(), network);
     }
 

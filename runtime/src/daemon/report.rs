@@ -10,7 +10,7 @@ use crate::datapath::{Standing, kernel_release};
 use crate::host::listening_proxies;
 use crate::model::environment::link_environment;
 use crate::model::{Port, Publication};
-use crate::reconcile::{EndpointPlan, open_ports};
+use crate::reconcile::{EndpointPlan, open_ports, swarm};
 
 impl World {
     pub(super) fn status(&self) -> Result<Status, Refusal> {
@@ -159,7 +159,8 @@ impl World {
         for recipient in self.snapshot.containers.values() {
             for link in live.links_of(recipient) {
                 let Some(source) = self.snapshot.containers.get(&link.link.source) else { continue };
-                let address = self.plan.endpoints_of(&recipient.id).find_map(|r| {
+                let gateway = |id: &str| self.snapshot.networks.get(id).is_some_and(swarm::is_gateway);
+                let address = self.plan.endpoints_of(&recipient.id).filter(|r| !gateway(&r.network)).find_map(|r| {
                     let s = self.plan.endpoints_of(&source.id).find(|s| s.network == r.network)?;
                     s.addresses().next()
                 });

@@ -5,6 +5,7 @@ use runtime_common::packet::{ICMP, ICMPV6};
 
 use super::generation::generation;
 use super::plan::{EndpointPlan, HostsPlan, Plan};
+use super::swarm::is_gateway;
 use crate::datapath::Desired;
 use crate::model::hosts::link_entries;
 use crate::model::live::{EffectiveLink, Live};
@@ -17,8 +18,10 @@ pub(super) fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipien
         let Some(source) = snapshot.containers.get(&link.link.source) else { continue };
         let ports = open_ports(source, live);
         let mut named = false;
+        let is_own = |network: &str| snapshot.networks.get(network).is_some_and(|n| !is_gateway(n));
         let pairs: Vec<_> = p
             .endpoints_of(&recipient.id)
+            .filter(|r| is_own(&r.network))
             .flat_map(|r| p.endpoints_of(&source.id).filter(|s| s.network == r.network).map(move |s| (r, s)))
             .map(|(r, s)| (r.clone(), s.clone()))
             .collect();

@@ -6,6 +6,7 @@ mod links;
 mod masquerade;
 mod plan;
 mod relay;
+pub mod swarm;
 mod uplinks;
 
 #[cfg(test)]

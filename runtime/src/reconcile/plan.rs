@@ -19,7 +19,7 @@ use super::generation::{Identity, generation};
 use super::links::add_links;
 use super::masquerade::{Masquerade, MasqueradedBy};
 use super::relay::{self, Relay, RelayKey, Relays};
-use super::uplinks;
+use super::{swarm, uplinks};
 use crate::datapath::{Desired, Published, Role};
 use crate::host::{Host, Interface};
 use crate::model::filter::Filter;
@@ -191,12 +191,9 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
     p
 }
 
-/// The network that Swarm gives its tasks beside their overlay networks: its endpoints belong to no container by name.
-const SWARM_GATEWAY: &str = "docker_gwbridge";
-
 /// Whether the datapath has anything to do with a network.
 fn is_served(network: &Network) -> bool {
-    network.driver == "bridge" && network.name != SWARM_GATEWAY
+    network.driver == "bridge"
 }
 
 fn is_isolated(network: &Network, options: &Options) -> bool {
@@ -226,10 +223,11 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
     let by = options.masquerade.of(network, &host.nat);
     p.masquerade.insert(network.name.clone(), by);
     let ports = host.interfaces.values().filter(|i| i.master == Some(bridge.index) && i.is_veth);
-    for port in ports.clone() {
-        p.roles.insert(port.index, Role { name: port.name.clone(), uplink: false, tunnel: false, bridge_port: false });
-    }
-    let mut strangers: BTreeMap<u32, &str> = ports.clone().map(|i| (i.index, i.name.as_str())).collect();
+    // What is nobody's on the bridge of Swarm is the engine's own, which balances its services' load there.
+    let closed = !swarm::is_gateway(network);
+    let mut strangers: BTreeMap<u32, &str> =
+        ports.clone().filter(|_| closed).map(|i| (i.index, i.name.as_str())).collect();
+    p.roles.extend(ports.clone().filter(|_| closed).map(|port| (port.index, of_endpoint(port))));
     // The first one of each: containers are many, and so are interfaces.
     let (mut by_namespace, mut by_mac): (HashMap<i32, &Interface>, HashMap<[u8; 6], &Interface>) = Default::default();
     for port in ports {
@@ -251,6 +249,7 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
         };
         let Some(port) = port else { continue };
         strangers.remove(&port.index);
+        p.roles.entry(port.index).or_insert_with(|| of_endpoint(port));
         p.endpoints.push(EndpointPlan {
             container: container.id.clone(),
             network: network.id.clone(),
@@ -271,6 +270,10 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
             network.name
         ));
     }
+}
+
+fn of_endpoint(port: &Interface) -> Role {
+    Role { name: port.name.clone(), uplink: false, tunnel: false, bridge_port: false }
 }
 
 /// Key of `PREFIXES`: addresses of IPv4 are mapped, and begin with 96 bits that all have.

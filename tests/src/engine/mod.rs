@@ -184,6 +184,10 @@ impl Engine {
             return self.stop();
         }
         let client = self.client();
+        // A manager of Swarm starts anew what is removed.
+        if self.dir.join("data/swarm").read_dir().is_ok_and(|mut files| files.next().is_some()) {
+            client.must(["swarm", "leave", "--force"])?;
+        }
         let all = client.must(["ps", "--all", "--quiet"])?;
         if !all.is_empty() {
             client.must(["rm", "--force", "--volumes"].into_iter().chain(all.split_whitespace()))?;

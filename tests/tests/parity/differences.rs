@@ -41,5 +41,6 @@ pub const DIFFERENCES: &[Difference] = &[
     before_28("sockets of the host", PROXYS_ANSWER, &["bound to the host's address, 127.0.0.1, UDP"]),
     of("the host on a bridge", Why::ClientAddress, &["the host, its own address"]),
     of("direct routing", Why::ClientAddress, &["gw-priority: a sibling, the host's address"]),
+    of("swarm", Why::ClientAddress, &["overlay: the host, its own address"]),
     of("direct routing", Why::Isolation, &["a client, the default network, a container's own address"]),
 ];

@@ -9,6 +9,7 @@ mod docker28;
 mod networks;
 mod open;
 mod ports;
+mod swarm;
 
 use std::collections::HashSet;
 
@@ -27,6 +28,7 @@ const GROUPS: &[&Group] = &[
     &bridged::BRIDGED,
     &docker28::MODES,
     &docker28::DIRECT,
+    &swarm::SWARM,
 ];
 
 macro_rules! groups {
@@ -49,6 +51,7 @@ groups! {
     the_hosts_address_on_a_bridge => bridged::BRIDGED;
     gateway_modes => docker28::MODES;
     direct_routing_and_a_wish_for_the_default_route => docker28::DIRECT;
+    swarm_by_ports_of_the_host => swarm::SWARM;
 }
 
 #[test]
