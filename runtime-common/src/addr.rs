@@ -53,6 +53,14 @@ impl Addr {
         Addr::words([0, 0, if self.is_v4() { u32::from_ne_bytes([0, 0, 0xff, 0xff]) } else { 0 }, 0])
     }
 
+    /// The multicast group in which an IPv6 address is asked for (RFC 4291 §2.7.1).
+    #[inline(always)]
+    pub const fn solicited_node(&self) -> Addr {
+        let [_, b, c, d] = self.as_words()[3].to_ne_bytes();
+        let word = u32::from_ne_bytes;
+        Addr::words([word([0xff, 2, 0, 0]), 0, word([0, 0, 0, 1]), word([0xff, b, c, d])])
+    }
+
     /// The last word: the IPv4 address as it stands in a packet when [`Addr::is_v4`].
     #[inline(always)]
     pub const fn v4_as_word(&self) -> u32 {

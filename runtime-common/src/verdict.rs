@@ -135,14 +135,16 @@ verdicts! {
     RewriteFailed = 51, Drop, "rewrite_failed", "the kernel refused to rewrite the packet";
     /// A TCP segment of no known conversation.
     NoFlow = 52, Drop, "no_flow", "a segment of no known conversation";
-    /// A router advertisement or redirect from a container.
-    RouterMessage = 53, Drop, "router_message", "a router advertisement or redirect from a container, which is no router";
+    /// A router advertisement, a redirect, or a query for multicast listeners from a container.
+    RouterMessage = 53, Drop, "router_message", "what routers alone have to say, from a container, which is none";
     /// A neighbour solicitation to one neighbour about the address of another.
     NeighbourTarget = 54, Drop, "neighbour_target", "a neighbour solicitation to one neighbour about another one's address";
     /// Every source port tried is another conversation's.
     PortsExhausted = 55, Drop, "ports_exhausted", "no source port was found by which its answers could be told from others'";
     /// To an address of an isolated network that is no known container's.
     UnknownEndpoint = 57, Drop, "unknown_endpoint", "to an address of an isolated network that is no known container's";
+    /// An option of neighbour discovery that its message does not need.
+    NeighbourOption = 58, Drop, "neighbour_option", "a neighbour discovery message with an option that it does not need";
     /// The publication's source filter refuses the client.
     Filtered = 60, Drop, "filtered", "the published port's filter refuses this source";
     /// More conversations than the publication's limit allows.

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
-use runtime_common::decide::gate;
+use runtime_common::decide::{gate, gate_neighbour};
 use runtime_common::maps::Zone;
 use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, Headers, ethernet, headers};
 use runtime_common::rewrite::translate_segment;
@@ -30,7 +30,13 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
     };
     match ethertype {
         ETH_IPV4 | ETH_IPV6 if skb.raw().vlan_present == 0 => {}
-        ETH_ARP if skb.raw().vlan_present == 0 => return pass(Verdict::Neighbour),
+        ETH_ARP if skb.raw().vlan_present == 0 => {
+            let Some(maps) = Maps::new() else {
+                return DROP;
+            };
+            let v = gate_neighbour(&maps, ep, ingress).verdict();
+            return if v.is_drop() { refuse(v, None, ifindex) } else { pass(v) };
+        }
         _ if from_host => return pass(Verdict::FromHost),
         _ if !ep.is_isolated() => return pass(Verdict::Network),
         _ => return refuse(Verdict::EtherType, None, ifindex),

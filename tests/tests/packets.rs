@@ -10,6 +10,7 @@ mod packets {
     pub mod kernel;
     mod link;
     mod malformed;
+    mod neighbours;
     mod publish;
     mod speed;
     mod spoof;

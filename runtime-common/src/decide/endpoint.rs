@@ -4,31 +4,11 @@ use super::admit::admit_from_container;
 use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
 use super::flow::{Found, complete_fragment, established, follow, quoted_flow, touch};
 use super::masquerade::moved;
+use super::neighbour::{check_neighbour, check_unrouted_source};
 use super::{Decision, Next, Tables};
 use crate::maps::{ADDRESS_ENDPOINT, ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED, Zone};
-use crate::packet::{
-    ETH_LEN, Headers, Mac, Message, Packet, arp_sender, is_link_local, is_loopback, is_multicast, neighbour_target,
-};
+use crate::packet::{ETH_LEN, Headers, IGMP, Mac, Message, PIM, Packet, is_link_local, is_loopback, is_multicast};
 use crate::{Addr, Verdict};
-
-/// Decides about ARP from a container: of an isolated one, about its own addresses only. A kernel asks for a next hop from the
-/// address that its packet has, which may be the container's on another network.
-#[inline(always)]
-pub fn arp<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint) -> Decision {
-    if !ep.is_isolated() {
-        return Decision::pass(Verdict::Neighbour);
-    }
-    match arp_sender(p) {
-        Err(v) => Decision::drop(v),
-        Ok((mac, _)) if mac != Mac::new(ep.mac) => Decision::drop(Verdict::SpoofedMac),
-        // A probe before an address is used has none (RFC 5227).
-        Ok((_, 0)) => Decision::pass(Verdict::Neighbour),
-        Ok((_, addr)) if addr != ep.ipv4.v4_as_word() && !is_elsewhere(t, ep.container, &Addr::v4_word(addr)) => {
-            Decision::drop(Verdict::SpoofedAddress)
-        }
-        Ok(_) => Decision::pass(Verdict::Neighbour),
-    }
-}
 
 /// Decides about an IP packet from the container with the MAC address `mac` behind `ifindex`, where an answered conversation
 /// has them both: whether the container may have them, and everything else that [`endpoint`] looks at, was looked at when it
@@ -112,7 +92,7 @@ pub fn track_from_container<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h
 #[inline(always)]
 fn check_isolated<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision> {
     if matches!(h.message, Message::Neighbour | Message::Router)
-        && let Err(v) = neighbour(p, t, ep, h)
+        && let Err(v) = check_neighbour(p, t, ep, h)
     {
         return Some(Decision::drop(v));
     }
@@ -125,6 +105,10 @@ fn check_isolated<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers
     if matches!(h.message, Message::Extended) {
         // A neighbour advertisement could hide behind them, and what is behind an authentication header cannot be translated.
         return Some(Decision::drop(Verdict::ProtocolUnsupported));
+    }
+    if matches!(h.message, Message::LaterFragment) && matches!(h.key.protocol, IGMP | PIM) {
+        // A bridge takes what is in there for a message of its own.
+        return Some(Decision::drop(Verdict::Fragment));
     }
     is_multicast(&h.key.tuple.dst).then_some(Decision::pass(Verdict::Multicast))
 }
@@ -204,28 +188,11 @@ fn is_quoted_to<T: Tables>(t: &T, own: &Addr) -> bool {
     t.scratch().is_some_and(|scratch| unsafe { scratch.as_ref() }.reply_key.tuple.src == *own)
 }
 
-/// A container is no router. It advertises an address of its own, which a link-local one of nobody else is, and asks a
-/// single neighbour about that neighbour's address alone.
-// Rare: with a stack frame of its own.
-#[inline(never)]
-fn neighbour<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Result<(), Verdict> {
-    if matches!(h.message, Message::Router) {
-        return Err(Verdict::RouterMessage);
-    }
-    let (target, advertisement) = neighbour_target(p, h)?;
-    if advertisement {
-        let own = target == ep.ipv6 || (is_link_local(&target) && t.address(&target).is_none());
-        return if own { Ok(()) } else { Err(Verdict::SpoofedAddress) };
-    }
-    let dst = &h.key.tuple.dst;
-    if is_multicast(dst) || target == *dst { Ok(()) } else { Err(Verdict::NeighbourTarget) }
-}
-
 /// Whether an address is the container's own on another of its networks. It may answer from there by any of its interfaces, as its
 /// routes have it; what it may reach by one of them is that network's affair.
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn is_elsewhere<T: Tables>(t: &T, container: u64, addr: &Addr) -> bool {
+pub(super) fn is_elsewhere<T: Tables>(t: &T, container: u64, addr: &Addr) -> bool {
     let Some(a) = t.address(addr) else {
         return false;
     };
@@ -240,13 +207,7 @@ fn source_check<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision
         return None;
     }
     if !h.v4 && (h.key.tuple.src == Addr::ANY_V6 || is_link_local(&h.key.tuple.src)) {
-        // Duplicate address detection has no source yet; neighbour and listener discovery use link-local ones.
-        return Some(match h.message {
-            Message::Neighbour => Decision::pass(Verdict::Neighbour),
-            Message::Extended => Decision::drop(Verdict::ProtocolUnsupported),
-            _ if is_multicast(&h.key.tuple.dst) => Decision::pass(Verdict::Multicast),
-            _ => Decision::drop(Verdict::SpoofedAddress),
-        });
+        return Some(Decision::pass(check_unrouted_source(ep, h)));
     }
     (!is_elsewhere(t, ep.container, &h.key.tuple.src)).then_some(Decision::drop(Verdict::SpoofedAddress))
 }

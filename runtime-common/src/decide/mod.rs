@@ -15,6 +15,7 @@ mod gate;
 pub mod host;
 mod loopback;
 mod masquerade;
+mod neighbour;
 mod ports;
 mod publication;
 mod step;
@@ -24,9 +25,10 @@ use core::ptr::NonNull;
 
 pub use admit::{admit_from_container, admit_from_outside};
 pub use begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
-pub use endpoint::{arp, endpoint, endpoint_known, track_from_container};
+pub use endpoint::{endpoint, endpoint_known, track_from_container};
 pub use flow::Opening;
-pub use gate::gate;
+pub use gate::{gate, gate_neighbour};
+pub use neighbour::arp;
 pub use step::{Next, Step};
 pub use uplink::{uplink, uplink_known};
 

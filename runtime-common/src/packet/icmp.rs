@@ -1,6 +1,6 @@
 //! ICMP and ICMPv6: what a message is, and what it is about.
 
-use super::{FRAGMENT_HEADER, Headers, ICMP, ICMPV6, Message, Packet};
+use super::{ETH_LEN, FRAGMENT_HEADER, Headers, ICMP, ICMPV6, Mac, Message, Packet};
 use crate::maps::FlowKey;
 use crate::{Addr, Verdict};
 
@@ -19,6 +19,42 @@ const ADVERTISEMENT: u8 = 136;
 pub fn neighbour_target<P: Packet>(p: &P, h: &Headers) -> Result<(Addr, bool), Verdict> {
     let w = p.window::<24>(h.l4()).filter(|_| h.has(24)).ok_or(Verdict::Malformed)?;
     Ok((w.addr(8), w.u8(0) == ADVERTISEMENT))
+}
+
+/// Options of neighbour discovery (RFC 4861 §4.6, RFC 3971 §5.3.2), and how many of them a message needs at most.
+const SOURCE_LINK_LAYER: u8 = 1;
+const TARGET_LINK_LAYER: u8 = 2;
+const NONCE: u8 = 14;
+const MAX_OPTIONS: usize = 2;
+
+/// Checks the options of a neighbour solicitation or advertisement from the neighbour with that MAC address: they name it alone, and
+/// are no more than such a message needs, with what tells a looped back one by (RFC 7527).
+///
+/// # Errors
+/// [`Verdict::SpoofedMac`] for another MAC address, [`Verdict::NeighbourOption`] for another option, [`Verdict::Malformed`] where one
+/// ends too early.
+#[inline(always)]
+pub fn check_neighbour_options<P: Packet>(p: &P, h: &Headers, mac: Mac, advertisement: bool) -> Result<(), Verdict> {
+    let link_layer = if advertisement { TARGET_LINK_LAYER } else { SOURCE_LINK_LAYER };
+    let end = ETH_LEN + h.bytes as usize;
+    let mut at = h.l4() + 24;
+    for _ in 0..MAX_OPTIONS {
+        if at >= end {
+            return Ok(());
+        }
+        let w = p.window::<8>(at).filter(|_| at + 8 <= end).ok_or(Verdict::Malformed)?;
+        match (w.u8(0), w.u8(1)) {
+            (kind, 1) if kind == link_layer => {
+                if w.mac(2) != mac {
+                    return Err(Verdict::SpoofedMac);
+                }
+            }
+            (NONCE, 1) if !advertisement => {}
+            _ => return Err(Verdict::NeighbourOption),
+        }
+        at += 8;
+    }
+    if at >= end { Ok(()) } else { Err(Verdict::NeighbourOption) }
 }
 
 /// Reads an ICMP header into `h`: `echo` are the types of request and reply, and the others tell what else a type is.

@@ -3,7 +3,7 @@
 mod icmp;
 mod window;
 
-pub use icmp::{ICMP_LEN, neighbour_target, quoted, quoted_ipv6};
+pub use icmp::{ICMP_LEN, check_neighbour_options, neighbour_target, quoted, quoted_ipv6};
 pub use window::{Mac, Packet, Window};
 
 use icmp::icmp;
@@ -22,12 +22,16 @@ pub const ETH_LEN: usize = 14;
 
 /// IP protocol number of ICMP.
 pub const ICMP: u8 = 1;
+/// IP protocol number of IGMP.
+pub const IGMP: u8 = 2;
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
 /// IP protocol number of ICMPv6.
 pub const ICMPV6: u8 = 58;
+/// IP protocol number of PIM, which multicast routers speak.
+pub const PIM: u8 = 103;
 /// IP protocol number of SCTP.
 pub const SCTP: u8 = 132;
 
@@ -76,7 +80,8 @@ pub enum Message {
     IcmpError,
     /// IPv6 neighbour solicitation or advertisement (RFC 4861).
     Neighbour,
-    /// What routers alone have to say: router advertisements and redirects (RFC 4861, RFC 1256, RFC 792).
+    /// What routers alone have to say: router advertisements and redirects (RFC 4861, RFC 1256, RFC 792), queries for listeners to
+    /// multicast groups (RFC 2710, RFC 3376), advertisements of multicast routers (RFC 4286), PIM.
     Router,
     /// A fragment other than the first: it has no transport header.
     LaterFragment,
@@ -322,7 +327,17 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
             h.message = Message::Datagram;
         }
         ICMP if h.v4 => icmp(p, h, [8, 0], |t| matches!(t, 3 | 4 | 11 | 12), |t| matches!(t, 5 | 9))?,
-        ICMPV6 if !h.v4 => icmp(p, h, [128, 129], |t| matches!(t, 1..=4), |t| matches!(t, 134 | 137))?,
+        ICMPV6 if !h.v4 => {
+            icmp(p, h, [128, 129], |t| matches!(t, 1..=4), |t| matches!(t, 130 | 134 | 137 | 151 | 153))?;
+        }
+        IGMP if h.v4 => {
+            let w = p.window::<8>(l4).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;
+            // Reports of all three versions, and that a group was left: all that who is no router has to say.
+            if !matches!(w.u8(0), 0x12 | 0x16 | 0x17 | 0x22) {
+                h.message = Message::Router;
+            }
+        }
+        PIM => h.message = Message::Router,
         HOP_BY_HOP | ROUTING_HEADER | FRAGMENT_HEADER | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY if !h.v4 => {
             h.message = Message::Extended;
         }
@@ -349,15 +364,29 @@ pub fn is_link_local(a: &Addr) -> bool {
     a.0[0] == 0xfe && a.0[1] & 0xc0 == 0x80
 }
 
-/// The sender of an ARP packet over Ethernet and IPv4 (RFC 826): MAC address, and IPv4 address as one word.
+/// What of an ARP packet over Ethernet and IPv4 (RFC 826) counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArpMessage {
+    /// The sender's MAC address.
+    pub mac: Mac,
+    /// The sender's IPv4 address as one word, as it stands in the packet.
+    pub sender: u32,
+    /// The IPv4 address that is asked for, or of whom is answered, in the same form.
+    pub target: u32,
+}
+
+/// Reads an ARP packet.
 ///
 /// # Errors
-/// [`Verdict::Malformed`] for ARP about anything else.
+/// [`Verdict::Malformed`] for ARP about anything but Ethernet and IPv4, and for what neither asks nor answers.
 #[inline(always)]
-pub fn arp_sender<P: Packet>(p: &P) -> Result<(Mac, u32), Verdict> {
-    let w = p.window::<18>(ETH_LEN).ok_or(Verdict::Malformed)?;
+pub fn arp_message<P: Packet>(p: &P) -> Result<ArpMessage, Verdict> {
+    let w = p.window::<28>(ETH_LEN).ok_or(Verdict::Malformed)?;
     if w.u32(0) != u32::from_ne_bytes([0, 1, 8, 0]) || w.u16(4) != u16::from_ne_bytes([6, 4]) {
         return Err(Verdict::Malformed);
     }
-    Ok((w.mac(8), w.u32(14)))
+    if !matches!(u16::from_be(w.u16(6)), 1 | 2) {
+        return Err(Verdict::Malformed);
+    }
+    Ok(ArpMessage { mac: w.mac(8), sender: w.u32(14), target: w.u32(24) })
 }

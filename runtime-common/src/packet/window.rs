@@ -129,6 +129,14 @@ impl Mac {
         self.high.to_ne_bytes()[0] & 1 != 0
     }
 
+    /// The link-local address that follows from it (RFC 4291, appendix A).
+    #[inline(always)]
+    pub const fn link_local(self) -> Addr {
+        let ([a, b, c, d], [e, f]) = (self.high.to_ne_bytes(), self.low.to_ne_bytes());
+        let word = u32::from_ne_bytes;
+        Addr::words([word([0xfe, 0x80, 0, 0]), 0, word([a ^ 2, b, c, 0xff]), word([0xfe, d, e, f])])
+    }
+
     /// Its words.
     #[inline(always)]
     pub const fn parts(self) -> (u32, u16) {

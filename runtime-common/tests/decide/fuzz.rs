@@ -1,7 +1,7 @@
 //! Packets that nobody would send, many of them and always the same.
 
 use runtime_common::maps::{Tuple, Zone};
-use runtime_common::packet::{ICMP, ICMPV6, Message, TCP, UDP, arp_sender, quoted};
+use runtime_common::packet::{ICMP, ICMPV6, Message, TCP, UDP, arp_message, quoted};
 use runtime_common::{Addr, Verdict};
 
 use super::frame::{Frame, translate_to};
@@ -65,7 +65,7 @@ fn no_packet_upsets_parsing_deciding_or_translating() {
         if random.below(4) == 0 {
             packet.truncate(14 + random.below(packet.len() - 13));
         }
-        let _ = arp_sender(&Frame(packet.clone()));
+        let _ = arp_message(&Frame(packet.clone()));
         for zone in [Zone::Uplink, Zone::Endpoint, Zone::Gate] {
             let mut h = match read(&packet, zone) {
                 Ok(h) => h,

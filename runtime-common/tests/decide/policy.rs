@@ -237,7 +237,7 @@ fn hidden_advertisements_do_not_leave_a_container() {
     let w = World::new();
     let std::net::IpAddr::V6(sibling) = ip(DB.1) else { panic!("an IPv6 address") };
     let hidden = [&[58, 0, 1, 4, 0, 0, 0, 0, 136, 0, 0, 0, 0x60, 0, 0, 0][..], &sibling.octets()].concat();
-    for (src, dst) in [("fe80::2", "ff02::1"), (WEB.1, "ff02::1"), (WEB.1, "fd00:17::1"), (WEB.1, CLIENT6)] {
+    for (src, dst) in [("fe80::ff:fe00:1102", "ff02::1"), (WEB.1, "ff02::1"), (WEB.1, "fd00:17::1"), (WEB.1, CLIENT6)] {
         // The routing header has segments left.
         for (protocol, verdict) in
             [(0, Verdict::SpoofedAddress), (60, Verdict::SpoofedAddress), (43, Verdict::ProtocolUnsupported)]
@@ -246,7 +246,7 @@ fn hidden_advertisements_do_not_leave_a_container() {
             assert_eq!(w.endpoint(0, &packet), Decision::drop(verdict), "{src} {dst} {protocol}");
         }
     }
-    let report = raw("fe80::2", "ff02::16", 0).payload(&[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]);
+    let report = raw("fe80::ff:fe00:1102", "ff02::16", 0).payload(&[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(w.endpoint(0, &report), Decision::pass(Verdict::Multicast));
 }
 

@@ -154,7 +154,7 @@ fn extension_headers_are_looked_through() {
     let advertisement = |target: &str| {
         let std::net::IpAddr::V6(target) = ip(target) else { panic!("neighbour discovery is for IPv6") };
         let message = [&[58, 0, 1, 4, 0, 0, 0, 0, 136, 0, 0, 0, 0x60, 0, 0, 0][..], &target.octets()].concat();
-        sent(raw("fe80::2", "ff02::1", 60).payload(&message).ttl(255), &WEB).build()
+        sent(raw(WEB_LINK_LOCAL, "ff02::1", 60).payload(&message).ttl(255), &WEB).build()
     };
     w.expect("its own", Leaving("web"), &advertisement(WEB.v6), Verdict::Neighbour);
     w.expect("a sibling's", Leaving("web"), &advertisement(DB.v6), Verdict::SpoofedAddress);

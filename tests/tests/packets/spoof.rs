@@ -17,12 +17,6 @@ fn other(ethertype: u16, by: &Container) -> Vec<u8> {
     b
 }
 
-/// A neighbour solicitation (135) or advertisement (136) about `target`.
-fn neighbour(src: &str, dst: &str, kind: u8, target: &str) -> Forge {
-    let std::net::IpAddr::V6(target) = ip(target) else { panic!("neighbour discovery is for IPv6") };
-    icmp(src, dst, kind, 0, [0x60, 0, 0, 0]).payload(&target.octets()).ttl(255)
-}
-
 #[test]
 fn an_answered_conversation_is_its_own_containers_alone() {
     let mut w = World::new();
@@ -64,49 +58,10 @@ fn a_container_has_its_own_addresses_only() {
         ("no address", sent(udp("0.0.0.0", 68, "255.255.255.255", 67), &WEB).build(), Verdict::SpoofedAddress),
         ("no address", sent(udp("::", 1, CLIENT6, 53), &WEB).build(), Verdict::SpoofedAddress),
         ("link-local to beyond", sent(udp("fe80::1", 1, CLIENT6, 53), &WEB).build(), Verdict::SpoofedAddress),
-        ("link-local multicast", sent(udp("fe80::1", 1, "ff02::fb", 5353), &WEB).build(), Verdict::Multicast),
+        ("link-local multicast", sent(udp(WEB_LINK_LOCAL, 1, "ff02::fb", 5353), &WEB).build(), Verdict::Multicast),
         ("multicast", sent(udp(WEB.v4, 1, "224.0.0.251", 5353), &WEB).build(), Verdict::Multicast),
         ("broadcast", sent(udp(WEB.v4, 1, "255.255.255.255", 67), &WEB).build(), Verdict::Multicast),
         ("spoofed multicast", sent(udp(DB.v4, 1, "224.0.0.251", 5353), &WEB).build(), Verdict::SpoofedAddress),
-        ("ARP", arp(WEB.mac, WEB.mac, WEB.v4, DB.v4, false), Verdict::Neighbour),
-        ("ARP answer", arp(WEB.mac, WEB.mac, WEB.v4, "172.17.0.1", true), Verdict::Neighbour),
-        ("ARP probe", arp(WEB.mac, WEB.mac, "0.0.0.0", WEB.v4, false), Verdict::Neighbour),
-        ("ARP for a sibling", arp(WEB.mac, WEB.mac, DB.v4, "172.17.0.1", true), Verdict::SpoofedAddress),
-        ("ARP for the host", arp(WEB.mac, WEB.mac, "172.17.0.1", DB.v4, true), Verdict::SpoofedAddress),
-        ("ARP of a sibling", arp(WEB.mac, DB.mac, WEB.v4, DB.v4, false), Verdict::SpoofedMac),
-        ("ARP of a stranger", arp(STRANGER, WEB.mac, WEB.v4, DB.v4, false), Verdict::SpoofedMac),
-        ("solicitation", sent(neighbour(WEB.v6, "fd00:17::1", 135, "fd00:17::1"), &WEB).build(), Verdict::Host),
-        ("solicitation", sent(neighbour("fe80::2", DB.v6, 135, DB.v6), &WEB).build(), Verdict::Neighbour),
-        ("solicitation", sent(neighbour(WEB.v6, DB.v6, 135, DB.v6), &WEB).build(), Verdict::Neighbour),
-        ("duplicate detection", sent(neighbour("::", "ff02::1:ff00:2", 135, WEB.v6), &WEB).build(), Verdict::Neighbour),
-        (
-            "solicitation to one about another",
-            sent(neighbour(WEB.v6, DB.v6, 135, "fd00:17::1"), &WEB).build(),
-            Verdict::NeighbourTarget,
-        ),
-        ("router solicitation", sent(icmp("fe80::2", "ff02::2", 133, 0, [0; 4]), &WEB).build(), Verdict::Multicast),
-        (
-            "router advertisement",
-            sent(icmp("fe80::2", "ff02::1", 134, 0, [0; 4]), &WEB).build(),
-            Verdict::RouterMessage,
-        ),
-        ("router advertisement", sent(icmp(WEB.v6, DB.v6, 134, 0, [0; 4]), &WEB).build(), Verdict::RouterMessage),
-        ("redirect", sent(icmp("fe80::2", DB.v6, 137, 0, [0; 4]), &WEB).build(), Verdict::RouterMessage),
-        ("redirect", sent(icmp(WEB.v4, DB.v4, 5, 1, [0; 4]), &WEB).build(), Verdict::RouterMessage),
-        ("redirect", sent(icmp(WEB.v4, "172.17.0.1", 5, 1, [0; 4]), &WEB).build(), Verdict::RouterMessage),
-        ("router advertisement", sent(icmp(WEB.v4, "224.0.0.1", 9, 0, [0; 4]), &WEB).build(), Verdict::RouterMessage),
-        ("advertisement", sent(neighbour(WEB.v6, DB.v6, 136, WEB.v6), &WEB).build(), Verdict::Neighbour),
-        ("advertisement", sent(neighbour("fe80::2", "ff02::1", 136, "fe80::2"), &WEB).build(), Verdict::Neighbour),
-        (
-            "advertisement of a sibling",
-            sent(neighbour("fe80::2", "ff02::1", 136, DB.v6), &WEB).build(),
-            Verdict::SpoofedAddress,
-        ),
-        (
-            "advertisement of a sibling",
-            sent(neighbour(WEB.v6, "fd00:17::1", 136, DB.v6), &WEB).build(),
-            Verdict::SpoofedAddress,
-        ),
         ("VLAN", sent(udp(WEB.v4, 1, FAR, 53), &WEB).vlan(7).build(), Verdict::EtherType),
         ("LLDP", other(0x88cc, &WEB), Verdict::EtherType),
         ("802.3", other(38, &WEB), Verdict::EtherType),
@@ -209,12 +164,4 @@ fn an_outsider_with_a_containers_address_reaches_no_published_port() {
             w.expect(src, at, &inbound(udp(src, 1, HOST, 8080)).build(), Verdict::SpoofedLocal);
         }
     }
-}
-
-#[test]
-fn a_neighbour_is_no_more_than_one_hop_away() {
-    let mut w = World::new();
-    let solicitation = |ttl| arriving(neighbour(ONE.v6, WEB.v6, 135, WEB.v6).ttl(ttl), &WEB).build();
-    w.expect("routed", Entering("web", "one"), &solicitation(254), Verdict::OtherNetwork);
-    w.expect("a neighbour's", Entering("web", "db"), &solicitation(255), Verdict::Neighbour);
 }

@@ -43,6 +43,9 @@ const fn container(name: &'static str, v4: &'static str, v6: &'static str, last:
 
 /// On the isolated network.
 pub static WEB: Container = container("web", "172.17.0.2", "fd00:17::2", 2);
+/// The link-local addresses that follow from its MAC address, and from that of `DB`.
+pub const WEB_LINK_LOCAL: &str = "fe80::ff:fe00:1102";
+pub const DB_LINK_LOCAL: &str = "fe80::ff:fe00:1103";
 /// On the isolated network as well.
 pub static DB: Container = container("db", "172.17.0.3", "fd00:17::3", 3);
 /// On another network, which is not isolated.
