@@ -129,8 +129,8 @@ verdicts! {
     NoRoute = 48, Drop, "no_route", "the host has no route to its destination";
     /// A protocol that cannot be followed between containers.
     ProtocolUnsupported = 49, Drop, "protocol_unsupported", "a protocol that links and publications do not carry";
-    /// An ICMP error about something that is no flow, towards a container.
-    IcmpError = 50, Drop, "icmp_error", "an ICMP error that belongs to no conversation of its target";
+    /// An ICMP error about something that is no flow, or that cannot be true of one.
+    IcmpError = 50, Drop, "icmp_error", "an ICMP error that belongs to no conversation of its target, or does not fit it";
     /// A packet could not be rewritten.
     RewriteFailed = 51, Drop, "rewrite_failed", "the kernel refused to rewrite the packet";
     /// A TCP segment of no known conversation.

@@ -11,6 +11,7 @@ mod decide {
     mod parse;
     mod policy;
     pub mod tables;
+    mod tcp;
     pub mod world;
 }
 mod forge;

@@ -14,6 +14,7 @@ mod packets {
     mod publish;
     mod speed;
     mod spoof;
+    mod tcp;
     mod two_networks;
     pub mod world;
 }

@@ -2,11 +2,12 @@
 
 use super::admit::admit_from_container;
 use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
-use super::flow::{Found, complete_fragment, established, follow, quoted_flow, touch};
+use super::flow::{Found, complete_fragment, established, follow, touch};
+use super::icmp::{About, From, quoted_flow};
 use super::masquerade::moved;
 use super::neighbour::{check_neighbour, check_unrouted_source};
 use super::{Decision, Next, Tables};
-use crate::maps::{ADDRESS_ENDPOINT, ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED, Zone};
+use crate::maps::{ADDRESS_ENDPOINT, ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED};
 use crate::packet::{ETH_LEN, Headers, IGMP, Mac, Message, PIM, Packet, is_link_local, is_loopback, is_multicast};
 use crate::{Addr, Verdict};
 
@@ -15,7 +16,7 @@ use crate::{Addr, Verdict};
 /// began. `None` for all others.
 #[inline(always)]
 pub fn endpoint_known<T: Tables>(t: &T, ifindex: u32, mac: Mac, h: &Headers) -> Option<Decision> {
-    if !matches!(h.message, Message::TcpSegment | Message::Datagram) || h.syn || h.first_fragment {
+    if !matches!(h.message, Message::TcpSegment | Message::Datagram) || h.syn() || h.first_fragment {
         return None;
     }
     let flow = established(t, h, ifindex, mac)?;
@@ -143,7 +144,7 @@ fn check_open<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision> 
 #[inline(never)]
 fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     let ended = Decision::drop(Verdict::FlowEnded);
-    if !h.rst || !matches!(h.message, Message::TcpSegment) || h.first_fragment {
+    if !h.rst() || !matches!(h.message, Message::TcpSegment) || h.first_fragment {
         return ended;
     }
     let Some(tcp) = p.window::<14>(h.l4()) else {
@@ -166,26 +167,22 @@ fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
 /// An error goes the way of the conversation that it is about; others may tell the host alone.
 #[inline(always)]
 fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) -> Decision {
-    if let Some(flow) = quoted_flow(p, t, h, Zone::Endpoint, true)
-        && is_quoted_to(t, ep.own(h.v4))
+    let mut about = About::Unknown;
+    let src = &h.key.tuple.src;
+    if (src == ep.own(h.v4) || is_elsewhere(t, ep.container, src))
+        && let Some(flow) = quoted_flow(p, t, h, From::Container, &mut about)
     {
         // SAFETY: entries stay valid while the program runs.
         return forward(h, unsafe { flow.as_ref() }.action, flow);
     }
     match t.address(&h.key.tuple.dst) {
-        Some(a) if a.kind == ADDRESS_HOST => Decision::pass(Verdict::Host),
+        Some(a) if a.kind == ADDRESS_HOST && (about != About::Flow || !ep.is_isolated()) => {
+            Decision::pass(Verdict::Host)
+        }
         Some(a) if a.is_isolated() => Decision::drop(Verdict::IcmpError),
         _ if !ep.is_isolated() => Decision::pass(Verdict::Network),
         _ => Decision::drop(Verdict::IcmpError),
     }
-}
-
-/// Whether the packet that an error quotes, read and reversed into the scratch room, was for that address: nobody is believed about
-/// somebody else's conversation.
-#[inline(always)]
-fn is_quoted_to<T: Tables>(t: &T, own: &Addr) -> bool {
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    t.scratch().is_some_and(|scratch| unsafe { scratch.as_ref() }.reply_key.tuple.src == *own)
 }
 
 /// Whether an address is the container's own on another of its networks. It may answer from there by any of its interfaces, as its

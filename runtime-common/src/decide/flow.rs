@@ -3,11 +3,11 @@
 use core::ptr::NonNull;
 
 use super::Tables;
+use super::tcp::{begin, follow_segment};
 use crate::maps::{
-    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts,
-    Sums, Tuple, Zone,
+    FLOW_ANSWERED, FLOW_REPLY, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple, Zone,
 };
-use crate::packet::{Headers, ICMP, ICMPV6, Mac, Message, Packet, TCP, quoted};
+use crate::packet::{Headers, ICMP, ICMPV6, Mac, Message, TCP};
 
 /// What the flow tables say of a packet.
 pub(super) enum Found {
@@ -110,30 +110,6 @@ pub(super) fn established<T: Tables>(t: &T, h: &Headers, ifindex: u32, mac: Mac)
     Some(found)
 }
 
-/// The flow that an ICMP error is about: of what it quotes, as it is or `reversed`, in a zone.
-// Rare: with a stack frame of its own.
-#[inline(never)]
-pub(super) fn quoted_flow<P: Packet, T: Tables>(
-    p: &P,
-    t: &T,
-    h: &Headers,
-    zone: Zone,
-    reversed: bool,
-) -> Option<NonNull<Flow>> {
-    let scratch = t.scratch()?;
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    key.zone = zone as u8;
-    quoted(p, h, key)?;
-    if reversed {
-        key.tuple = key.tuple.reversed();
-    }
-    let found = t.answered(key).or_else(|| t.pending(key))?;
-    // SAFETY: entries stay valid while the program runs.
-    let flow = unsafe { found.as_ref() };
-    (t.generation(flow.rule) == flow.generation).then_some(found)
-}
-
 /// Whether an unanswered conversation has been silent for a while and the way of its answers has made room for others
 /// meanwhile: it has to be opened anew.
 #[inline(always)]
@@ -144,7 +120,7 @@ fn is_half<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
 
 /// The entry of a flow's other direction, wherever it is.
 #[inline(always)]
-fn pair_of<T: Tables>(t: &T, flow: &Flow, protocol: u8) -> Option<NonNull<Flow>> {
+pub(super) fn pair_of<T: Tables>(t: &T, flow: &Flow, protocol: u8) -> Option<NonNull<Flow>> {
     let scratch = t.scratch()?;
     // SAFETY: the scratch room belongs to this run of the program alone.
     let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
@@ -175,7 +151,7 @@ fn opens_back(flow: &Flow, h: &Headers) -> bool {
 /// Whether a packet shows that both sides of an unanswered conversation speak to each other: the client goes on after an answer.
 /// One question with its answer is no conversation yet, for anybody can ask in anybody's name.
 #[inline(always)]
-fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow, h: &Headers) -> bool {
+fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &Flow, h: &Headers) -> bool {
     if key.protocol != TCP {
         if flow.state & FLOW_REPLY == 0 {
             // Echoes are never more than questions and answers.
@@ -187,17 +163,10 @@ fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow, h: &Headers) ->
         return false;
     }
     // A port that answers every SYN, or refuses it, has said nothing about its sender yet.
-    if h.rst {
+    if h.rst() || h.syn() {
         return false;
     }
-    if flow.state & FLOW_REPLY == 0 {
-        return !h.syn && acknowledges(t, flow, h);
-    }
-    if h.syn {
-        flow.end = u32::from_be(h.seq).wrapping_add(1);
-        flow.state |= FLOW_SYN;
-    }
-    !h.syn
+    flow.state & FLOW_REPLY != 0 || acknowledges(t, flow, h)
 }
 
 /// Notes the first answer where the client's next packet finds it.
@@ -219,7 +188,7 @@ fn acknowledges<T: Tables>(t: &T, flow: &Flow, h: &Headers) -> bool {
     };
     // SAFETY: entries stay valid while the program runs.
     let pair = unsafe { pair.as_ref() };
-    pair.state & FLOW_SYN != 0 && u32::from_be(h.ack) == pair.end
+    pair.state & FLOW_SYN != 0 && h.ack == pair.end
 }
 
 /// Moves both directions to `FLOWS`. False where there is no room, or the forward direction is gone.
@@ -256,15 +225,7 @@ pub(super) fn touch<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
     flow.packets += 1;
     flow.bytes += h.bytes as u64;
     if h.key.protocol == TCP {
-        if h.syn {
-            flow.state &= !(FLOW_FIN | FLOW_RST);
-        }
-        if h.fin {
-            flow.state |= FLOW_FIN;
-        }
-        if h.rst {
-            flow.state |= FLOW_RST;
-        }
+        follow_segment(t, flow, h);
     }
 }
 
@@ -382,6 +343,7 @@ pub(super) fn open<T: Tables>(
     o.reply.bytes = 0;
     o.reply.state = FLOW_REPLY;
     o.reply.pair_zone = key.zone;
+    begin(&mut o.forward, &mut o.reply, h);
     o.reply_key = o.forward.pair(key.protocol);
     checksum_deltas(&key.tuple, o);
     o.forward.way_tick = 0;

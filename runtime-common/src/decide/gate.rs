@@ -1,10 +1,11 @@
 //! Packets that are about to enter a container from the host's stack or its bridge: the last gate.
 
-use super::flow::{Found, complete_fragment, follow, let_through, quoted_flow};
+use super::flow::{Found, complete_fragment, follow, let_through};
+use super::icmp::{About, From, quoted_flow};
 use super::loopback::from_loopback;
 use super::{Decision, Tables};
 use crate::Verdict;
-use crate::maps::{ADDRESS_ENDPOINT, Endpoint, FlowAction, Zone};
+use crate::maps::{ADDRESS_ENDPOINT, Endpoint, FlowAction};
 use crate::packet::{Headers, Message, Packet, is_loopback};
 
 /// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`].
@@ -41,7 +42,7 @@ fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, in
     }
     if matches!(h.message, Message::IcmpError) {
         // About a packet that the container itself has sent.
-        return match quoted_flow(p, t, h, Zone::Endpoint, false) {
+        return match quoted_flow(p, t, h, From::Beyond, &mut About::Unknown) {
             Some(_) => Decision::pass(Verdict::OutboundReply),
             None => refuse(ep, Verdict::IcmpError),
         };

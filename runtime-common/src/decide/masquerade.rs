@@ -14,7 +14,7 @@ pub(super) fn is_masqueraded(ep: &Endpoint, h: &Headers) -> bool {
     let can = match h.message {
         Message::TcpOpen | Message::EchoRequest => true,
         // Where nothing is isolated, it may as well answer what came in without the datapath.
-        Message::TcpSegment => ep.is_isolated() && !h.syn,
+        Message::TcpSegment => ep.is_isolated() && !h.syn(),
         Message::Datagram => h.key.protocol != SCTP,
         _ => false,
     };

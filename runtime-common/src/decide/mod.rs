@@ -13,12 +13,14 @@ mod endpoint;
 mod flow;
 mod gate;
 pub mod host;
+mod icmp;
 mod loopback;
 mod masquerade;
 mod neighbour;
 mod ports;
 mod publication;
 mod step;
+mod tcp;
 mod uplink;
 
 use core::ptr::NonNull;

@@ -93,10 +93,10 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if !h.message.opens() && !segment {
         return Step::finish(Verdict::Fragment);
     }
-    if segment && h.rst {
+    if segment && h.rst() {
         return Step::finish(Verdict::Carried);
     }
-    if segment && h.syn {
+    if segment && h.syn() {
         return if from.is_none() { not_for_the_port(t, h) } else { Step::finish(Verdict::Carried) };
     }
     if h.ttl <= 1 {

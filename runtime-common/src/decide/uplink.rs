@@ -2,10 +2,11 @@
 
 use super::admit::admit_from_outside;
 use super::begin::{begin_published, resume_published};
-use super::flow::{Found, complete_fragment, follow, is_asked, quoted_flow};
+use super::flow::{Found, complete_fragment, follow, is_asked};
+use super::icmp::{About, From, quoted_flow};
 use super::{Decision, Next, Tables};
 use crate::Verdict;
-use crate::maps::{ADDRESS_HOST, FlowAction, Zone};
+use crate::maps::{ADDRESS_HOST, FlowAction};
 use crate::packet::{Headers, Message, Packet, is_loopback};
 
 /// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`].
@@ -59,7 +60,7 @@ pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Opti
             })
         }
         // Whoever has the port now answers a segment of an old connection with a reset.
-        Found::Ended if matches!(h.message, Message::TcpSegment) && !h.rst => {
+        Found::Ended if matches!(h.message, Message::TcpSegment) && !h.rst() => {
             h.ended = true;
             None
         }
@@ -85,13 +86,14 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     let Some(a) = t.address(&h.key.tuple.dst) else {
         return Decision::pass(Verdict::Host);
     };
+    let mut about = About::Unknown;
     if a.kind != ADDRESS_HOST {
-        return match quoted_flow(p, t, h, Zone::Endpoint, false) {
+        return match quoted_flow(p, t, h, From::Beyond, &mut about) {
             Some(_) => Decision::pass(Verdict::OutboundReply),
             None => Decision::drop(Verdict::IcmpError),
         };
     }
-    match quoted_flow(p, t, h, Zone::Uplink, true) {
+    match quoted_flow(p, t, h, From::Outside, &mut about) {
         Some(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let action = unsafe { flow.as_ref() }.action;
@@ -103,6 +105,7 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
                 Decision::forward(inward(action), flow)
             }
         }
+        None if about == About::Flow => Decision::drop(Verdict::IcmpError),
         None => Decision::pass(Verdict::Host),
     }
 }

@@ -120,7 +120,7 @@ pub struct Flow {
     pub bytes: u64,
     /// TCP: the highest number that this side has acknowledged: what it expects next (host byte order).
     pub ack: u32,
-    /// TCP: the sequence number behind the last segment of this side (host byte order).
+    /// TCP: the sequence number behind the last segment of this side, of a SYN without its data (host byte order).
     pub end: u32,
     /// TCP: the largest window that this side has offered, in bytes; 0 where it was not heard yet.
     pub window: u32,

@@ -84,22 +84,52 @@ pub(super) fn icmp<P: Packet>(
     Ok(())
 }
 
+/// What an ICMP error quotes of a packet, beside the key of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Its length from the IP header on, in bytes, as that says.
+    pub len: u32,
+    /// TCP: its sequence number (host byte order).
+    pub seq: u32,
+}
+
+/// The MTU that an ICMP error tells of, in bytes: fragmentation needed (RFC 1191), packet too big (RFC 4443 §3.2). `None` for all
+/// others.
+#[inline(always)]
+pub fn quoted_mtu<P: Packet>(p: &P, h: &Headers) -> Option<u32> {
+    let w = p.window::<8>(h.l4())?;
+    match (h.v4, w.u8(0), w.u8(1)) {
+        (true, 3, 4) => Some(u32::from(u16::from_be(w.u16(6)))),
+        (false, 2, _) => Some(u32::from_be(w.u32(4))),
+        _ => None,
+    }
+}
+
 /// Reads of the packet that an ICMP error quotes (RFC 792, RFC 4443) what makes up its flow's key, into `key`; the zone
 /// is left alone. `None` where it cannot be read, as in a later fragment.
+///
+/// The checksums quoted are not looked at: routers change what they quote, and no receiver looks at them either.
 #[inline(always)]
-pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
+pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<Quote> {
     let inner = h.l4() + ICMP_LEN;
+    let len;
     let l4 = if h.v4 {
         let w = p.window::<20>(inner)?;
-        if u16::from_be(w.u16(6)) & 0x1fff != 0 {
+        let first = w.u8(0);
+        if u16::from_be(w.u16(6)) & 0x1fff != 0 || first >> 4 != 4 || first & 0xf < 5 {
             return None;
         }
+        len = u32::from(u16::from_be(w.u16(2)));
         key.tuple.src = Addr::v4_word(w.u32(12));
         key.tuple.dst = Addr::v4_word(w.u32(16));
         key.protocol = w.u8(9);
-        inner + ((w.u8(0) & 0xf) as usize) * 4
+        inner + ((first & 0xf) as usize) * 4
     } else {
         let w = p.window::<40>(inner)?;
+        if w.u8(0) >> 4 != 6 {
+            return None;
+        }
+        len = u32::from(u16::from_be(w.u16(4))) + 40;
         key.tuple.src = w.addr(8);
         key.tuple.dst = w.addr(24);
         key.protocol = w.u8(6);
@@ -116,7 +146,7 @@ pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<()> {
         key.tuple.sport = w.u16(0);
         key.tuple.dport = w.u16(2);
     }
-    Some(())
+    Some(Quote { len, seq: u32::from_be(w.u32(4)) })
 }
 
 /// Where the transport header of a quoted IPv6 packet at `inner` is whose header names `next`, and its protocol: behind a

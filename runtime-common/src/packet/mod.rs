@@ -1,12 +1,15 @@
 //! Reading packets: Ethernet, IPv4, IPv6 and what of the transport headers a decision needs.
 
 mod icmp;
+mod tcp;
 mod window;
 
-pub use icmp::{ICMP_LEN, check_neighbour_options, neighbour_target, quoted, quoted_ipv6};
+pub use icmp::{ICMP_LEN, Quote, check_neighbour_options, neighbour_target, quoted, quoted_ipv6, quoted_mtu};
+pub use tcp::NO_WINDOW_SCALE;
 pub use window::{Mac, Packet, Window};
 
 use icmp::icmp;
+use tcp::tcp_options;
 
 use crate::maps::{FlowKey, Zone};
 use crate::{Addr, Verdict};
@@ -112,10 +115,20 @@ pub struct Headers {
     pub bytes: u32,
     /// Offset of the transport header from the start of the packet, in bytes.
     pub l4: u32,
-    /// TCP: sequence number (network byte order).
+    /// TCP: sequence number (host byte order).
     pub seq: u32,
-    /// TCP: acknowledgement number (network byte order).
+    /// TCP: the sequence number behind the segment's data (host byte order). SYN and FIN are not counted.
+    pub end: u32,
+    /// TCP: acknowledgement number (host byte order).
     pub ack: u32,
+    /// TCP, while options are read: offset of the next one from the start of the packet, in bytes.
+    pub option: u32,
+    /// TCP: the window as it stands in the header (host byte order).
+    pub window: u16,
+    /// TCP, of a SYN: the factor of the sender's windows as a power of two, or [`NO_WINDOW_SCALE`].
+    pub window_scale: u8,
+    /// TCP: the flags SYN, FIN and RST as they stand in the header; otherwise 0.
+    pub flags: u8,
     /// Kind of message.
     pub message: Message,
     /// Time to live or hop limit.
@@ -124,12 +137,6 @@ pub struct Headers {
     pub v4: bool,
     /// Whether it is the first of several fragments.
     pub first_fragment: bool,
-    /// TCP: whether FIN is set.
-    pub fin: bool,
-    /// TCP: whether RST is set.
-    pub rst: bool,
-    /// TCP: whether SYN is set.
-    pub syn: bool,
     /// Whether it belonged to a flow of which the publication, link or container is gone.
     pub ended: bool,
 }
@@ -139,6 +146,24 @@ impl Headers {
     #[inline(always)]
     pub const fn l4(&self) -> usize {
         self.l4 as usize & MAX_L4
+    }
+
+    /// Whether it is a TCP segment with SYN.
+    #[inline(always)]
+    pub const fn syn(&self) -> bool {
+        self.flags & TCP_SYN != 0
+    }
+
+    /// Whether it is a TCP segment with FIN.
+    #[inline(always)]
+    pub const fn fin(&self) -> bool {
+        self.flags & TCP_FIN != 0
+    }
+
+    /// Whether it is a TCP segment with RST.
+    #[inline(always)]
+    pub const fn rst(&self) -> bool {
+        self.flags & TCP_RST != 0
     }
 
     /// Whether the IP header's length has room for a transport header of `len` bytes.
@@ -169,9 +194,7 @@ pub fn headers<P: Packet>(p: &P, ethertype: u16, zone: Zone, h: &mut Headers) ->
     h.key.reserved = 0;
     h.key.tuple.sport = 0;
     h.key.tuple.dport = 0;
-    h.fin = false;
-    h.rst = false;
-    h.syn = false;
+    h.flags = 0;
     h.ended = false;
     h.bytes = (p.len() - ETH_LEN) as u32;
     match ethertype {
@@ -295,11 +318,12 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
         TCP => {
             let w = p.window::<20>(l4).filter(|_| h.has(20)).ok_or(Verdict::Malformed)?;
             let (data_offset, flags) = (w.u8(12) >> 4, w.u8(13));
-            h.seq = w.u32(4);
-            h.ack = w.u32(8);
-            h.syn = flags & TCP_SYN != 0;
-            h.fin = flags & TCP_FIN != 0;
-            h.rst = flags & TCP_RST != 0;
+            h.seq = u32::from_be(w.u32(4));
+            h.ack = u32::from_be(w.u32(8));
+            h.window = u16::from_be(w.u16(14));
+            h.flags = flags & (TCP_SYN | TCP_FIN | TCP_RST);
+            let headers = h.l4 + u32::from(data_offset) * 4;
+            h.end = h.seq.wrapping_add(h.bytes + ETH_LEN as u32).wrapping_sub(headers);
             // No stack sends SYN with FIN or RST; scanners do (RFC 9293 gives it no meaning).
             if data_offset < 5 || (flags & TCP_SYN != 0 && flags & (TCP_FIN | TCP_RST) != 0) {
                 return Err(Verdict::Malformed);
@@ -308,6 +332,9 @@ fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
             h.key.tuple.dport = w.u16(2);
             let opens = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
             h.message = if opens { Message::TcpOpen } else { Message::TcpSegment };
+            if flags & TCP_SYN != 0 {
+                tcp_options(p, h, headers);
+            }
         }
         UDP => {
             let w = p.window::<8>(l4).filter(|_| h.has(8)).ok_or(Verdict::Malformed)?;

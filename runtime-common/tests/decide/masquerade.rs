@@ -172,8 +172,10 @@ fn errors_about_what_is_masqueraded_reach_both_ends() {
     let sent = udp(HOST, 4000, CLIENT, 53);
     let error = w.uplink(&unreachable("203.0.113.1", HOST, &sent));
     assert_eq!(error.verdict(), Verdict::MasqueradedReply);
-    let back = w.endpoint(0, &unreachable(WEB.0, CLIENT, &udp(CLIENT, 53, WEB.0, 4000)));
-    assert_eq!(back.verdict(), Verdict::Masqueraded);
+    let back = unreachable(WEB.0, CLIENT, &udp(CLIENT, 53, WEB.0, 4000));
+    assert_eq!(w.endpoint(0, &back).verdict(), Verdict::IcmpError, "about an answer that has not come");
+    w.uplink(&udp(CLIENT, 53, HOST, 4000));
+    assert_eq!(w.endpoint(0, &back).verdict(), Verdict::Masqueraded);
 }
 
 #[test]

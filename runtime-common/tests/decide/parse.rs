@@ -44,7 +44,7 @@ fn headers_say_what_the_packet_is() {
             let first = packet.fragment.is_some_and(|(first, _)| first == 0);
             assert_eq!((h.first_fragment, h.id != 0), (first, v4 || packet.fragment.is_some()), "{packet:?}");
             let L4::Tcp { flags, .. } = packet.l4 else { continue };
-            assert_eq!((h.syn, h.fin, h.rst), (flags & SYN != 0, flags & FIN != 0, flags & RST != 0));
+            assert_eq!((h.syn(), h.fin(), h.rst()), (flags & SYN != 0, flags & FIN != 0, flags & RST != 0));
         }
     }
 }

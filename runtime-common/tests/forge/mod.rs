@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary has its own copy and uses a part of it")]
 
+pub mod segments;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const FIN: u8 = 0x01;
@@ -55,8 +57,14 @@ pub struct Forge {
     pub fragment: Option<(usize, usize)>,
     /// A VLAN tag in the frame.
     pub vlan: Option<u16>,
-    /// TCP's acknowledgement number; the sequence number is always 1.
+    /// TCP's sequence number.
+    pub sequence: u32,
+    /// TCP's acknowledgement number.
     pub acknowledges: u32,
+    /// TCP's window, as it stands in the header.
+    pub window: u16,
+    /// TCP's options, a multiple of four bytes.
+    pub tcp_options: Vec<u8>,
 }
 
 pub fn ip(s: &str) -> IpAddr {
@@ -76,7 +84,10 @@ fn new(src: &str, dst: &str, l4: L4) -> Forge {
         payload: b"payload".to_vec(),
         fragment: None,
         vlan: None,
+        sequence: 1,
         acknowledges: 2,
+        window: 0x1000,
+        tcp_options: vec![],
     }
 }
 
@@ -159,6 +170,21 @@ impl Forge {
         self
     }
 
+    pub fn sequence(mut self, number: u32) -> Self {
+        self.sequence = number;
+        self
+    }
+
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.tcp_options = options.to_vec();
+        self
+    }
+
     pub fn acknowledges(mut self, number: u32) -> Self {
         self.acknowledges = number;
         self
@@ -199,9 +225,12 @@ impl Forge {
             L4::Tcp { sport, dport, flags } => {
                 b.extend(sport.to_be_bytes());
                 b.extend(dport.to_be_bytes());
-                b.extend([0, 0, 0, 1]);
+                b.extend(self.sequence.to_be_bytes());
                 b.extend(self.acknowledges.to_be_bytes());
-                b.extend([5 << 4, flags, 0x10, 0, 0, 0, 0, 0]);
+                b.extend([(5 + self.tcp_options.len() as u8 / 4) << 4, flags]);
+                b.extend(self.window.to_be_bytes());
+                b.extend([0; 4]);
+                b.extend(&self.tcp_options);
             }
             L4::Udp { sport, dport, .. } => {
                 b.extend(sport.to_be_bytes());

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use aya::maps::{HashMap, MapData, MapError};
 use nix::time::{ClockId, clock_gettime};
-use runtime_common::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, Tuple, Zone};
+use runtime_common::maps::{
+    FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, MAX_WINDOW_SCALE, Tuple, Zone,
+};
 use runtime_common::packet::{ICMP, ICMPV6, TCP};
 use serde::{Deserialize, Serialize};
 
@@ -155,7 +157,8 @@ fn entries(seed: &Seed, rule: u32) -> [(FlowKey, Flow); 2] {
         sport: seed.local.port().to_be(),
         dport: seed.remote.port().to_be(),
     };
-    let base = Flow { generation: seed.generation, rule, last_seen: now(), ..Flow::default() };
+    let base =
+        Flow { generation: seed.generation, rule, last_seen: now(), window_scale: MAX_WINDOW_SCALE, ..Flow::default() };
     let (forward, reply, zone) = match seed.kind {
         SeedKind::Stack { ifindex } => (
             Flow { action: FlowAction::Stack as u8, ..base },

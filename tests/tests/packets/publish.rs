@@ -421,6 +421,15 @@ fn error(src: &str, dst: &str, about: &Forge, sums: &Forge) -> Forge {
     error
 }
 
+/// The same packet as an answer: of TCP, to a SYN.
+fn answer(p: &Forge) -> Forge {
+    let mut answer = p.clone();
+    if let L4::Tcp { flags, .. } = &mut answer.l4 {
+        *flags = SYN | ACK;
+    }
+    answer
+}
+
 #[test]
 fn errors_about_published_conversations_are_translated_both_ways() {
     let mut w = World::new();
@@ -444,6 +453,9 @@ fn errors_about_published_conversations_are_translated_both_ways() {
             let about = inbound(error(router, host, &outside, &outside));
             w.expect("about nothing", at, &about.build(), Verdict::Host);
             w.run(Uplink, &inbound(request.clone()).build(), 1);
+            let early = inbound(error(router, host, &outside, &outside));
+            w.expect("about an answer that there was not", at, &early.build(), Verdict::IcmpError);
+            w.run(Leaving("web"), &sent(answer(&inside), &WEB).build(), 1);
             for src in [router, client] {
                 let packet = inbound(error(src, host, &outside, &outside));
                 let mut out = error(src, web, &inside, &outside).ttl(63).macs(MAC_CLIENT, MAC_UPLINK);
@@ -458,11 +470,12 @@ fn errors_about_published_conversations_are_translated_both_ways() {
             let other = outside.clone().ports(port, 4001);
             w.expect("about another", at, &inbound(error(router, host, &other, &other)).build(), Verdict::Host);
             let container = inbound(error(router, web, &inside, &inside)).build();
-            // The container's own answer, unseen yet as such: its direction is in the table.
             w.expect("straight to the container", at, &container, Verdict::OutboundReply);
             let other = inside.clone().ports(80, 4001);
             w.expect("straight", at, &inbound(error(router, web, &other, &other)).build(), Verdict::IcmpError);
         }
+        // What the container has acknowledged is on the way no more.
+        let request = request.sequence(2);
         let received = request.clone().between(client, web).ports(4000, 80);
         let packet = sent(error(web, client, &received, &received), &WEB);
         let out = error(host, client, &request, &received).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
