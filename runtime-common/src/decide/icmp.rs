@@ -72,9 +72,7 @@ pub(super) fn quoted_flow<P: Packet, T: Tables>(
         key.tuple = key.tuple.reversed();
     }
     let protocol = key.protocol;
-    let Some(found) = t.answered(key).or_else(|| t.pending(key)) else {
-        return None;
-    };
+    let found = t.answered(key).or_else(|| t.pending(key))?;
     // SAFETY: entries stay valid while the program runs.
     let flow = unsafe { found.as_ref() };
     if t.generation(flow.rule) != flow.generation {
