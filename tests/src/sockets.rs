@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::Netns;
 use crate::process::Background;
 use crate::runtime::beside;
-use crate::wait::wait_for;
+use crate::wait::{patient, wait_for};
 
 /// How long a client waits for a connection or an answer: far longer than the lab needs, short enough to fail by.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -45,9 +45,11 @@ pub(crate) fn connect(from: Option<SocketAddr>, to: SocketAddr) -> io::Result<Tc
         socket.bind(&SockAddr::from(from))?;
     }
     socket.connect_timeout(&SockAddr::from(to), PATIENCE)?;
+    // Who was let in is waited for longer on a slow machine; whether nobody is, shows as soon there.
+    let patience = patient(PATIENCE);
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     Ok(stream)
 }
 

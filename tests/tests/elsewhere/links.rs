@@ -1,9 +1,9 @@
 //! Published ports through interfaces that not every kernel has: VLANs, bonds, and VLANs on bridges.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tests::sockets::{Talk, ask_when_up};
-use tests::{Container, Lab, Netns};
+use tests::{Lab, Netns};
 
 use crate::canonical;
 
@@ -52,7 +52,7 @@ fn ip(ns: &Netns, line: &str) {
 }
 
 /// Ports 8000 of TCP and UDP are reached through the link, which comes while the daemon runs and goes afterwards.
-pub fn serves_through(lab: &Lab, link: &Link, server: &Container) {
+pub fn serves_through(lab: &Lab, link: &Link, closed: SocketAddr) {
     let client_ns = lab.client().path().file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
     ip(lab.host(), &format!("link add port type veth peer name port netns {client_ns}"));
     for (ns, lines, address) in [(lab.host(), link.host, HOST), (lab.client(), link.client, CLIENT)] {
@@ -68,10 +68,10 @@ pub fn serves_through(lab: &Lab, link: &Link, server: &Container) {
     assert_eq!(canonical(seen), (CLIENT, port).into());
 
     // The container itself is as closed as to any outsider.
-    ip(lab.client(), &format!("route add {} via {HOST}", server.ip()));
-    assert!(lab.assert_dropped("not_published", || lab.client().tcp(server.at(7))).is_err());
+    ip(lab.client(), &format!("route add {} via {HOST}", closed.ip()));
+    assert!(lab.assert_dropped("not_published", || lab.client().tcp(closed)).is_err());
 
-    ip(lab.client(), &format!("route del {}", server.ip()));
+    ip(lab.client(), &format!("route del {}", closed.ip()));
     let made = link.host.iter().filter(|line| line.starts_with("link add"));
     for line in made.rev() {
         let words: Vec<&str> = line.split_whitespace().collect();

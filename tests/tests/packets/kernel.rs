@@ -1,4 +1,7 @@
-//! The kernel side, loaded for one test and unloaded at its end.
+//! The kernel side, loaded for one test, or for an earlier one and emptied.
+
+#[path = "reuse.rs"]
+mod reuse;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,7 +11,8 @@ use std::time::Duration;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError, TestRun, TestRunOptions};
-use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use aya::{EbpfLoader, Pod, VerifierLogLevel};
+use reuse::Loaded;
 use runtime_common::{VERDICT_SLOTS, Verdict};
 
 /// The program at XDP hooks.
@@ -21,7 +25,7 @@ const IFINDEX: usize = 40;
 
 /// All programs and maps, attached and pinned nowhere.
 pub struct Kernel {
-    ebpf: Ebpf,
+    ebpf: Loaded,
 }
 
 /// What a program did with a packet.
@@ -70,14 +74,16 @@ impl Kernel {
     /// Builds the object where it is out of date, and makes its maps, which hold `flows` conversations or little more. A program
     /// is loaded when it is first run: on an emulated machine the verifier takes seconds for each.
     pub fn load(flows: u32) -> Self {
-        let ebpf = EbpfLoader::new()
-            .map_max_entries("FLOWS", flows)
-            .map_max_entries("PENDING", 4096)
-            .map_max_entries("HOST_SOCKETS", 64)
-            .verifier_log_level(VerifierLogLevel::STATS)
-            .load(&std::fs::read(object()).unwrap())
-            .unwrap();
-        Kernel { ebpf }
+        let open = || {
+            EbpfLoader::new()
+                .map_max_entries("FLOWS", flows)
+                .map_max_entries("PENDING", 4096)
+                .map_max_entries("HOST_SOCKETS", 64)
+                .verifier_log_level(VerifierLogLevel::STATS)
+                .load(&std::fs::read(object()).unwrap())
+                .unwrap()
+        };
+        Kernel { ebpf: Loaded::idle_or(flows, open) }
     }
 
     /// Loads a program unless it is loaded.
@@ -113,6 +119,7 @@ impl Kernel {
 
     /// Sets an element of an array.
     pub fn set<V: Pod>(&mut self, name: &str, index: u32, value: V) {
+        self.ebpf.note(name, index);
         Array::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().set(index, value, 0).unwrap();
     }
 

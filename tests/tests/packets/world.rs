@@ -117,33 +117,34 @@ impl World {
     /// A namespace for this thread, and so for this test, which ends with it.
     pub fn with_flows(flows: u32) -> Self {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0");
+        // One process for all lines: an emulated machine takes longer to start each than for the rest of a test.
         let mut script = format!(
-            "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0
-             ip link set lo up
-             ip link add up0 address {} type veth peer up0p
-             ip addr add {HOST}/24 dev up0
-             ip -6 addr add {HOST6}/64 dev up0
-             ip link set up0 up
-             ip link set up0p up
-             ip neigh add {CLIENT} lladdr {mac} dev up0
-             ip -6 neigh add {CLIENT6} lladdr {mac} dev up0
-             ip route add default via 192.0.2.254
-             ip link add {UNKNOWN} type veth peer {UNKNOWN}p\n",
+            "link set lo up
+             link add up0 address {} type veth peer up0p
+             addr add {HOST}/24 dev up0
+             addr add {HOST6}/64 dev up0
+             link set up0 up
+             link set up0p up
+             neigh add {CLIENT} lladdr {mac} dev up0
+             neigh add {CLIENT6} lladdr {mac} dev up0
+             route add default via 192.0.2.254
+             link add {UNKNOWN} type veth peer {UNKNOWN}p\n",
             mac(MAC_UPLINK),
             mac = mac(MAC_CLIENT),
         );
         for (bridge, v4, v6) in [("br0", "172.17.0.1/16", "fd00:17::1/64"), ("br1", "172.18.0.1/16", "fd00:18::1/64")] {
             script += &format!(
-                "ip link add {bridge} address {} type bridge\nip addr add {v4} dev {bridge}\n\
-                 ip -6 addr add {v6} dev {bridge}\nip link set {bridge} up\n",
+                "link add {bridge} address {} type bridge\naddr add {v4} dev {bridge}\n\
+                 addr add {v6} dev {bridge}\nlink set {bridge} up\n",
                 mac(MAC_BRIDGE)
             );
         }
         for c in [&WEB, &DB, &ONE, &TWO] {
             // The MAC address is not the container's, but what arrives for the bridge is addressed like this.
-            script += &format!("ip link add {0} address {1} type veth peer {0}p\n", c.name, mac(MAC_BRIDGE));
+            script += &format!("link add {0} address {1} type veth peer {0}p\n", c.name, mac(MAC_BRIDGE));
         }
-        sh(&script);
+        sh(&format!("ip -batch - <<END\n{script}END"));
         World::again(flows)
     }
 

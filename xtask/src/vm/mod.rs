@@ -36,8 +36,8 @@ use tools::Tools;
 /// The kernels that are tried with every change.
 const CI: &str = "6.1,6.12,7.2";
 
-/// Machines at once. One alone leaves processors idle: a test waits more than it works.
-const JOBS: u8 = 2;
+/// Machines at once, of one processor each. Tests wait now and then, and no processor of this machine is to be idle meanwhile.
+const JOBS: u8 = 3;
 
 /// What `cargo xtask vm` takes.
 #[derive(Args)]

@@ -22,6 +22,14 @@ impl Progress {
         }
     }
 
+    /// As [`Progress::tell`], of what takes long: also where the output goes elsewhere, a line each.
+    pub fn note(&self, what: &str) {
+        self.tell(what);
+        if !self.shown {
+            let _ = writeln!(stderr(), "{}: {what}", self.prefix);
+        }
+    }
+
     /// Takes the line away.
     pub fn clear(&self) {
         if self.shown {

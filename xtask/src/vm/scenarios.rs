@@ -36,7 +36,8 @@ impl Set {
 const SETS: [Set; 2] =
     [Set::new("packets", None, Part::Packets), Set::new("elsewhere", Some("from_up_to_down"), Part::Scenarios)];
 /// Where the datapath cannot work.
-const REFUSAL: [Set; 1] = [Set::new("elsewhere", Some("an_old_kernel_is_refused_in_one_line"), Part::Scenarios)];
+const REFUSAL: [Set; 1] =
+    [Set::new("elsewhere", Some("elsewhere::old_kernel::is_refused_in_one_line"), Part::Scenarios)];
 
 /// What is run on a kernel of these parts.
 pub fn of(kernel: Kernel, parts: &[Part]) -> Vec<Set> {
@@ -56,9 +57,9 @@ pub fn script(sets: &[Set]) -> String {
         format!("export RUNTIME_EBPF_OBJECT=/lab/object RUNTIME_LAB_PATIENCE={PATIENCE} RUST_BACKTRACE=0\nfailed=0\n");
     for set in sets {
         let test = set.test.as_ref().map(|test| format!("--exact {test}")).unwrap_or_default();
-        // What a test tells of its steps says how long each took here.
+        // What a test tells of its steps says at once where it is.
         script += &format!(
-            "echo '{BEGIN}{0}'\n./target/debug/deps/{0} --test-threads=2 --show-output {test} 2>&1 || failed=1\n",
+            "echo '{BEGIN}{0}'\n./target/debug/deps/{0} --test-threads=2 --nocapture {test} 2>&1 || failed=1\n",
             set.file
         );
     }
