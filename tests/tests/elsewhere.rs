@@ -4,7 +4,10 @@
 
 mod elsewhere {
     pub mod links;
+    mod netkit;
     mod old_kernel;
+    mod uplinks;
+    mod wireguard;
 }
 
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
 //! What only Docker 28 has: gateway modes and who may reach containers by their own addresses, on networks that are not isolated.
+//! Who may pass by a mark (`--bridge-accept-fwmark`) is no case of it: Docker has that from 29 on, and 28.5 does not start with it.
 
 use tests::EngineName;
 use tests::parity::{Group, Stage, case, refused};

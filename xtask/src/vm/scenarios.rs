@@ -35,6 +35,9 @@ impl Set {
 /// In the order in which they run.
 const SETS: [Set; 2] =
     [Set::new("packets", None, Part::Packets), Set::new("elsewhere", Some("from_up_to_down"), Part::Scenarios)];
+/// What one kernel is enough for, and which: it has all that is needed.
+const ONCE: (&str, [Set; 1]) =
+    ("6.12", [Set::new("elsewhere", Some("elsewhere::uplinks::wireguard_and_netkit"), Part::Scenarios)]);
 /// Where the datapath cannot work.
 const REFUSAL: [Set; 1] =
     [Set::new("elsewhere", Some("elsewhere::old_kernel::is_refused_in_one_line"), Part::Scenarios)];
@@ -42,7 +45,8 @@ const REFUSAL: [Set; 1] =
 /// What is run on a kernel of these parts.
 pub fn of(kernel: Kernel, parts: &[Part]) -> Vec<Set> {
     let sets: &[Set] = if kernel.works { &SETS } else { &REFUSAL };
-    sets.iter().filter(|set| parts.contains(&set.part)).cloned().collect()
+    let once: &[Set] = if kernel.series == ONCE.0 { &ONCE.1 } else { &[] };
+    sets.iter().chain(once).filter(|set| parts.contains(&set.part)).cloned().collect()
 }
 
 /// Times how much longer a machine without hardware help may take for what is waited for.
