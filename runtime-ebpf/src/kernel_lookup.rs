@@ -19,6 +19,8 @@ pub fn source(skb: *mut __sk_buff, room: &mut FibRoom, h: &Headers, bridge: u32,
     let fib = params(room, h.v4, &h.key.tuple.src, &h.key.tuple.dst);
     fib.ifindex = bridge;
     fib.l4_protocol = h.key.protocol;
+    // How large the packet is, is looked at when it is sent: here a packet too large for the way would be told of none.
+    fib.__bindgen_anon_1.tot_len = 1;
     let size = size_of::<FibParams>() as i32;
     // SAFETY: the context is the program's own, the parameters are as large as said.
     let mut result = unsafe { bpf_fib_lookup(skb.cast(), fib, size, LOOKUP_SRC) };

@@ -5,6 +5,7 @@
 mod forge;
 mod packets {
     mod errors;
+    mod fixtures;
     mod flow;
     mod gate;
     pub mod kernel;

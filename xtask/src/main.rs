@@ -75,11 +75,17 @@ enum Task {
     },
     /// Boot other kernels in QEMU, and load and test everything there: `--kernel 6.1`, `--only load`, `--record`
     Vm(vm::Options),
+    /// Packet cases by chance through the naive model, the host build and the kernel (as root): `--cases N`, `--seed S`, `--help`
+    Fuzz {
+        /// Passed on to the fuzzer
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Check the formatting
     Fmt,
     /// Run clippy, with warnings denied
     Clippy,
-    /// Everything that must hold before a change is taken: fmt, clippy, all tests on Docker 28.5, what every Engine has to serve on the others, and vm
+    /// Everything that must hold before a change is taken: fmt, clippy, fuzz, all tests on Docker 28.5, what every Engine has to serve on the others, and vm
     Ci,
 }
 
@@ -110,6 +116,7 @@ impl Task {
             Self::Bench { arguments } => tool(root, "bench", Engine::Installed, &arguments),
             Self::Up { arguments } => up(root, &arguments),
             Self::Vm(options) => vm::vm(root, &options),
+            Self::Fuzz { arguments } => fuzz(root, &arguments),
             Self::Fmt => fmt(),
             Self::Clippy => {
                 setup::install_linker(root)?;
@@ -203,6 +210,13 @@ fn up(root: &Path, arguments: &[OsString]) -> Result<()> {
     Err(command.args(arguments).exec()).context("cannot run cargo")
 }
 
+fn fuzz(root: &Path, arguments: &[OsString]) -> Result<()> {
+    setup::install_linker(root)?;
+    phase("fuzz");
+    let mut command = cargo();
+    run(command.args(["run", "--quiet", "--package", "packet-cases", "--bin", "fuzz", "--"]).args(arguments))
+}
+
 fn fmt() -> Result<()> {
     phase("fmt");
     run(cargo().args(["fmt", "--all", "--check"]))?;
@@ -224,6 +238,8 @@ fn ci(root: &Path) -> Result<()> {
         setup::setup(root, engine)?;
     }
     clippy()?;
+    // As many of these as this takes anywhere, and no more where the machine is slow.
+    fuzz(root, &["--cases", "200000", "--seconds", "90"].map(OsString::from))?;
     // One Engine's failure does not hide another's.
     let mut failed: Vec<_> = engines::CI
         .into_iter()

@@ -10,7 +10,7 @@ use runtime_common::maps::{
     ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey,
     Publication, PublicationKey, address_bit,
 };
-use runtime_common::packet::Headers;
+use runtime_common::packet::{Headers, UDP};
 
 type Flows = RefCell<HashMap<FlowKey, Box<UnsafeCell<Flow>>>>;
 
@@ -33,12 +33,16 @@ pub struct Memory {
     pub addresses: HashMap<Addr, Address>,
     /// What the routes say of every way to the outside.
     pub source: Option<Addr>,
+    /// The host's address by which its routes lead to another one, instead.
+    pub route: Option<fn(&Addr) -> Option<Addr>>,
     /// Interfaces that lead outside and have no program.
     pub unserved: Vec<u32>,
     /// Whole bytes of addresses, and what they are.
     pub prefixes: HashMap<Vec<u8>, u32>,
     /// Ports (host byte order) that sockets of the host have.
     pub sockets: Vec<u16>,
+    /// Those of UDP alone.
+    pub udp_sockets: Vec<u16>,
     /// Ports (host byte order) of which connections of the host's sockets are.
     pub connections: Vec<u16>,
     pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
@@ -144,8 +148,9 @@ impl Tables for Memory {
         self.addresses.iter().any(|(a, value)| value.kind == ADDRESS_ENDPOINT && address_bit(a, true) == bit)
     }
 
-    fn source(&self, _: &Headers, _: u32, found: &mut Addr) -> bool {
-        self.source.map(|source| *found = source).is_some()
+    fn source(&self, h: &Headers, _: u32, found: &mut Addr) -> bool {
+        let source = self.route.map_or(self.source, |route| route(&h.key.tuple.dst));
+        source.map(|source| *found = source).is_some()
     }
 
     fn is_unserved(&self, ifindex: u32) -> bool {
@@ -158,7 +163,8 @@ impl Tables for Memory {
     }
 
     fn host_socket(&self, key: &FlowKey) -> bool {
-        self.sockets.contains(&u16::from_be(key.tuple.dport))
+        let port = u16::from_be(key.tuple.dport);
+        self.sockets.contains(&port) || key.protocol == UDP && self.udp_sockets.contains(&port)
     }
 
     fn host_connection(&self, key: &FlowKey) -> bool {

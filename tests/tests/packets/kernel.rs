@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, ProgramError, TestRun, TestRunOptions};
 use aya::{EbpfLoader, Pod, VerifierLogLevel};
 use reuse::Loaded;
@@ -70,6 +70,14 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
+/// The kernel's `struct __sk_buff` of a packet that came in by an interface and is at another.
+fn context(ifindex: u32, ingress: u32) -> [u8; SK_BUFF] {
+    let mut context = [0; SK_BUFF];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress.to_ne_bytes());
+    context
+}
+
 impl Kernel {
     /// Builds the object where it is out of date, and makes its maps, which hold `flows` conversations or little more. A program
     /// is loaded when it is first run: on an emulated machine the verifier takes seconds for each.
@@ -125,10 +133,7 @@ impl Kernel {
 
     /// Runs a program at a tc hook.
     pub fn classify(&mut self, name: &str, packet: &[u8], ifindex: u32, ingress: u32, repeat: u32) -> Outcome {
-        let mut context = [0; SK_BUFF];
-        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
-        context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress.to_ne_bytes());
-        self.run(name, packet, Some(&context), repeat)
+        self.run(name, packet, Some(&context(ifindex, ingress)), repeat)
     }
 
     /// Runs the program at the XDP hook.
@@ -140,6 +145,26 @@ impl Kernel {
         // The counters of every CPU take longer to read than many runs take.
         let silent = repeat > 1;
         let before = if silent { vec![0; VERDICT_SLOTS] } else { self.counters() };
+        let (code, packet, duration) = self.test_run(name, packet, context, repeat);
+        let after = if silent { before.clone() } else { self.counters() };
+        let counted = Verdict::ALL
+            .iter()
+            .map(|v| (*v, after[*v as usize] - before[*v as usize]))
+            .filter(|(_, n)| *n != 0)
+            .collect();
+        Outcome { code, packet, counted, duration }
+    }
+
+    /// Runs a program at a tc hook, or at XDP where no interfaces are said: what it returned and the packet afterwards. Nothing is
+    /// said of what was counted.
+    #[allow(dead_code, reason = "the benchmark has no use for it")]
+    pub fn run_once(&mut self, name: &str, packet: &[u8], interfaces: Option<(u32, u32)>) -> (i32, Vec<u8>) {
+        let context = interfaces.map(|(ifindex, ingress)| context(ifindex, ingress));
+        let (code, packet, _) = self.test_run(name, packet, context.as_ref().map(|c| &c[..]), 1);
+        (code, packet)
+    }
+
+    fn test_run(&mut self, name: &str, packet: &[u8], context: Option<&[u8]>, repeat: u32) -> (i32, Vec<u8>, Duration) {
         let mut out = vec![0; packet.len() + 256];
         let result = loop {
             let mut options = TestRunOptions::new();
@@ -159,13 +184,28 @@ impl Kernel {
             }
         };
         out.truncate(result.data_size_out as usize);
-        let after = if silent { before.clone() } else { self.counters() };
-        let counted = Verdict::ALL
-            .iter()
-            .map(|v| (*v, after[*v as usize] - before[*v as usize]))
-            .filter(|(_, n)| *n != 0)
-            .collect();
-        Outcome { code: result.return_value as i32, packet: out, counted, duration: result.duration }
+        (result.return_value as i32, out, result.duration)
+    }
+
+    /// How often a verdict was counted.
+    #[allow(dead_code, reason = "the benchmark has no use for it")]
+    pub fn counter(&self, v: Verdict) -> u64 {
+        let counters = PerCpuArray::<_, u64>::try_from(self.ebpf.map("COUNTERS").unwrap()).unwrap();
+        counters.get(&(v as u32), 0).unwrap().iter().sum()
+    }
+
+    /// Sets the element of an array of which every CPU has its own to zeros.
+    #[allow(dead_code, reason = "the benchmark has no use for it")]
+    pub fn clear<V: Pod>(&mut self, name: &str, zero: V) {
+        let cpus = aya::util::nr_cpus().unwrap();
+        let values = PerCpuValues::try_from(vec![zero; cpus]).unwrap();
+        PerCpuArray::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().set(0, values, 0).unwrap();
+    }
+
+    /// Removes an entry of a trie of prefixes.
+    #[allow(dead_code, reason = "the benchmark has no use for it")]
+    pub fn remove_prefix<K: Pod, V: Pod>(&mut self, name: &str, key: &Key<K>) {
+        LpmTrie::<_, K, V>::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().remove(key).unwrap();
     }
 
     fn counters(&self) -> Vec<u64> {

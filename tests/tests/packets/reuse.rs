@@ -1,5 +1,6 @@
 //! One test's programs serve the next: to load them takes an emulated machine a hundred times longer than to run them.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,7 +21,7 @@ pub struct Loaded {
     ebpf: Option<Ebpf>,
     flows: u32,
     /// Elements of arrays that are not zero: map and index.
-    written: Vec<(String, u32)>,
+    written: HashSet<(String, u32)>,
 }
 
 impl Loaded {
@@ -30,12 +31,12 @@ impl Loaded {
         let at = idle.iter().position(|(of, _)| *of == flows);
         let found = at.map(|at| idle.swap_remove(at).1);
         drop(idle);
-        Loaded { ebpf: Some(found.unwrap_or_else(load)), flows, written: Vec::new() }
+        Loaded { ebpf: Some(found.unwrap_or_else(load)), flows, written: HashSet::new() }
     }
 
     /// An element of an array was set.
     pub fn note(&mut self, map: &str, index: u32) {
-        self.written.push((map.to_owned(), index));
+        self.written.insert((map.to_owned(), index));
     }
 
     fn empty(&mut self) -> io::Result<()> {
