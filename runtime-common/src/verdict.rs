@@ -145,6 +145,8 @@ verdicts! {
     UnknownEndpoint = 57, Drop, "unknown_endpoint", "to an address of an isolated network that is no known container's";
     /// An option of neighbour discovery that its message does not need.
     NeighbourOption = 58, Drop, "neighbour_option", "a neighbour discovery message with an option that it does not need";
+    /// An address that no packet may have.
+    Martian = 59, Drop, "martian", "an address that no machine has: multicast, broadcast, unspecified, or one of IPv4 in IPv6";
     /// The publication's source filter refuses the client.
     Filtered = 60, Drop, "filtered", "the published port's filter refuses this source";
     /// More conversations than the publication's limit allows.

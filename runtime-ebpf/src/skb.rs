@@ -17,6 +17,9 @@ pub const DROP: i32 = TC_ACT_SHOT;
 
 /// `skb->pkt_type` of what is addressed to this interface.
 pub const PACKET_HOST: u32 = 0;
+/// Of what is addressed to everybody, and to a group of them.
+pub const PACKET_BROADCAST: u32 = 1;
+pub const PACKET_MULTICAST: u32 = 2;
 
 /// A packet at a tc hook. `ETH` is the length of its Ethernet header: of an interface without Ethernet (a tunnel) it has none, but
 /// all offsets are as if it had.

@@ -1,7 +1,14 @@
 //! Who may use a published port, and how often.
 
-use tests::sockets::{Talk, ask, is_silence};
-use tests::{CLIENT, CLIENT2, HOST, Image, Lab};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use tests::frames::{BROADCAST, Way, Wire, holds};
+use tests::sockets::{Talk, ask, ask_when_up, is_silence};
+use tests::{CLIENT, CLIENT2, HOST, Image, Lab, Netns};
+
+const HOST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const CLIENT2_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3);
 
 #[test]
 fn a_publication_takes_only_the_sources_that_it_allows() {
@@ -16,6 +23,56 @@ fn a_publication_takes_only_the_sources_that_it_allows() {
         let udp = lab.client2().udp((HOST, 8000)).expect("a socket");
         lab.assert_dropped("filtered", || assert!(ask(&udp, b"hello").is_err()));
     }
+}
+
+/// Not by what the host's stack would take for the same packet: a tag that names no VLAN, a frame to everybody, headers that the
+/// ports are hidden behind. The network is not isolated: nothing else keeps it out.
+#[test]
+fn a_filter_is_passed_by_no_other_form_of_a_packet() {
+    let lab = Lab::builder("filters and frames").client2().without_client_offloads().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    lab.docker(["network", "create", "open"]).ok();
+    let only = format!("{CLIENT}/32");
+    let server = lab.run("server", &["--network", "open", "-p", "8000:7/udp", "--allow-from", &only, "echo"]);
+    ask_when_up(lab.client(), (HOST, 8000), b"hello");
+    let inside = Wire::open(&server.ns(), "eth0");
+    let arrives = |words: &[u8]| inside.find(Duration::from_millis(300), |f| holds(f, words)).is_some();
+    let way = |ns: &Netns, from| Way { from_mac: ns.mac("eth0"), to_mac: lab.host().mac("eth0"), from, to: HOST };
+    let (allowed, refused) = (way(lab.client(), CLIENT), way(lab.client2(), CLIENT2));
+    let (by_allowed, by_refused) = (Wire::open(lab.client(), "eth0"), Wire::open(lab.client2(), "eth0"));
+    // Priority 5, no VLAN.
+    let prioritised = |way: Way, words: &[u8]| {
+        let frame = way.udp(4000, 8000, words);
+        [&frame[..12], &[0x81, 0, 0xa0, 0], &frame[12..]].concat()
+    };
+    by_allowed.send(&prioritised(allowed, b"a priority"));
+    assert!(arrives(b"a priority"), "a tag without a VLAN changes nothing");
+    lab.assert_dropped("filtered", || by_refused.send(&prioritised(refused, b"a refused priority")));
+    assert!(!arrives(b"a refused priority"));
+    let mut twice = prioritised(refused, b"two priorities");
+    twice.splice(12..12, [0x81, 0, 0xa0, 0]);
+    lab.assert_dropped("malformed", || by_refused.send(&twice));
+    assert!(!arrives(b"two priorities"));
+    let everybody = Way { to_mac: BROADCAST, ..refused };
+    lab.assert_dropped("filtered", || by_refused.send(&everybody.udp(4000, 8000, b"to everybody")));
+    assert!(!arrives(b"to everybody"));
+
+    // Without IPv6 on the container's network, a socket of the host's serves that.
+    let hidden = hidden_datagram(lab.client2().mac("eth0"), lab.host().mac("eth0"), b"hidden ports");
+    lab.assert_dropped("protocol_unsupported", || by_refused.send(&hidden));
+    assert!(!arrives(b"hidden ports"));
+}
+
+/// A datagram for port 8000 behind a fragment header, of a packet that is whole, and options for the destination.
+fn hidden_datagram(from: [u8; 6], to: [u8; 6], words: &[u8]) -> Vec<u8> {
+    let way = Way { from_mac: from, to_mac: to, from: CLIENT2_V6, to: HOST_V6 };
+    let plain = way.udp(4000, 8000, words);
+    let headers = [60, 0, 0, 0, 0, 0, 0, 9, 17, 0, 1, 4, 0, 0, 0, 0];
+    let mut frame = [&plain[..54], &headers, &plain[54..]].concat();
+    frame[20] = 44;
+    let length = u16::from_be_bytes([frame[18], frame[19]]) + 16;
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
+    frame
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod packets {
     mod link;
     mod malformed;
     mod neighbours;
+    mod outside;
     mod publish;
     mod speed;
     mod spoof;

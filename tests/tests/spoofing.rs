@@ -107,6 +107,11 @@ fn nobody_outside_speaks_as_a_container_or_as_the_host_itself() {
             (target.ip(), "spoofed_local"),
             (HOST, "spoofed_local"),
             (Ipv4Addr::LOCALHOST, "loopback"),
+            (Ipv4Addr::new(172, 17, 99, 99), "spoofed_local"),
+            (Ipv4Addr::UNSPECIFIED, "martian"),
+            (Ipv4Addr::BROADCAST, "martian"),
+            (Ipv4Addr::new(192, 0, 2, 255), "martian"),
+            (Ipv4Addr::new(224, 0, 0, 1), "martian"),
         ];
         for (from, reason) in sources {
             let mark = format!("from {from}");

@@ -5,23 +5,43 @@ use super::masquerade::is_masqueraded;
 use super::publication::to_host;
 use super::uplink::has_loopback;
 use super::{Next, Step, Tables};
-use crate::Verdict;
 use crate::maps::{
-    ADDRESS_HOST, ALL_PROTOCOLS, Address, Endpoint, FlowAction, Link, LinkKey, PREFIX_HOST, PREFIX_ISOLATED, Zone,
+    ADDRESS_HOST, ALL_PROTOCOLS, Address, Endpoint, FlowAction, Link, LinkKey, PREFIX_BROADCAST, PREFIX_HOST,
+    PREFIX_ISOLATED, PREFIX_NETWORK, Zone,
 };
-use crate::packet::{Headers, Mac, Message, SCTP, TCP, UDP};
+use crate::packet::{Headers, Mac, Message, SCTP, TCP, UDP, hides_ports, is_no_unicast};
+use crate::{Addr, Verdict};
 
 /// A packet that arrives on an uplink.
 #[inline(always)]
 pub fn admit_from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
     let mut step = from_outside(t, h);
-    // Nobody outside has a container's address, wherever a filter may allow that one.
-    let src = &h.key.tuple.src;
-    if !step.is(Next::Finish) && t.may_be_endpoint(src) && t.address(src).is_some() {
-        step = Step::finish(Verdict::SpoofedLocal);
+    if !step.is(Next::Finish)
+        && let Some(refused) = strange_source(t, &h.key.tuple.src)
+    {
+        step = Step::finish(refused);
     }
     let nobody = step.is(Next::Finish) && (!step.verdict().is_drop() || step.verdict() == Verdict::Unpublished);
     if h.ended && nobody { Step::finish(Verdict::FlowEnded) } else { step }
+}
+
+/// Why nobody outside may use a published port from an address, wherever a filter may allow that one. What is for the host itself
+/// its own stack judges: a machine that has no address yet speaks to it.
+// For new conversations alone: with a stack frame of its own.
+#[inline(never)]
+fn strange_source<T: Tables>(t: &T, src: &Addr) -> Option<Verdict> {
+    if is_no_unicast(src) {
+        return Some(Verdict::Martian);
+    }
+    // A container's, also one that no container has at the moment.
+    if t.may_be_endpoint(src) && t.address(src).is_some() {
+        return Some(Verdict::SpoofedLocal);
+    }
+    match t.prefix(src) {
+        PREFIX_ISOLATED | PREFIX_NETWORK => Some(Verdict::SpoofedLocal),
+        PREFIX_BROADCAST => Some(Verdict::Martian),
+        _ => None,
+    }
 }
 
 #[inline(always)]
@@ -33,6 +53,10 @@ fn from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
     let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
     if t.may_be_ours(src) && t.address(src).is_some_and(|a| a.kind == ADDRESS_HOST || a.is_isolated()) {
         return Step::finish(Verdict::SpoofedLocal);
+    }
+    if hides_ports(h) && is_hosts(t, dst) {
+        // The host's stack would look behind them, and a proxy of the engine's have it served unasked.
+        return Step::finish(Verdict::ProtocolUnsupported);
     }
     // Most of what is for the host itself needs no more than that.
     if t.may_be_ours(dst) && !t.may_be_endpoint(dst) && !t.may_publish(h.key.tuple.dport, h.key.protocol) {
@@ -54,6 +78,15 @@ fn from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
                 _ => Verdict::NotPublished,
             })
         }
+    }
+}
+
+/// Whether an address is the host's own.
+#[inline(always)]
+pub(super) fn is_hosts<T: Tables>(t: &T, addr: &Addr) -> bool {
+    match t.address(addr) {
+        Some(a) => a.kind == ADDRESS_HOST,
+        None => t.prefix(addr) == PREFIX_HOST,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Packets that a container sends.
 
-use super::admit::admit_from_container;
+use super::admit::{admit_from_container, is_hosts};
 use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
 use super::flow::{Found, complete_fragment, established, follow, touch};
 use super::icmp::{About, From, quoted_flow};
@@ -8,7 +8,9 @@ use super::masquerade::moved;
 use super::neighbour::{check_neighbour, check_unrouted_source};
 use super::{Decision, Next, Tables};
 use crate::maps::{ADDRESS_ENDPOINT, ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED};
-use crate::packet::{ETH_LEN, Headers, IGMP, Mac, Message, PIM, Packet, is_link_local, is_loopback, is_multicast};
+use crate::packet::{
+    ETH_LEN, Headers, IGMP, Mac, Message, PIM, Packet, hides_ports, is_link_local, is_loopback, is_multicast,
+};
 use crate::{Addr, Verdict};
 
 /// Decides about an IP packet from the container with the MAC address `mac` behind `ifindex`, where an answered conversation
@@ -125,6 +127,9 @@ fn check_open<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision> 
     }
     if is_multicast(dst) {
         return Some(Decision::pass(Verdict::Multicast));
+    }
+    if hides_ports(h) && is_hosts(t, dst) {
+        return Some(Decision::drop(Verdict::ProtocolUnsupported));
     }
     let untracked = matches!(h.message, Message::Neighbour | Message::Router | Message::Extended);
     if !untracked && (src == ep.own(h.v4) || is_elsewhere(t, ep.container, src)) {

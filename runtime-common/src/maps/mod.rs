@@ -126,6 +126,10 @@ pub const ADDRESS_ENDPOINT: u8 = 2;
 pub const PREFIX_HOST: u32 = 1;
 /// Value of `PREFIXES`: of an isolated network. Whose address is no entry of `ADDRESSES` is no container that is known.
 pub const PREFIX_ISOLATED: u32 = 2;
+/// Value of `PREFIXES`: of a network of containers that is not isolated. Nobody outside has such an address.
+pub const PREFIX_NETWORK: u32 = 3;
+/// Value of `PREFIXES`: a broadcast address of one of the host's networks. Nobody has it.
+pub const PREFIX_BROADCAST: u32 = 4;
 
 /// Value of `ADDRESSES`: what an address on this machine belongs to.
 #[repr(C)]

@@ -18,6 +18,10 @@ use crate::{Addr, Verdict};
 pub const ETH_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const ETH_IPV6: u16 = 0x86dd;
+/// EtherType of frames with a tag (IEEE 802.1Q).
+pub const ETH_VLAN: u16 = 0x8100;
+/// EtherType of frames with a provider's tag (IEEE 802.1ad).
+pub const ETH_SERVICE_VLAN: u16 = 0x88a8;
 /// EtherType of ARP.
 pub const ETH_ARP: u16 = 0x0806;
 /// Length of the Ethernet header in bytes: where the IP header starts.
@@ -187,7 +191,7 @@ pub fn ethernet<P: Packet>(p: &P) -> Result<Ethernet, Verdict> {
 ///
 /// # Errors
 /// [`Verdict::Malformed`] where the headers contradict themselves or the packet ends within them, and where
-/// `ethertype` is neither IPv4 nor IPv6. What is in `h` then is not to be used.
+/// `ethertype` is neither IPv4 nor IPv6; [`Verdict::Martian`] for mapped addresses of IPv4 in IPv6. What is in `h` then is not to be used.
 #[inline(always)]
 pub fn headers<P: Packet>(p: &P, ethertype: u16, zone: Zone, h: &mut Headers) -> Result<(), Verdict> {
     h.key.zone = zone as u8;
@@ -251,6 +255,10 @@ fn ipv6<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Verdict> {
     let is_jumbo = payload == 0 && h.bytes > 0xffff + 40;
     h.key.tuple.src = w.addr(8);
     h.key.tuple.dst = w.addr(24);
+    // For us those are addresses of IPv4, which must not come by another way than IPv4 does.
+    if h.key.tuple.src.is_v4() || h.key.tuple.dst.is_v4() {
+        return Err(Verdict::Martian);
+    }
     h.key.protocol = w.u8(6);
     h.ttl = w.u8(7);
     h.v4 = false;
@@ -383,6 +391,19 @@ pub fn is_loopback(a: &Addr) -> bool {
 #[inline(always)]
 pub fn is_multicast(a: &Addr) -> bool {
     if a.is_v4() { a.0[12] & 0xf0 == 0xe0 || a.v4_as_word() == u32::MAX } else { a.0[0] == 0xff }
+}
+
+/// Whether an address is none that a single machine has: multicast, broadcast, or unspecified ("this network", RFC 1122).
+#[inline(always)]
+pub fn is_no_unicast(a: &Addr) -> bool {
+    is_multicast(a) || if a.is_v4() { a.0[12] == 0 } else { *a == Addr::ANY_V6 }
+}
+
+/// Whether there may be ports behind extension headers that were not looked through, which the host's stack would find. Behind an
+/// authentication header it finds none unless it knows the sender, and behind that of mobility there is nothing.
+#[inline(always)]
+pub const fn hides_ports(h: &Headers) -> bool {
+    matches!(h.message, Message::Extended) && h.key.protocol != AUTHENTICATION && h.key.protocol != MOBILITY
 }
 
 /// Whether an IPv6 address is link-local (`fe80::/10`).

@@ -12,7 +12,7 @@ mod routes;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub struct Host {
     pub interfaces: BTreeMap<u32, Interface>,
     /// Addresses with the index of their interface.
     pub addresses: Vec<(IpAddr, u32)>,
+    /// Broadcast addresses of the networks that interfaces are in.
+    pub broadcasts: BTreeSet<Ipv4Addr>,
     /// What is the host's own by the local routing table: addresses of interfaces, and others, prefixes of them even.
     pub local: BTreeSet<LocalRoute>,
     /// Where the default routes of containers with several networks lead, by container id.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -89,6 +89,9 @@ impl Netlink {
             }
             if let Some(address) = local {
                 host.addresses.push((address, message.header.index));
+                if let (IpAddr::V4(address), false) = (address, address.is_loopback()) {
+                    host.broadcasts.extend(broadcast(address, message.header.prefix_len));
+                }
             }
         }
         host.addresses.sort();
@@ -229,6 +232,11 @@ fn routes_localnet(interface: &str) -> bool {
     ["all", interface].iter().any(|name| {
         std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet")).is_ok_and(|v| v.trim() == "1")
     })
+}
+
+/// The broadcast address of the network that an address of an interface is in, where it has one (RFC 3021).
+fn broadcast(address: Ipv4Addr, length: u8) -> Option<Ipv4Addr> {
+    (length < 31).then(|| Ipv4Addr::from(address.to_bits() | u32::MAX >> length))
 }
 
 /// Whether an address is one that outsiders can know: neither loopback nor link-local.

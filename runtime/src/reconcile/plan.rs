@@ -8,8 +8,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey,
-    PREFIX_HOST, PREFIX_ISOLATED, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK,
-    PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
+    PREFIX_BROADCAST, PREFIX_HOST, PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_ASK, PUBLICATION_CLOSED,
+    PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED,
+    PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
 };
 use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
@@ -170,6 +171,14 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
             p.desired.prefixes.insert(prefix_key(&net), PREFIX_HOST);
         }
     }
+    // Those of containers' networks are addresses of theirs that nobody has.
+    let subnets: Vec<IpNet> =
+        snapshot.networks.values().flat_map(|n| &n.subnets).filter_map(|s| s.parse().ok()).collect();
+    for broadcast in host.broadcasts.iter().copied().map(IpAddr::from) {
+        if !subnets.iter().any(|s| s.contains(&broadcast)) {
+            p.desired.prefixes.insert(prefix_key(&broadcast.into()), PREFIX_BROADCAST);
+        }
+    }
     for endpoint in &p.endpoints {
         add_endpoint(&mut p.desired, host, endpoint);
     }
@@ -218,6 +227,11 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
         // Written with the network: its containers are protected before anybody has told of them.
         for subnet in network.subnets.iter().filter_map(|s| s.parse::<IpNet>().ok()) {
             p.desired.prefixes.insert(prefix_key(&subnet), PREFIX_ISOLATED);
+        }
+    } else if host.interfaces.values().all(|i| i.master != Some(bridge.index) || i.is_veth) {
+        // Where another interface is a port of the bridge, somebody outside may have such an address.
+        for subnet in network.subnets.iter().filter_map(|s| s.parse::<IpNet>().ok()) {
+            p.desired.prefixes.insert(prefix_key(&subnet), PREFIX_NETWORK);
         }
     }
     let by = options.masquerade.of(network, &host.nat);

@@ -273,7 +273,6 @@ fn what_is_for_other_machines_or_protocols_is_not_looked_at() {
     let syn = tcp(CLIENT, 1, HOST, 80, SYN);
     let frames = [
         ("another machine's", Uplink, syn.clone().macs(MAC_CLIENT, [2, 9, 9, 9, 9, 9]).build()),
-        ("broadcast", Uplink, syn.clone().macs(MAC_CLIENT, [0xff; 6]).build()),
         ("broadcast", Xdp, syn.clone().macs(MAC_CLIENT, [0xff; 6]).build()),
         ("tagged", Uplink, inbound(syn.clone()).vlan(5).build()),
         ("tagged", Xdp, inbound(syn).vlan(5).build()),

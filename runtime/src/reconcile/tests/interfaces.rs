@@ -114,16 +114,26 @@ fn a_bridges_ports_are_uplinks_where_rules_of_ip_see_its_frames() {
 }
 
 #[test]
-fn prefixes_are_of_local_routes_and_of_isolated_networks() {
+fn prefixes_are_of_local_routes_and_of_networks() {
     let (snapshot, mut host) = world(&["db"]);
+    // One of the host's own networks, and one of the containers'.
+    host.broadcasts.extend([std::net::Ipv4Addr::new(192, 0, 2, 255), std::net::Ipv4Addr::new(172, 17, 255, 255)]);
     host.local.insert(("203.0.113.0".parse().unwrap(), 24));
     host.local.insert(("2001:db8:113::".parse().unwrap(), 64));
-    let prefixes = |isolate| {
+    let prefixes = |host: &Host, isolate| {
         let options = Options { isolate, ..Options::default() };
-        plan(&snapshot, &host, &Live::default(), &options).desired.prefixes
+        plan(&snapshot, host, &Live::default(), &options).desired.prefixes
     };
-    let local = [((v4("203.0.113.0"), 120), PREFIX_HOST), ((v4("2001:db8:113::"), 64), PREFIX_HOST)];
-    assert_eq!(prefixes(Isolate::None), local.into());
-    let isolated = ((v4("172.17.0.0"), 112), PREFIX_ISOLATED);
-    assert_eq!(prefixes(Isolate::Default), [local[0], local[1], isolated].into());
+    let hosts = [
+        ((v4("203.0.113.0"), 120), PREFIX_HOST),
+        ((v4("2001:db8:113::"), 64), PREFIX_HOST),
+        ((v4("192.0.2.255"), 128), PREFIX_BROADCAST),
+    ];
+    let with = |kind| hosts.into_iter().chain([((v4("172.17.0.0"), 112), kind)]).collect::<BTreeMap<_, _>>();
+    assert_eq!(prefixes(&host, Isolate::None), with(PREFIX_NETWORK));
+    assert_eq!(prefixes(&host, Isolate::Default), with(PREFIX_ISOLATED));
+    // A port of its bridge by which somebody outside may have such an address.
+    host.interfaces.insert(77, Interface { master: Some(BRIDGE), ..interface(77, "eth7") });
+    assert_eq!(prefixes(&host, Isolate::None), hosts.into());
+    assert_eq!(prefixes(&host, Isolate::Default), with(PREFIX_ISOLATED));
 }
