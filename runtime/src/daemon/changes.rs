@@ -11,6 +11,7 @@ use super::api::{Answer, Refusal};
 use super::ports::{self, HeldPorts};
 use super::world::World;
 use crate::model::filter::Filter;
+use crate::model::link::is_alias;
 use crate::model::live::{Live, LiveLink, LivePublication};
 use crate::model::publish::{PublishRequest, parse_publish};
 use crate::model::range::{PortSet, PublicationRange};
@@ -151,6 +152,12 @@ impl World {
     }
 
     pub(super) fn link(&mut self, recipient: &str, source: &str, alias: String, all_ports: bool) -> Answer {
+        // Whoever asks: the command has looked at it as well.
+        if !is_alias(&alias) {
+            return Err(Refusal::usage(format!(
+                "invalid alias {alias:?}: it is empty, has a blank, a control character or one of \"#=:/\" in it, or more than 255 bytes"
+            )));
+        }
         let recipient = self.find(recipient)?.clone();
         let source = self.find(source)?.clone();
         if !source.running {

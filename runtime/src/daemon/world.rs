@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::api::{Answer, Refusal};
-use super::hosts_files::HostsFiles;
+use super::hosts_files::HostsWriter;
 use super::live_file::LiveFile;
 use super::peers::Closing;
 use super::ports::HeldPorts;
@@ -40,7 +40,7 @@ pub struct World {
     sandboxes: BTreeMap<String, u32>,
     pub(super) plan: Plan,
     cache: Cache,
-    hosts: HostsFiles,
+    hosts: HostsWriter,
     pub(super) engine_version: String,
     pub(super) engine_connected: bool,
     pub(super) held_ports: HeldPorts,
@@ -110,7 +110,7 @@ impl World {
             sandboxes: BTreeMap::new(),
             plan: Plan::default(),
             cache: Cache::default(),
-            hosts: HostsFiles::default(),
+            hosts: HostsWriter::default(),
             engine_version,
             engine_connected: true,
             held_ports: HeldPorts::default(),
@@ -156,7 +156,7 @@ impl World {
             self.datapath.enforce()?;
         }
         self.let_poll();
-        self.write_hosts();
+        self.write_hosts().await;
         self.hold_ports();
         self.relay_ports();
         Ok(())
@@ -254,7 +254,7 @@ impl World {
         self.before = None;
         let began = Instant::now();
         self.let_poll();
-        self.write_hosts();
+        self.write_hosts().await;
         let hosts = began.elapsed();
         self.hold_ports();
         self.relay_ports();
@@ -347,8 +347,8 @@ impl World {
         }
     }
 
-    fn write_hosts(&mut self) {
-        for failure in self.hosts.write(&self.plan.hosts) {
+    async fn write_hosts(&mut self) {
+        for failure in self.hosts.write(&self.plan.hosts).await {
             self.note(failure);
         }
     }

@@ -34,7 +34,8 @@ fn entry(line: &str) -> HostsEntry {
 fn update(contents: &str, wanted: &[&str], removed: &[&str]) -> Option<String> {
     let wanted: Vec<_> = wanted.iter().map(|w| entry(w)).collect();
     let removed: Vec<_> = removed.iter().map(|s| s.to_string()).collect();
-    update_hosts(contents, &wanted, &removed)
+    let updated = update_hosts(contents.as_bytes(), &wanted, &removed);
+    updated.map(|bytes| String::from_utf8(bytes).expect("UTF-8"))
 }
 
 const DOCKER: &str = "127.0.0.1\tlocalhost
@@ -140,4 +141,33 @@ fn what_is_not_a_link_stays() {
 #[test]
 fn the_missing_last_newline_stays_missing() {
     assert_eq!(update("192.0.2.7\tb\n192.0.2.1\ta", &["192.0.2.2 a"], &[]).unwrap(), "192.0.2.7\tb\n192.0.2.2\ta");
+}
+
+#[test]
+fn what_is_no_text_is_kept_byte_for_byte() {
+    let contents = b"\xff\xfe\x00garbage\n172.17.0.9\twebdb \xe9\n\x80";
+    let updated = update_hosts(contents, &[entry("172.17.0.2 webdb db")], &[]).expect("a change");
+    assert_eq!(updated, b"\xff\xfe\x00garbage\n172.17.0.2\twebdb db\n\x80");
+    assert_eq!(update_hosts(&updated, &[entry("172.17.0.2 webdb db")], &[]), None);
+}
+
+#[test]
+fn a_line_that_would_not_be_found_again_is_not_written() {
+    for names in [&["a b"][..], &["a\n192.0.2.66 bank"], &["#a"], &["a", "b\tc"], &["a", ""], &["\u{b}a"], &[]] {
+        let names = names.iter().map(|n| (*n).to_owned()).collect();
+        let entry = HostsEntry { address: "172.17.0.2".parse().unwrap(), names };
+        assert_eq!(update_hosts(DOCKER.as_bytes(), std::slice::from_ref(&entry), &[]), None, "{entry:?}");
+    }
+    // What links are never made of.
+    assert_eq!(update(DOCKER, &["127.0.0.1 db"], &[]), None);
+    // The first of two that want the same: once it is there, nothing is left to do.
+    let both = ["172.17.0.2 db", "172.17.0.3 db"];
+    let updated = update("", &both, &[]).expect("a change");
+    assert_eq!((updated.as_str(), update(&updated, &both, &[])), ("172.17.0.2\tdb\n", None));
+    // A hostname that cannot be written is left out; an alias that cannot takes its line along.
+    assert_eq!(
+        link_entries("webdb", &container("db", "x\n192.0.2.66 bank"), Some([172, 17, 0, 2].into()), None)[0].names,
+        ["webdb", "db"]
+    );
+    assert_eq!(link_entries("web\ndb", &container("db", "x"), Some([172, 17, 0, 2].into()), None), []);
 }

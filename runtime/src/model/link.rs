@@ -35,7 +35,7 @@ pub enum LinkError {
     Colons(String),
     /// The alias could not stand in /etc/hosts and in a variable's name.
     #[error(
-        "invalid --link {spec:?}: alias {alias:?} has a blank, a control character, '#' or '=' in it; write a plain name, as in db:webdb"
+        "invalid --link {spec:?}: alias {alias:?} has a blank, a control character, '#' or '=' in it, or more than 255 bytes; write a plain name, as in db:webdb"
     )]
     Alias {
         /// As typed.
@@ -61,10 +61,18 @@ pub fn parse_link(spec: &str) -> Result<LinkRequest, LinkError> {
             return Err(LinkError::Empty { spec: spec.to_owned(), part });
         }
     }
-    if alias.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#' || c == '=') {
+    if !is_alias(alias) {
         return Err(LinkError::Alias { spec: spec.to_owned(), alias: alias.to_owned() });
     }
     Ok(LinkRequest { source: source.to_owned(), alias: alias.to_owned() })
+}
+
+/// Whether a link can have this alias: one that stands in the recipient's /etc/hosts and in the names of its variables.
+pub fn is_alias(alias: &str) -> bool {
+    /// What a line of the file and a name of the DNS have room for.
+    const LONGEST: usize = 255;
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || "#=:/".contains(c);
+    !alias.is_empty() && alias.len() <= LONGEST && !alias.contains(forbidden)
 }
 
 /// The last element of an alias' path: `webdb` of `/web/webdb`.

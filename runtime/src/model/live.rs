@@ -210,8 +210,13 @@ impl Live {
         let before = self.clone();
         self.publications.retain(|p| exists(&p.container));
         self.unpublished.retain(|(id, _)| exists(id));
+        // Its line leaves the recipient's /etc/hosts, whenever that can be written: one alias of each recipient is kept.
+        let sourceless = self.links.iter().filter(|l| !exists(&l.link.source));
+        self.unlinked.extend(sourceless.map(|l| (l.recipient.clone(), l.link.clone())));
         self.links.retain(|l| exists(&l.recipient) && exists(&l.link.source));
-        self.unlinked.retain(|(id, l)| exists(id) && exists(&l.source));
+        let mut aliases = HashSet::new();
+        self.unlinked
+            .retain(|(id, l)| exists(id) && (exists(&l.source) || aliases.insert((id.clone(), l.alias.clone()))));
         *self != before
     }
 }

@@ -7,7 +7,7 @@ use super::generation::generation;
 use super::plan::{EndpointPlan, HostsPlan, Plan};
 use super::swarm::is_gateway;
 use crate::datapath::Desired;
-use crate::model::hosts::link_entries;
+use crate::model::hosts::{is_writable, link_entries};
 use crate::model::live::{EffectiveLink, Live};
 use crate::model::{Container, Port, Snapshot};
 
@@ -19,6 +19,12 @@ pub(super) fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipien
         let ports = open_ports(source, live);
         let mut named = false;
         let is_own = |network: &str| snapshot.networks.get(network).is_some_and(|n| !is_gateway(n));
+        if !is_writable(&link.link.alias) {
+            let (name, alias) = (&recipient.name, &link.link.alias);
+            p.problems.push(format!(
+                "{name}: the alias {alias:?} of a link cannot stand in /etc/hosts: it is left out there"
+            ));
+        }
         let pairs: Vec<_> = p
             .endpoints_of(&recipient.id)
             .filter(|r| is_own(&r.network))
