@@ -16,7 +16,10 @@ pub(super) async fn run(_: DownArgs, globals: &Globals) -> Result<(), Failure> {
         // A daemon that was killed leaves its datapath at work: that goes too.
         Err(DatapathError::NotUp | DatapathError::NotRunning) => {
             let _lock = DaemonLock::take(&globals.run_dir).map_err(anyhow::Error::from)?;
-            remove_everything(&Pins::new(&globals.bpffs)).map_err(anyhow::Error::from)?;
+            let pins = Pins::new(&globals.bpffs);
+            // Of a daemon with another run directory.
+            let _pins = pins.lock().map_err(anyhow::Error::from)?;
+            remove_everything(&pins).map_err(anyhow::Error::from)?;
         }
         Err(e) => return Err(e.into()),
     }

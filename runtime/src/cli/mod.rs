@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::daemon;
 use crate::datapath::Pins;
 use crate::engine::docker::Address;
 use crate::engine::{Connected, EngineError};
@@ -166,10 +167,10 @@ enum Command {
     Unpublish(publish::UnpublishArgs),
 }
 
-async fn dispatch(cli: Cli) -> Result<(), Failure> {
+async fn dispatch(cli: Cli, unconfined: Vec<String>) -> Result<(), Failure> {
     let globals = cli.globals;
     match cli.command {
-        Command::Up(args) => up::run(args, &globals).await,
+        Command::Up(args) => up::run(args, &globals, unconfined).await,
         Command::Down(args) => down::run(args, &globals).await,
         Command::Status(args) => status::run(args, &globals).await,
         Command::Link(args) => link::link(args, &globals).await,
@@ -190,6 +191,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return finish(explain(&e)),
     };
+    // Before there are other threads.
+    let unconfined = match &cli.command {
+        Command::Up(args) if args.is_daemon() => daemon::confine(),
+        _ => Vec::new(),
+    };
     // The daemon alone has work for more than one thread; to start them takes a command as long as its question.
     let mut builder = match cli.command {
         Command::Up(_) => tokio::runtime::Builder::new_multi_thread(),
@@ -199,7 +205,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return finish(Err(anyhow::Error::new(e).context("cannot start threads").into())),
     };
-    let result = runtime.block_on(dispatch(cli));
+    let result = runtime.block_on(dispatch(cli, unconfined));
     // A read of the terminal may still be waiting for a key.
     runtime.shutdown_background();
     finish(result)

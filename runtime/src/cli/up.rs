@@ -1,6 +1,7 @@
 //! `runtime up`: the daemon, in the foreground or detached.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -45,13 +46,21 @@ pub(super) struct UpArgs {
     datapath_log: bool,
 }
 
-pub(super) async fn run(args: UpArgs, globals: &Globals) -> Result<(), Failure> {
+impl UpArgs {
+    /// Whether this process is to be the daemon, and does not start it.
+    pub(super) fn is_daemon(&self) -> bool {
+        !self.detach
+    }
+}
+
+/// `unconfined`: what the process could not give up.
+pub(super) async fn run(args: UpArgs, globals: &Globals, unconfined: Vec<String>) -> Result<(), Failure> {
     if args.detach {
         return detach(globals).await;
     }
     let filter = EnvFilter::try_from_env("RUNTIME_LOG").unwrap_or_else(|_| EnvFilter::new("runtime=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    let engine = globals.engine().await?;
+    let engine = daemon::waiting("the engine to answer", globals.engine()).await?;
     let options = daemon::Options {
         run_dir: globals.run_dir.clone(),
         state_dir: globals.state_dir.clone(),
@@ -64,6 +73,7 @@ pub(super) async fn run(args: UpArgs, globals: &Globals) -> Result<(), Failure> 
             masquerade: args.masquerade,
             netfilter: args.netfilter,
         },
+        unconfined,
     };
     let ready = || {
         // For a service manager, if there is one that asked.
@@ -79,6 +89,8 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
     std::fs::create_dir_all(&globals.run_dir).with_context(|| format!("cannot make {}", globals.run_dir.display()))?;
     let log_path = globals.run_dir.join("runtime.log");
     let log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+    log.set_permissions(Permissions::from_mode(0o640))
+        .with_context(|| format!("cannot write {}", log_path.display()))?;
     let arguments = std::env::args_os().skip(1).filter(|a| a != "--detach" && a != "-d");
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
@@ -89,7 +101,12 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
     let mut child = command.spawn().context("cannot start the daemon")?;
     let client = globals.datapath();
     let deadline = tokio::time::Instant::now() + LONG_PATIENCE;
+    let mut told = 0;
     loop {
+        let text = std::fs::read_to_string(&log_path).unwrap_or_default();
+        let waits: Vec<_> = text.lines().filter_map(|line| line.find("waiting for ").map(|at| &line[at..])).collect();
+        waits.iter().skip(told).for_each(|line| eprintln!("{line}"));
+        told = waits.len();
         // Another daemon may answer: it must be this one.
         let pid = client.request(&serde_json::json!({"command": "ping"})).await.ok();
         if pid.and_then(|v| v["pid"].as_u64()) == Some(u64::from(child.id())) {

@@ -138,6 +138,7 @@ fn write(plan: &HostsPlan) -> anyhow::Result<bool> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::mpsc::channel;
     use std::time::Instant;
 
     use nix::sys::stat::Mode;
@@ -213,12 +214,19 @@ mod tests {
     async fn a_file_that_takes_long_holds_nobody_up() {
         let mut writer = HostsWriter::default();
         let files = Arc::clone(&writer.files);
-        let held = files.lock().unwrap();
+        let ((locked, is_locked), (done, is_done)) = (channel(), channel::<()>());
+        let holder = std::thread::spawn(move || {
+            let _held = files.lock().unwrap();
+            locked.send(()).unwrap();
+            let _ = is_done.recv();
+        });
+        is_locked.recv().unwrap();
         let began = Instant::now();
         assert_eq!(writer.write(&[]).await.len(), 1);
         assert_eq!(writer.write(&[]).await.len(), 1, "no second one beside the first");
         assert!(began.elapsed() < 3 * PATIENCE, "{:?}", began.elapsed());
-        drop(held);
+        drop(done);
+        holder.join().unwrap();
         assert_eq!(writer.write(&[]).await, Vec::<String>::new());
     }
 }

@@ -1,7 +1,8 @@
 //! Live changes on disk.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -58,6 +59,7 @@ impl LiveFile {
         let temporary = self.path.with_extension("json.new");
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&temporary)?;
+            file.set_permissions(Permissions::from_mode(0o640))?;
             file.write_all(&serde_json::to_vec(live)?)?;
             file.sync_all()?;
             fs::rename(&temporary, &self.path)

@@ -1,7 +1,8 @@
 //! One daemon per run directory.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -39,8 +40,10 @@ impl DaemonLock {
         let failed =
             |e: &dyn std::fmt::Display| LockError::File { path: path.display().to_string(), reason: e.to_string() };
         fs::create_dir_all(run_dir).map_err(|e| failed(&e))?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
         let file = file.map_err(|e| failed(&e))?;
+        // An earlier version's may be for everybody.
+        file.set_permissions(Permissions::from_mode(0o640)).map_err(|e| failed(&e))?;
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
             Err((mut file, _)) => {

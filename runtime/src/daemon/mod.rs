@@ -2,6 +2,7 @@
 
 mod api;
 mod changes;
+mod confine;
 mod hosts_files;
 mod intake;
 mod live_file;
@@ -12,10 +13,12 @@ mod relay;
 mod renamed;
 mod report;
 mod takeover;
+mod waiting;
 mod watch;
 mod world;
 
 pub use api::{LinkRow, Request, Status};
+pub use confine::confine;
 pub use lock::{DaemonLock, LockError};
 
 use std::collections::BTreeSet;
@@ -25,7 +28,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::StreamExt;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,6 +38,7 @@ use crate::engine::{Engine, EngineError, Event};
 use crate::host::{Listener, NatRules, Netlink, listeners, passed_by, read_nat};
 use crate::model::{Container, Network, Snapshot};
 use crate::reconcile;
+pub use waiting::waiting;
 use world::World;
 
 /// How the daemon is to run.
@@ -50,6 +55,8 @@ pub struct Options {
     pub log_drops: bool,
     /// What is isolated, and which interfaces are uplinks.
     pub reconcile: reconcile::Options,
+    /// Of what it does not need, what could not be given up: a line each.
+    pub unconfined: Vec<String>,
 }
 
 /// In the run directory: what the verifier said when it refused a program.
@@ -74,8 +81,6 @@ enum Input {
 
 /// Room for events while one is being dealt with.
 const QUEUE: usize = 1024;
-/// Descriptors that the daemon asks for: all ports, of two protocols and two families, and its own.
-const DESCRIPTORS: u64 = 4 * 65_536 + 1_024;
 /// How often flows that are over are collected.
 const COLLECT: Duration = Duration::from_secs(5);
 /// How often it is looked whether somebody has taken hooks or pins away.
@@ -90,28 +95,27 @@ const RETRY: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where it cannot start; nothing is left half made then.
 pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()) -> anyhow::Result<()> {
+    // What it writes is for nobody but root and its group.
+    umask(Mode::S_IWGRP | Mode::S_IRWXO);
     let _lock = DaemonLock::take(&options.run_dir)?;
-    // A live publication holds its port by a socket, and a range can have thousands.
-    if setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS).is_err()
-        && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
     make_room_for_descriptors();
-    let version = engine.version().await?;
+    let version = waiting("the engine to tell its version", engine.version()).await?;
     let (inputs, mut queue) = mpsc::channel(QUEUE);
 
     // Subscribed before the state is read: what happens in between is heard of.
     let mut changes = Netlink::changes()?;
     let netlink = Netlink::connect()?;
-    let events = engine.events().await?;
-    let snapshot = engine.snapshot().await?;
+    let events = waiting("the engine to tell of events", engine.events()).await?;
+    let snapshot = waiting("the engine to tell of its containers and networks", engine.snapshot()).await?;
 
-    let adopted = Pins::new(&options.bpffs).exist();
+    let pins = Pins::new(&options.bpffs);
+    let pin_lock = Datapath::prepare(&pins)?;
+    let adopted = pins.exist();
     let started = async {
-        let datapath = Datapath::load(Pins::new(&options.bpffs), options.hooks, &options.run_dir.join(VERIFIER_LOG))?;
+        let datapath = Datapath::load(pins, pin_lock, options.hooks, &options.run_dir.join(VERIFIER_LOG))?;
         let live = live_file::LiveFile::open(&options.state_dir)?;
         let mut world = World::new(datapath, netlink, live, options.reconcile.clone(), version)?;
+        world.unconfined.clone_from(&options.unconfined);
         world.take_over(snapshot).await?;
         anyhow::Ok(world)
     };
@@ -124,7 +128,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
             return Err(e);
         }
     };
-    world.heed_firewall(passed_by().await);
+    world.heed_firewall(waiting("the firewall's programs", passed_by()).await);
     let mut drops = world.drop_events()?;
     let socket = api::listen(&options.run_dir, inputs.clone())?;
     follow_engine(engine.clone(), events, inputs.clone());
@@ -196,7 +200,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
 /// Has the kernel make the table of descriptors as large as a range of ports needs: to make it larger step by step, it waits
 /// each time until no processor looks at the old one.
 fn make_room_for_descriptors() {
-    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft.min(DESCRIPTORS / 8));
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft.min(confine::DESCRIPTORS / 8));
     if let Some(last) = i32::try_from(most).ok().and_then(|most| most.checked_sub(1)) {
         // Closed at once; the table stays as it is. Where it cannot be made, it grows step by step.
         let _ =

@@ -20,6 +20,7 @@ impl World {
         problems.extend(lost);
         problems.extend(self.datapath.lost_pins());
         problems.extend(self.lost.problems());
+        problems.extend(self.unconfined.iter().cloned());
         let publications = self.publication_rows(&self.datapath.standing(&hooks, &self.plan.roles), &mut problems);
         problems.extend(self.datapath.problem().map(str::to_owned));
         problems.extend(self.relays.problems(self.datapath.relay_problem()));

@@ -79,6 +79,8 @@ pub struct World {
     pub(super) waiting: Vec<Waiting>,
     /// What somebody had taken away.
     pub(super) lost: Lost,
+    /// What this process may do and need not.
+    pub(super) unconfined: Vec<String>,
 }
 
 /// Somebody waits for a container to be served.
@@ -134,6 +136,7 @@ impl World {
             changes: Vec::new(),
             waiting: Vec::new(),
             lost: Lost::default(),
+            unconfined: Vec::new(),
         })
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 
 use super::pins::{MAPS, is_bpffs};
-use super::{Datapath, DatapathError, Pins, sys};
+use super::{Datapath, DatapathError, PinLock, Pins, sys};
 
 /// A map, whatever becomes of its pin.
 struct Kept {
@@ -24,11 +24,12 @@ pub(super) struct Keeper {
     maps: Vec<Kept>,
     /// Where the BPF file system with the pins is mounted.
     mount_point: Option<PathBuf>,
+    lock: PinLock,
 }
 
 impl Keeper {
     /// Takes hold of every pinned map.
-    pub fn of(pins: &Pins) -> Result<Self, DatapathError> {
+    pub fn of(pins: &Pins, lock: PinLock) -> Result<Self, DatapathError> {
         let open = |name: &'static str| {
             let path = pins.map(name);
             let kept = sys::open_pin(&path).and_then(|fd| Ok(Kept { name, id: sys::map_id(fd.as_fd())?, fd }));
@@ -36,11 +37,11 @@ impl Keeper {
         };
         let maps = MAPS.iter().map(|name| open(name)).collect::<Result<_, _>>()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Ok(Keeper { maps, mount_point: mount_point(&mounts, pins.root()) })
+        Ok(Keeper { maps, mount_point: mount_point(&mounts, pins.root()), lock })
     }
 
     /// Makes good what the pins of maps lack. A line for each thing that was gone; an error where it cannot be put back.
-    pub fn put_back(&self, pins: &Pins) -> Result<Vec<String>, DatapathError> {
+    pub fn put_back(&mut self, pins: &Pins) -> Result<Vec<String>, DatapathError> {
         let (mut lines, mut gone) = (Vec::new(), Vec::new());
         if !is_bpffs(pins.root())
             && let Some(point) = &self.mount_point
@@ -52,6 +53,9 @@ impl Keeper {
             lines.push(format!("the BPF file system at {} was gone", point.display()));
         }
         pins.prepare()?;
+        if !self.lock.is_of(pins.root()) {
+            self.lock = PinLock::take(pins)?;
+        }
         for map in &self.maps {
             let path = pins.map(map.name);
             let failed =

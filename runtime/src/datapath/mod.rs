@@ -16,6 +16,7 @@ mod keep;
 mod load;
 mod object;
 mod peers;
+mod pin_lock;
 mod pins;
 mod probe;
 mod published;
@@ -33,6 +34,7 @@ pub use flows::{FlowCount, Seed, SeedKind};
 pub use hook::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
 pub use peers::EndedPeer;
+pub use pin_lock::PinLock;
 pub use pins::{Pins, remove_everything};
 pub use published::Published;
 pub use relay_lookup::RelaySockets;
@@ -111,15 +113,28 @@ pub struct Datapath {
 }
 
 impl Datapath {
+    /// Makes sure that the kernel and the rights suffice, and that nobody else uses these pins.
+    ///
+    /// # Errors
+    /// Where they do not, before anything is made; and where somebody does.
+    pub fn prepare(pins: &Pins) -> Result<PinLock, DatapathError> {
+        features::check(pins)?;
+        pins.prepare()?;
+        PinLock::take(pins)
+    }
+
     /// Loads the programs, adopting the pinned maps and links of a predecessor where there are some.
     ///
     /// When the verifier refuses one, its log is written to the file `verifier_log`.
     ///
     /// # Errors
-    /// Where the kernel or the rights do not suffice, before anything is attached; where pins are of another layout.
-    pub fn load(pins: Pins, hook_options: HookOptions, verifier_log: &Path) -> Result<Self, DatapathError> {
-        features::check(&pins)?;
-        pins.prepare()?;
+    /// Where the kernel refuses a program, before anything is attached; where pins are of another layout.
+    pub fn load(
+        pins: Pins,
+        lock: PinLock,
+        hook_options: HookOptions,
+        verifier_log: &Path,
+    ) -> Result<Self, DatapathError> {
         pins.check_layout(LAYOUT)?;
         let loader = load::Loader {
             object: OBJECT,
@@ -155,7 +170,7 @@ impl Datapath {
             ended_sockets: HashSet::new(),
             pending: hash(&mut ebpf, "PENDING")?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|e| map_error("COUNTERS", &e))?,
-            keeper: keep::Keeper::of(&pins)?,
+            keeper: keep::Keeper::of(&pins, lock)?,
             ebpf,
             pins,
             hooks,

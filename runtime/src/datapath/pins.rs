@@ -11,7 +11,7 @@ use runtime_common::maps::Config;
 
 use super::expedited::Expedited;
 use super::hooks::{Remnant, Turn};
-use super::{DatapathError, chain};
+use super::{DatapathError, PinLock, chain};
 
 /// Maps that outlive the daemon. The ring buffer is among them so that old programs and new daemon share one.
 pub const MAPS: &[&str] = &[
@@ -72,6 +72,14 @@ impl Pins {
     /// Whether there is anything of a predecessor.
     pub fn exist(&self) -> bool {
         self.map("CONFIG").exists()
+    }
+
+    /// Takes the lock of the folder; none where there is no folder.
+    ///
+    /// # Errors
+    /// Where a daemon has it.
+    pub fn lock(&self) -> Result<Option<PinLock>, DatapathError> {
+        if self.root.exists() { PinLock::take(self).map(Some) } else { Ok(None) }
     }
 
     /// Refuses a root that is not on a bpffs.
