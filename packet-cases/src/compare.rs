@@ -7,6 +7,7 @@ use runtime_common::maps::{Flow, FlowKey};
 
 use crate::host::Host;
 use crate::kernel::KernelWorld;
+use crate::model::Model;
 use crate::world::{Case, Event, Outcome};
 
 /// What the host build makes of every packet of a case, and the conversations that are left.
@@ -20,6 +21,27 @@ pub fn by_host(case: &Case, ifindexes: [u32; 9]) -> (Vec<Outcome>, Host) {
         }
     }
     (outcomes, host)
+}
+
+/// Where the host build differs from the model, of all packets that the model is sure of: how many those are.
+///
+/// # Errors
+/// What differs.
+pub fn host_like_model(case: &Case, outcomes: &[Outcome]) -> Result<usize, String> {
+    let mut model = Model::new(&case.world);
+    let (mut outcomes, mut sure) = (outcomes.iter(), 0);
+    for (n, event) in case.events.iter().enumerate() {
+        match event {
+            Event::Change(change) => model.change(change),
+            Event::Packet(at, packet) => {
+                let found = outcomes.next().unwrap();
+                let checked = model.check(*at, packet, found);
+                let tell = |e| format!("event {}: {e}, host build: {:?} {:?}", n + 1, found.verdict, found.fate);
+                sure += usize::from(checked.map_err(tell)?);
+            }
+        }
+    }
+    Ok(sure)
 }
 
 /// Where the kernel's programs, with the case's world in their maps already, differ from the host build.
@@ -80,9 +102,13 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Of a conversation, what does not depend on when it was and on what the routes said.
-fn lasting(flow: &Flow) -> Flow {
+/// Of a conversation, what does not depend on when it was and on what the routes said. Of what is TCP's alone, others have what was
+/// left of the processor's packet before them.
+fn lasting(key: &FlowKey, flow: &Flow) -> Flow {
     let mut flow = *flow;
+    if key.protocol != 6 {
+        (flow.ack, flow.end, flow.window, flow.window_scale) = (0, 0, 0, 0);
+    }
     (flow.last_seen, flow.way_tick, flow.way_ifindex, flow.way_mtu) = (0, 0, 0, 0);
     (flow.way_mac, flow.mac) = ([0; 6], [0; 6]);
     flow
@@ -91,7 +117,7 @@ fn lasting(flow: &Flow) -> Flow {
 fn flows(kernel: &mut KernelWorld, host: &Host) -> Result<(), String> {
     for ((map, expected), found) in ["FLOWS", "PENDING"].iter().zip(host.flows()).zip(kernel.flows()) {
         let of = |flows: &[(FlowKey, Flow)]| -> BTreeMap<String, String> {
-            flows.iter().map(|(k, f)| (debug(k), debug(&lasting(f)))).collect()
+            flows.iter().map(|(k, f)| (debug(k), debug(&lasting(k, f)))).collect()
         };
         if expected.len() == found.len() && expected.is_empty() {
             continue;

@@ -4,8 +4,8 @@ use runtime_common::Addr;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, ENDPOINT_MASQUERADE_V4,
     ENDPOINT_MASQUERADE_V6, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, Limit, LinkKey, PREFIX_HOST,
-    PREFIX_ISOLATED, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_HOST_TRANSLATES,
-    PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, PublicationKey,
+    PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED,
+    PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, PublicationKey,
 };
 use runtime_common::maps::{Link as LinkValue, Publication as PublicationValue};
 
@@ -92,8 +92,9 @@ impl Entries {
             e.endpoints.push((ifindex, ep));
         }
         for (network, prefixes) in world.networks.iter().zip(PREFIXES) {
-            for (prefix, bits) in prefixes.iter().filter(|_| network.isolated) {
-                e.prefix(prefix, *bits, PREFIX_ISOLATED);
+            let kind = if network.isolated { PREFIX_ISOLATED } else { PREFIX_NETWORK };
+            for (prefix, bits) in prefixes {
+                e.prefix(prefix, bits, kind);
             }
         }
         if world.local_prefix {

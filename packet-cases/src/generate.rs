@@ -129,7 +129,7 @@ fn policy(rng: &mut Rng, v4: bool) -> Policy {
 }
 
 /// An IP packet as it was after the outcome: other addresses and ports.
-fn observed(before: &Ip, outcome: &Outcome) -> Ip {
+pub(crate) fn observed(before: &Ip, outcome: &Outcome) -> Ip {
     let mut ip = before.clone();
     let out = &outcome.packet;
     if outcome.fate == Fate::Back || out.len() < 34 {

@@ -14,7 +14,10 @@ use runtime_common::decide::{
     track_from_container, uplink_known,
 };
 use runtime_common::maps::{Endpoint, Flow, FlowAction, FlowKey, Sums, Tuple, Zone};
-use runtime_common::packet::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, Headers, Mac, Packet, ethernet, headers};
+use runtime_common::packet::{
+    ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, ETH_SERVICE_VLAN, ETH_VLAN, Headers, Mac, Packet, ethernet, headers,
+    is_multicast,
+};
 use runtime_common::rewrite::{PacketMut, set_macs, translate, translate_segment};
 use runtime_common::router::{Complaint, Envelope, envelope_len, is_due, quoted, sum_words};
 use runtime_common::{Addr, Verdict};
@@ -187,12 +190,23 @@ impl Host {
 
     /// `uplink_ingress.rs`
     fn uplink_ingress(&mut self, frame: &mut Frame, h: &mut Headers) -> (Option<Verdict>, Fate) {
-        let ethertype = match ethernet(frame) {
-            Ok(e) if e.dst == Mac::new(MAC_UPLINK) && matches!(e.ethertype, ETH_IPV4 | ETH_IPV6) => e.ethertype,
-            _ => return (None, Fate::Pass),
+        let Ok(e) = ethernet(frame) else {
+            return (None, Fate::Pass);
         };
-        if let Err(v) = headers(frame, ethertype, Zone::Uplink, h) {
-            return self.refuse(v);
+        if matches!(e.ethertype, ETH_VLAN | ETH_SERVICE_VLAN) {
+            // The kernel's test run leaves every tag in the frame.
+            let names_vlan = frame.window::<2>(ETH_LEN).is_some_and(|tci| u16::from_be(tci.u16(0)) & 0xfff != 0);
+            return if names_vlan { (None, Fate::Pass) } else { self.refuse(Verdict::Malformed) };
+        }
+        let to_everybody = e.dst.is_group();
+        if e.dst != Mac::new(MAC_UPLINK) && !to_everybody || !matches!(e.ethertype, ETH_IPV4 | ETH_IPV6) {
+            return (None, Fate::Pass);
+        }
+        if let Err(v) = headers(frame, e.ethertype, Zone::Uplink, h) {
+            return if to_everybody { (None, Fate::Pass) } else { self.refuse(v) };
+        }
+        if to_everybody && is_multicast(&h.key.tuple.dst) {
+            return (None, Fate::Pass);
         }
         let decision = self.decide_from_outside(frame, h, true);
         let v = decision.verdict();
@@ -211,7 +225,8 @@ impl Host {
         if v != Verdict::TtlExceeded || self.world.learning {
             return self.refuse(v);
         }
-        let answered = self.budget.take(self.tables.now.get())
+        let answered = !to_everybody
+            && self.budget.take(self.tables.now.get())
             && complain(frame, h, &h.key.tuple.dst.clone(), Complaint::TimeExceeded);
         (Some(v), if answered { Fate::Back } else { Fate::Drop })
     }

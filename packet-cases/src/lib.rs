@@ -12,6 +12,7 @@ pub mod generate;
 pub mod harness;
 pub mod host;
 pub mod kernel;
+pub mod model;
 pub mod packet;
 pub mod shrink;
 pub mod text;

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use packet_cases::compare::kernel_like_host;
+use packet_cases::compare::{by_host, host_like_model, kernel_like_host};
 use packet_cases::generate::{CASES_OF_A_WORLD, case};
+use packet_cases::host::IFINDEXES;
 use packet_cases::kernel::KernelWorld;
 use packet_cases::shrink::shrink;
 use packet_cases::world::Case;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let in_kernel = options.kernel.unwrap_or(options.cases);
     let mut kernel = (in_kernel > 0).then(KernelWorld::load);
-    let (mut packets, mut ran, mut kernel_cases, mut kernel_packets, mut finds) = (0, 0, 0, 0, 0);
+    let (mut sure, mut packets, mut ran, mut kernel_cases, mut kernel_packets, mut finds) = (0, 0, 0, 0, 0, 0);
     let mut world = None;
     for n in options.first..options.first + options.cases {
         if options.seconds.is_some_and(|s| begun.elapsed() > Duration::from_secs(s)) {
@@ -47,6 +48,15 @@ fn main() -> ExitCode {
         let (case, outcomes) = case(options.seed, n);
         ran += 1;
         packets += outcomes.len();
+        match host_like_model(&case, &outcomes) {
+            Ok(n) => sure += n,
+            Err(what) => {
+                report(n, &options, &what, case.clone(), &mut |case| {
+                    host_like_model(case, &by_host(case, IFINDEXES).0).err()
+                });
+                finds += 1;
+            }
+        }
         if let Some(kernel) = kernel.as_mut().filter(|_| n < options.first + in_kernel) {
             if world != Some(n / CASES_OF_A_WORLD) {
                 kernel.become_world(&case.world);
@@ -71,7 +81,7 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "{ran} cases with {packets} packets, of which {kernel_cases} cases with {kernel_packets} packets through the kernel, \
+        "{ran} cases with {packets} packets, {sure} of which the model is sure of; {kernel_cases} cases with {kernel_packets} packets through the kernel, \
          in {:.0} s: {finds} differences",
         begun.elapsed().as_secs_f64()
     );
