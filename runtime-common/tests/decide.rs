@@ -3,6 +3,7 @@
 
 mod decide {
     mod asking;
+    mod credible;
     mod errors;
     pub mod frame;
     mod fuzz;

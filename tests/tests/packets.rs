@@ -4,6 +4,7 @@
 #[path = "../../runtime-common/tests/forge/mod.rs"]
 mod forge;
 mod packets {
+    mod credible;
     mod errors;
     mod fixtures;
     mod flow;

@@ -3,7 +3,7 @@
 use super::admit::{admit_from_container, is_hosts};
 use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
 use super::flow::{Found, complete_fragment, established, follow, touch};
-use super::icmp::{About, From, quoted_flow};
+use super::icmp::{About, Origin, quoted_flow};
 use super::masquerade::moved;
 use super::neighbour::{check_neighbour, check_unrouted_source};
 use super::{Decision, Next, Tables};
@@ -175,7 +175,7 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) ->
     let mut about = About::Unknown;
     let src = &h.key.tuple.src;
     if (src == ep.own(h.v4) || is_elsewhere(t, ep.container, src))
-        && let Some(flow) = quoted_flow(p, t, h, From::Container, &mut about)
+        && let Some(flow) = quoted_flow(p, t, h, Origin::Container, &mut about)
     {
         // SAFETY: entries stay valid while the program runs.
         return forward(h, unsafe { flow.as_ref() }.action, flow);

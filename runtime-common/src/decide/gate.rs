@@ -1,7 +1,7 @@
 //! Packets that are about to enter a container from the host's stack or its bridge: the last gate.
 
 use super::flow::{Found, complete_fragment, follow, let_through};
-use super::icmp::{About, From, quoted_flow};
+use super::icmp::{About, Origin, quoted_flow};
 use super::loopback::from_loopback;
 use super::{Decision, Tables};
 use crate::Verdict;
@@ -42,7 +42,7 @@ fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, in
     }
     if matches!(h.message, Message::IcmpError) {
         // About a packet that the container itself has sent.
-        return match quoted_flow(p, t, h, From::Beyond, &mut About::Unknown) {
+        return match quoted_flow(p, t, h, Origin::Beyond, &mut About::Unknown) {
             Some(_) => Decision::pass(Verdict::OutboundReply),
             None => refuse(ep, Verdict::IcmpError),
         };

@@ -18,7 +18,7 @@ use crate::packet::{Headers, Packet, Quote, TCP, quoted, quoted_mtu};
 /// Where an error comes from, and so to whom the packet went that it quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum From {
+pub(super) enum Origin {
     /// From outside, about what went there under an address of the host's.
     Outside = 0,
     /// From the container that the packet was for.
@@ -48,27 +48,27 @@ const MAX_V6: u32 = 1280;
 const RECENT: u64 = 60_000_000_000;
 
 /// The flow that an ICMP error is about, where it is believed: that of the packets that come from where the error comes from, or for
-/// [`From::Beyond`] that of the packet itself. Otherwise `about` tells more.
+/// [`Origin::Beyond`] that of the packet itself. Otherwise `about` tells more.
 // Rare: with a stack frame of its own.
 #[inline(never)]
 pub(super) fn quoted_flow<P: Packet, T: Tables>(
     p: &P,
     t: &T,
     h: &Headers,
-    from: From,
+    from: Origin,
     about: &mut About,
 ) -> Option<NonNull<Flow>> {
     let scratch = t.scratch()?;
     // SAFETY: the scratch room belongs to this run of the program alone.
     let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    key.zone = if from == From::Outside { Zone::Uplink as u8 } else { Zone::Endpoint as u8 };
+    key.zone = if from == Origin::Outside { Zone::Uplink as u8 } else { Zone::Endpoint as u8 };
     let quote = quoted(p, h, key)?;
     // A container is no router: it has a say about what was for itself.
-    let foreign = from == From::Container && key.tuple.dst != h.key.tuple.src;
+    let foreign = from == Origin::Container && key.tuple.dst != h.key.tuple.src;
     *about = if foreign { About::Flow } else { About::NoFlow };
     // It goes to the sender of what it quotes.
     let fits = !foreign && key.tuple.src == h.key.tuple.dst && is_sane(p, h, &quote);
-    if from != From::Beyond {
+    if from != Origin::Beyond {
         key.tuple = key.tuple.reversed();
     }
     let protocol = key.protocol;
@@ -80,13 +80,13 @@ pub(super) fn quoted_flow<P: Packet, T: Tables>(
     }
     *about = About::Flow;
     // What goes to another container is answered by that one.
-    if !fits || from == From::Beyond && flow.ifindex != 0 {
+    if !fits || from == Origin::Beyond && flow.ifindex != 0 {
         return None;
     }
     let pair = pair_of(t, flow, protocol)?;
     // SAFETY: as above.
     let pair = unsafe { pair.as_ref() };
-    let (sender, receiver) = if from == From::Beyond { (flow, pair) } else { (pair, flow) };
+    let (sender, receiver) = if from == Origin::Beyond { (flow, pair) } else { (pair, flow) };
     // Of one that is older than the datapath, it was not seen.
     if sender.packets == 0 && sender.state & FLOW_ANSWERED == 0 {
         return None;

@@ -3,7 +3,7 @@
 use super::admit::admit_from_outside;
 use super::begin::{begin_published, resume_published};
 use super::flow::{Found, complete_fragment, follow, is_asked};
-use super::icmp::{About, From, quoted_flow};
+use super::icmp::{About, Origin, quoted_flow};
 use super::{Decision, Next, Tables};
 use crate::Verdict;
 use crate::maps::{ADDRESS_HOST, FlowAction};
@@ -88,12 +88,12 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     };
     let mut about = About::Unknown;
     if a.kind != ADDRESS_HOST {
-        return match quoted_flow(p, t, h, From::Beyond, &mut about) {
+        return match quoted_flow(p, t, h, Origin::Beyond, &mut about) {
             Some(_) => Decision::pass(Verdict::OutboundReply),
             None => Decision::drop(Verdict::IcmpError),
         };
     }
-    match quoted_flow(p, t, h, From::Outside, &mut about) {
+    match quoted_flow(p, t, h, Origin::Outside, &mut about) {
         Some(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let action = unsafe { flow.as_ref() }.action;

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test binary has its own copy and uses a part of it")]
 
+pub mod errors;
 pub mod segments;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
