@@ -44,6 +44,26 @@ impl<A: Into<IpAddr> + Copy> Way<A> {
         frame
     }
 
+    /// A TCP reset this way, with a sequence number.
+    pub fn reset(&self, from_port: u16, to_port: u16, sequence: u32) -> Vec<u8> {
+        let builder = self.ip().tcp(from_port, to_port, sequence, 0).rst();
+        let mut frame = Vec::with_capacity(builder.size(0));
+        built(builder.write(&mut frame, &[]));
+        frame
+    }
+
+    /// A "destination unreachable" this way, of IPv4: its code, the MTU where it tells of one, and the frame that it quotes.
+    pub fn unreachable(&self, code: u8, mtu: u16, about: &[u8]) -> Vec<u8> {
+        /// Bytes of the Ethernet header.
+        const ETHERNET: usize = 14;
+        let [high, low] = mtu.to_be_bytes();
+        let builder = self.ip().icmpv4_raw(3, code, [0, 0, high, low]);
+        let quoted = &about[ETHERNET..];
+        let mut frame = Vec::with_capacity(builder.size(quoted.len()));
+        built(builder.write(&mut frame, quoted));
+        frame
+    }
+
     /// An echo request this way, of IPv4.
     pub fn ping(&self, id: u16, words: &[u8]) -> Vec<u8> {
         let builder = self.ip().icmpv4_echo_request(id, 1);
@@ -190,7 +210,6 @@ pub fn change_sender(frame: &mut [u8], from: Ipv4Addr, port: u16) {
     const PROTOCOL: usize = 23;
     const ADDRESS: usize = 26;
     const PORT: usize = 34;
-    const TCP_SUM: usize = 50;
     const UDP_SUM: usize = 40;
     let sums = match frame[PROTOCOL] {
         6 => &[IP_SUM, TCP_SUM][..],
@@ -205,12 +224,22 @@ pub fn change_sender(frame: &mut [u8], from: Ipv4Addr, port: u16) {
     }
 }
 
+/// Gives a TCP frame of IPv4 without options another sequence number, checksum included.
+pub fn change_sequence(frame: &mut [u8], sequence: u32) {
+    /// Where the number is.
+    const SEQUENCE: usize = 38;
+    let [a, b, c, d] = sequence.to_be_bytes();
+    change_word(frame, SEQUENCE, [a, b], &[TCP_SUM]);
+    change_word(frame, SEQUENCE + 2, [c, d], &[TCP_SUM]);
+}
+
 /// Makes a frame of IPv4 without options the first fragment of a datagram of which more are to follow.
 pub fn make_first_fragment(frame: &mut [u8]) {
     change_word(frame, 20, [0x20, 0], &[IP_SUM]);
 }
 
 const IP_SUM: usize = 24;
+const TCP_SUM: usize = 50;
 
 /// Changes a word, and the checksums over it with it (RFC 1624, equation 3).
 fn change_word(frame: &mut [u8], at: usize, new: [u8; 2], sums: &[usize]) {
@@ -250,5 +279,16 @@ mod tests {
         let mut frame = way.ping(7, b"words");
         change_sender(&mut frame, other.from, 4000);
         assert_eq!(frame, other.ping(7, b"words"));
+    }
+
+    #[test]
+    fn another_sequence_number_is_written_as_if_it_were_the_frames_own() {
+        let way =
+            Way { from_mac: [1; 6], to_mac: [2; 6], from: Ipv4Addr::new(192, 0, 2, 1), to: Ipv4Addr::new(10, 0, 0, 1) };
+        let mut frame = way.reset(1, 80, 7);
+        for sequence in [0, 1, 0xffff_ffff, 0x8000_0000, 0x1234_5678] {
+            change_sequence(&mut frame, sequence);
+            assert_eq!(frame, way.reset(1, 80, sequence));
+        }
     }
 }

@@ -16,7 +16,7 @@
 //!   to be of the very last segment of the other side, which somebody who guesses does not know.
 //!
 //! Of a connection whose SYN was not seen (it is older than the datapath, or one of its entries was lost) the factor of the windows is
-//! not known: the largest is taken. A side that was never heard can be reset by nobody.
+//! not known: the largest is taken. Who was never heard has taken no end of the other side either.
 //!
 //! States, for their timeouts: established; `FLOW_FIN` in one direction (half-closed) or in both (closed but for what may still be
 //! in flight); `FLOW_RST` in any (closed).
@@ -94,12 +94,10 @@ fn follow_flags<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
         }
     } else {
         let end = h.end.wrapping_add(1);
-        if pair.window != 0 {
-            if end.wrapping_sub(pair.ack) > pair.window {
-                return;
-            }
-            flow.state |= FLOW_FIN;
+        if pair.window == 0 || end.wrapping_sub(pair.ack) > pair.window {
+            return;
         }
+        flow.state |= FLOW_FIN;
         follow_numbers(t, flow, h);
         flow.end = end;
     }

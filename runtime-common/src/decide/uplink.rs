@@ -89,8 +89,12 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     let mut about = About::Unknown;
     if a.kind != ADDRESS_HOST {
         return match quoted_flow(p, t, h, Origin::Beyond, &mut about) {
-            Some(_) => Decision::pass(Verdict::OutboundReply),
-            None => Decision::drop(Verdict::IcmpError),
+            // What is translated, nobody outside has seen untranslated.
+            // SAFETY: entries stay valid while the program runs.
+            Some(flow) if unsafe { flow.as_ref() }.action == FlowAction::Stack as u8 => {
+                Decision::pass(Verdict::OutboundReply)
+            }
+            _ => Decision::drop(Verdict::IcmpError),
         };
     }
     match quoted_flow(p, t, h, Origin::Outside, &mut about) {

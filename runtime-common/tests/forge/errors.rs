@@ -21,11 +21,11 @@ pub struct Ends {
 /// Where a packet comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// From outside, to the host.
+    /// From outside, at the uplink.
     Outside,
     /// From the container `web`.
     Web,
-    /// From outside, straight to the container `web`.
+    /// From outside, straight to the container `web`: at the uplink, and at its gate.
     Straight,
 }
 
@@ -121,8 +121,9 @@ pub fn errors(e: &Ends) -> Vec<(&'static str, Origin, Forge, Heard)> {
     };
     all.push(("another version", Outside, whole(0xc0), Hosts));
     if v4 {
-        all.push(("a header that is too short", Outside, whole(0x01 | 0x04 | 0x02), if v4 { Hosts } else { Refused }));
+        all.push(("a header that is too short", Outside, whole(0x07), Hosts));
     }
+    all.push(("in fragments", Outside, unreachable(router, host, &outside(5001)).fragment(0, 72), Refused));
     all.push(("to another address", Outside, unreachable(router, gateway, &outside(5001)), Refused));
     all.push(("about another", Outside, unreachable(router, host, &outside(5001).ports(8080, 4001)), Hosts));
     all.push(("a datagram", Outside, unreachable(router, host, &udp(host, 5353, client, 4000)), Believed));
@@ -136,8 +137,16 @@ pub fn errors(e: &Ends) -> Vec<(&'static str, Origin, Forge, Heard)> {
     all.push(("its own, to another", Web, unreachable(web, gateway, &udp(client, 4000, web, 53)), Refused));
     // Straight to the container, about what it has sent under its own address.
     all.push(("its own", Straight, unreachable(router, web, &udp(web, 3000, client, 53)), Believed));
+    let small = udp(web, 3000, client, 53).payload(&[5; 100]);
+    all.push(("a small datagram of its own", Straight, too_big(router, web, &small, 552), Refused));
     all.push(("to another port", Straight, unreachable(router, web, &udp(web, 3000, client, 54)), Refused));
     all.push(("what has gone to a sibling", Straight, unreachable(router, web, &udp(web, 3000, db, 5432)), Refused));
+    all.push((
+        "what is sent under the host's address",
+        Outside,
+        unreachable(router, web, &udp(web, 53, client, 4000)),
+        Refused,
+    ));
     all.push(("what another has sent", Straight, unreachable(router, web, &udp(db, 3000, client, 53)), Refused));
     all
 }

@@ -260,6 +260,13 @@ pub fn connections() -> Vec<(&'static str, Vec<Step>)> {
             steps.push(step(Client, RST | ACK, 1, 1, (Rst, Nothing)));
             steps
         }),
+        ("the answer to a SYN comes again", {
+            let mut steps = handshake(SCALE_7, SCALE_7);
+            steps.insert(3, steps[1].clone());
+            steps.push(step(Server, FIN | ACK, 100_000, 101, open));
+            steps.push(step(Server, FIN | ACK, 201, 101, (Nothing, Fin)));
+            steps
+        }),
         ("picked up in the middle", {
             vec![
                 step(Client, ACK, 101, 201, open).len(100),

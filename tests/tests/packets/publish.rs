@@ -469,7 +469,7 @@ fn errors_about_published_conversations_are_translated_both_ways() {
             let other = outside.clone().ports(port, 4001);
             w.expect("about another", at, &inbound(error(router, host, &other, &other)).build(), Verdict::Host);
             let container = inbound(error(router, web, &inside, &inside)).build();
-            w.expect("straight to the container", at, &container, Verdict::OutboundReply);
+            w.expect("straight to the container", at, &container, Verdict::IcmpError);
             let other = inside.clone().ports(80, 4001);
             w.expect("straight", at, &inbound(error(router, web, &other, &other)).build(), Verdict::IcmpError);
         }
