@@ -40,6 +40,20 @@ impl Addr {
         unsafe { &*(&raw const self.0).cast::<[u32; 4]>() }
     }
 
+    /// Exchanges two addresses, by words: a copy of both would take room on the stack.
+    #[inline(always)]
+    pub fn exchange(&mut self, other: &mut Addr) {
+        let (a, b) = (self.0.as_mut_ptr().cast::<u32>(), other.0.as_mut_ptr().cast::<u32>());
+        for i in 0..4 {
+            // SAFETY: four words each, and `Addr` is aligned to four. Volatile, or the compiler would read all of them first.
+            unsafe {
+                let (x, y) = (a.add(i).read_volatile(), b.add(i).read_volatile());
+                a.add(i).write_volatile(y);
+                b.add(i).write_volatile(x);
+            }
+        }
+    }
+
     /// Whether this is a mapped IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {

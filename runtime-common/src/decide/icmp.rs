@@ -69,7 +69,7 @@ pub(super) fn quoted_flow<P: Packet, T: Tables>(
     // It goes to the sender of what it quotes.
     let fits = !foreign && key.tuple.src == h.key.tuple.dst && is_sane(p, h, &quote);
     if from != Origin::Beyond {
-        key.tuple = key.tuple.reversed();
+        key.tuple.reverse();
     }
     let protocol = key.protocol;
     let found = t.answered(key).or_else(|| t.pending(key))?;

@@ -30,6 +30,13 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// Turns it to the other side's view, in place.
+    #[inline(always)]
+    pub fn reverse(&mut self) {
+        self.src.exchange(&mut self.dst);
+        core::mem::swap(&mut self.sport, &mut self.dport);
+    }
+
     /// The same conversation, seen from the other side.
     #[inline(always)]
     pub const fn reversed(&self) -> Tuple {
