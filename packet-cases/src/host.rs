@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use runtime_common::decide::{
     Budget, Decision, Next, Step, admit_from_container, admit_from_outside, arp, begin_masqueraded, begin_published,
-    begin_untranslated, endpoint_known, gate, gate_neighbour, prepare_masqueraded, resume_published,
+    begin_untranslated, endpoint_known, gate, is_strangers, prepare_masqueraded, resume_published,
     track_from_container, uplink_known,
 };
 use runtime_common::maps::{Endpoint, Flow, FlowAction, FlowKey, Sums, Tuple, Zone};
@@ -128,6 +128,7 @@ impl Host {
         tables.limits.extend(entries.limits.iter().map(|(g, l)| (*g, Box::new(UnsafeCell::new(*l)))));
         tables.links.extend(entries.links.iter().copied());
         tables.endpoints.extend(entries.endpoints.iter().copied());
+        tables.uplinks.push(ifindexes[0]);
         tables.unserved.push(ifindexes[1]);
         tables.udp_sockets = world.sockets.clone();
         Host { world: world.clone(), ifindexes, tables, budget: Budget::default(), headers: room() }
@@ -421,16 +422,17 @@ impl Host {
             return self.refuse(Verdict::EndpointClosed);
         };
         let pass = |v| (Some(v), Fate::Pass);
+        // As frames that come over the bridge are addressed, all are addressed to the container.
+        if is_strangers(&self.tables, ep, ingress, true) {
+            return self.refuse(Verdict::EndpointClosed);
+        }
         let ethertype = match ethernet(frame) {
             Ok(e) => e.ethertype,
             Err(v) => return self.refuse(v),
         };
         match ethertype {
             ETH_IPV4 | ETH_IPV6 => {}
-            ETH_ARP => {
-                let v = gate_neighbour(&self.tables, ep, ingress).verdict();
-                return if v.is_drop() { self.refuse(v) } else { pass(v) };
-            }
+            ETH_ARP => return pass(Verdict::Neighbour),
             _ if ingress == 0 => return pass(Verdict::FromHost),
             _ if !ep.is_isolated() => return pass(Verdict::Network),
             _ => return self.refuse(Verdict::EtherType),

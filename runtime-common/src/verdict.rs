@@ -99,8 +99,8 @@ verdicts! {
     Fragment = 33, Drop, "fragment", "a fragment that cannot be assigned to a flow";
     /// An EtherType other than what IP needs, between containers.
     EtherType = 34, Drop, "ethertype", "an EtherType other than IPv4, IPv6 and ARP from a container";
-    /// The interface's container is not known (yet).
-    EndpointClosed = 35, Drop, "endpoint_closed", "the interface is closed: its container is not known yet";
+    /// The interface's container is not known (yet), or that of the interface by which it came over the bridge.
+    EndpointClosed = 35, Drop, "endpoint_closed", "to or from an interface whose container is not known yet";
     /// A source MAC address other than the container's.
     SpoofedMac = 36, Drop, "spoofed_mac", "a source MAC address that is not the container's";
     /// A source address other than the container's.

@@ -19,7 +19,7 @@ use crate::fib::FibRoom;
 use crate::kernel_lookup;
 use crate::maps::{
     ADDRESS_BITS, ADDRESSES, ENDPOINTS, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES, PUBLICATIONS, RULES,
-    SCRATCH, UNSERVED,
+    SCRATCH, UNSERVED, UPLINKS,
 };
 
 /// The kernel's maps, this run's scratch room, and what it was called with.
@@ -196,6 +196,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool {
         kernel_lookup::source(self.1, self.fib(), h, bridge, found)
+    }
+
+    #[inline(always)]
+    fn is_uplink(&self, ifindex: u32) -> bool {
+        UPLINKS.get_ptr(ifindex).is_some()
     }
 
     #[inline(always)]

@@ -323,10 +323,16 @@ impl Model {
         let Some(from) = from else {
             return if is_loopback(ip.src) { None } else { pass("from_host") };
         };
+        let isolated = self.is_isolated(c);
+        // What is given to the gate here came over the bridge, as it is addressed: from outside, or by a container that is known.
+        let told_of = |n: Name| self.world.knows(n) && !self.gone.contains(&n);
+        let is_strangers = from > 1 && !from.checked_sub(4).is_some_and(told_of);
+        if isolated && is_strangers {
+            return drop("endpoint_closed");
+        }
         if let Some(known) = self.follow(Side::Gate, ip, tuple) {
             return known;
         }
-        let isolated = self.is_isolated(c);
         match self.owner(ip.src) {
             Some(s) if !isolated && !self.is_isolated(s) => pass("network"),
             Some(s) if CONTAINERS[s].network != CONTAINERS[c].network => drop("other_network"),

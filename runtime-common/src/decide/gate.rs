@@ -12,7 +12,7 @@ use crate::packet::{Headers, Message, Packet, is_loopback};
 /// `ingress`: the interface by which it came in; 0 where the host itself made it.
 #[inline(always)]
 pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, ingress: u32) -> Decision {
-    let decision = served(p, t, ep, h, ingress);
+    let decision = served(p, t, ep, h, ingress == 0);
     match decision.verdict() {
         // Where it came in there is no program, and nobody has looked whether it is published: what the engine's own rules let
         // through is theirs to answer for.
@@ -25,8 +25,7 @@ pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, 
 
 /// As [`gate`], where programs look at everything that comes in.
 #[inline(always)]
-fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, ingress: u32) -> Decision {
-    let from_host = ingress == 0;
+fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, from_host: bool) -> Decision {
     if from_host && is_loopback(&h.key.tuple.src) {
         return from_loopback(t, ep, h);
     }
@@ -35,7 +34,7 @@ fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, in
     }
     if matches!(h.message, Message::Neighbour) {
         // What a router has sent on is nobody's neighbour's (RFC 4861 §7.1).
-        return if h.ttl == 255 { gate_neighbour(t, ep, ingress) } else { refuse(ep, Verdict::OtherNetwork) };
+        return if h.ttl == 255 { Decision::pass(Verdict::Neighbour) } else { refuse(ep, Verdict::OtherNetwork) };
     }
     if !complete_fragment(t, h) {
         return refuse(ep, Verdict::Fragment);
@@ -70,14 +69,16 @@ fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, in
     }
 }
 
-/// Decides about ARP and neighbour discovery on its way into the container `ep`: what a neighbour's interface has let out is believed.
-/// One that the daemon has not told of yet may have no program that looks. `ingress` as for [`gate`].
+/// Whether a frame on its way into the container `ep` comes from a stranger: over the bridge, by an interface that the daemon has not
+/// told of, where there may be no program that looks at what it sends. `ingress` as for [`gate`].
 #[inline(always)]
-pub fn gate_neighbour<T: Tables>(t: &T, ep: &Endpoint, ingress: u32) -> Decision {
-    if ingress != 0 && ep.is_isolated() && t.endpoint(ingress).is_none() {
-        return Decision::drop(Verdict::EndpointClosed);
-    }
-    Decision::pass(Verdict::Neighbour)
+pub fn is_strangers<T: Tables>(t: &T, ep: &Endpoint, ingress: u32, bridged: bool) -> bool {
+    bridged
+        && ingress != 0
+        && ep.is_isolated()
+        && t.endpoint(ingress).is_none()
+        && !t.is_uplink(ingress)
+        && !t.is_unserved(ingress)
 }
 
 /// What only isolation refuses.

@@ -29,7 +29,7 @@ pub use admit::{admit_from_container, admit_from_outside};
 pub use begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
 pub use endpoint::{endpoint, endpoint_known, track_from_container};
 pub use flow::Opening;
-pub use gate::{gate, gate_neighbour};
+pub use gate::{gate, is_strangers};
 pub use neighbour::arp;
 pub use step::{Next, Step};
 pub use uplink::{uplink, uplink_known};
@@ -87,6 +87,8 @@ pub trait Tables {
     /// The address of this host that its routes would give a packet from a container behind `bridge`, where they lead out
     /// by an uplink, into `found`. False where they do not.
     fn source(&self, h: &Headers, bridge: u32, found: &mut Addr) -> bool;
+    /// Whether there is an entry of `UPLINKS` with this interface index.
+    fn is_uplink(&self, ifindex: u32) -> bool;
     /// Whether there is an entry of `UNSERVED` with this interface index: it leads outside and has no program.
     fn is_unserved(&self, ifindex: u32) -> bool;
     /// The value that the longest matching prefix of `PREFIXES` has; 0 where none matches.

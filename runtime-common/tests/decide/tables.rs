@@ -35,6 +35,8 @@ pub struct Memory {
     pub source: Option<Addr>,
     /// The host's address by which its routes lead to another one, instead.
     pub route: Option<fn(&Addr) -> Option<Addr>>,
+    /// Interfaces that lead outside and have a program.
+    pub uplinks: Vec<u32>,
     /// Interfaces that lead outside and have no program.
     pub unserved: Vec<u32>,
     /// Whole bytes of addresses, and what they are.
@@ -151,6 +153,10 @@ impl Tables for Memory {
     fn source(&self, h: &Headers, _: u32, found: &mut Addr) -> bool {
         let source = self.route.map_or(self.source, |route| route(&h.key.tuple.dst));
         source.map(|source| *found = source).is_some()
+    }
+
+    fn is_uplink(&self, ifindex: u32) -> bool {
+        self.uplinks.contains(&ifindex)
     }
 
     fn is_unserved(&self, ifindex: u32) -> bool {

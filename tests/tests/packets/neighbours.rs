@@ -197,20 +197,30 @@ fn a_neighbour_is_no_more_than_one_hop_away() {
 #[test]
 fn nobody_listens_to_an_interface_that_is_not_known() {
     let mut w = World::new();
-    let from_host = |what: &str| if what.starts_with("ARP") { Verdict::Neighbour } else { Verdict::FromHost };
+    w.add_prefix("172.17.0.0", 96 + 16, PREFIX_ISOLATED);
+    // A conversation with the outside, which somebody might know of.
+    w.run(Leaving("web"), &sent(udp(WEB.v4, 4000, FAR, 53), &WEB).build(), 1);
+    let by_bridge = |p: Forge| arriving(p, &WEB).build();
     let frames = [
-        ("ARP, a question", arp([2; 6], [2; 6], "172.17.0.9", WEB.v4, false)),
-        ("ARP, an answer as the host", arp([2; 6], [2; 6], "172.17.0.1", WEB.v4, true)),
-        ("a solicitation", arriving(neighbour("fd00:17::9", WEB.v6, 135, WEB.v6), &WEB).build()),
-        ("a sibling's address", arriving(neighbour(DB.v6, WEB.v6, 136, DB.v6), &WEB).build()),
-        ("is it free", arriving(neighbour("::", WEBS_GROUP, 135, WEB.v6), &WEB).build()),
+        ("ARP, a question", arp([2; 6], [2; 6], "172.17.0.9", WEB.v4, false), Verdict::Neighbour),
+        ("ARP, an answer as the host", arp([2; 6], [2; 6], "172.17.0.1", WEB.v4, true), Verdict::Neighbour),
+        ("a solicitation", by_bridge(neighbour("fd00:17::9", WEB.v6, 135, WEB.v6)), Verdict::Neighbour),
+        ("a sibling's address", by_bridge(neighbour(DB.v6, WEB.v6, 136, DB.v6)), Verdict::Neighbour),
+        ("is it free", by_bridge(neighbour("::", WEBS_GROUP, 135, WEB.v6)), Verdict::Neighbour),
+        ("a router", by_bridge(icmp("fe80::9", "ff02::1", 134, 0, [0; 4]).ttl(255)), Verdict::NotPublished),
+        ("an answer from outside", by_bridge(udp(FAR, 53, WEB.v4, 4000)), Verdict::OutboundReply),
+        ("its own address", by_bridge(udp("172.17.0.9", 1, WEB.v4, 53)), Verdict::NotPublished),
+        ("a sibling's address", by_bridge(udp(DB.v4, 1, WEB.v4, 53)), Verdict::NotLinked),
+        ("in a VLAN", udp("172.17.0.9", 1, WEB.v4, 53).vlan(9).build(), Verdict::EtherType),
     ];
-    for (what, frame) in frames {
+    for (what, frame, known) in frames {
         w.expect(what, Entering("web", UNKNOWN), &frame, Verdict::EndpointClosed);
-        w.expect(what, Entering("web", "db"), &frame, Verdict::Neighbour);
-        w.expect(what, Entering("web", ""), &frame, from_host(what));
-        w.expect(what, Entering("one", UNKNOWN), &frame, Verdict::Neighbour);
+        w.expect(what, Entering("web", "up0"), &frame, known);
+        w.expect(what, Entering("web", "db"), &frame, known);
+        assert_eq!(w.run(Entering("web", ""), &frame, 1).code, -1, "{what}: the host's own");
+        assert_eq!(w.run(Entering("one", UNKNOWN), &frame, 1).counted.len(), 1, "{what}");
     }
-    let advertisement = arriving(icmp("fe80::9", "ff02::1", 134, 0, [0; 4]).ttl(255), &WEB).build();
-    w.expect("a router", Entering("web", UNKNOWN), &advertisement, Verdict::NotPublished);
+    // Routed by the host, whichever interface it came in by: new ones, for example, of which nobody has told yet.
+    let routed = udp(FAR, 53, WEB.v4, 4000).macs(MAC_CLIENT, MAC_BRIDGE).build();
+    w.expect("routed", Entering("web", UNKNOWN), &routed, Verdict::OutboundReply);
 }

@@ -246,7 +246,7 @@ fn who_is_not_known_on_an_isolated_network_is_reached_by_nobody() {
             "from there",
             Entering("web", "new"),
             &tcp(unknown, 1, if db == DB.v4 { WEB.v4 } else { WEB.v6 }, 80, SYN).build(),
-            Verdict::NotPublished,
+            Verdict::EndpointClosed,
         );
     }
 }

@@ -6,7 +6,7 @@ use aya::maps::lpm_trie::Key;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, Flow, FlowAction,
     FlowKey, FragmentKey, FragmentPorts, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums,
-    Tuple, Zone, address_bit, port_bit,
+    Tuple, Uplink as UplinkEntry, Zone, address_bit, port_bit,
 };
 use runtime_common::{Addr, Verdict};
 
@@ -158,6 +158,7 @@ impl World {
         for c in [&WEB, &DB, &ONE, &TWO] {
             world.add(c);
         }
+        world.kernel.map("UPLINKS").insert(ifindex("up0"), UplinkEntry::default(), 0).unwrap();
         world
     }
 
