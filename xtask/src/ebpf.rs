@@ -75,3 +75,20 @@ fn command(root: &Path, toolchain: &Toolchain, linker: &Path, llvm: &Path) -> Co
         .env("LD_LIBRARY_PATH", OsString::from(llvm));
     command
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_kernel_side_is_under_the_workspaces_lints() {
+        let lints = |manifest: &str, table: &str| -> Vec<String> {
+            let lines = manifest.lines().skip_while(|line| *line != table).skip(1);
+            lines.take_while(|line| !line.is_empty() && !line.starts_with('[')).map(str::to_owned).collect()
+        };
+        let (workspace, ours) = (include_str!("../../Cargo.toml"), include_str!("../../runtime-ebpf/Cargo.toml"));
+        for kind in ["rust", "clippy"] {
+            let expected = lints(workspace, &format!("[workspace.lints.{kind}]"));
+            assert!(!expected.is_empty(), "{kind}");
+            assert_eq!(lints(ours, &format!("[lints.{kind}]")), expected, "{kind}");
+        }
+    }
+}

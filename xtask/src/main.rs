@@ -77,6 +77,9 @@ enum Task {
     Vm(vm::Options),
     /// Packet cases by chance through the naive model, the host build and the kernel (as root): `--cases N`, `--seed S`, `--help`
     Fuzz {
+        /// Instead, this many changed inputs for each parser of what people and containers write
+        #[arg(long, value_name = "N")]
+        parsers: Option<u64>,
         /// Passed on to the fuzzer
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -116,7 +119,10 @@ impl Task {
             Self::Bench { arguments } => tool(root, "bench", Engine::Installed, &arguments),
             Self::Up { arguments } => up(root, &arguments),
             Self::Vm(options) => vm::vm(root, &options),
-            Self::Fuzz { arguments } => fuzz(root, &arguments),
+            Self::Fuzz { parsers: Some(cases), .. } => run(cargo()
+                .args(["test", "--package", "runtime", "--test", "parsers"])
+                .env("RUNTIME_PARSER_CASES", cases.to_string())),
+            Self::Fuzz { arguments, parsers: None } => fuzz(root, &arguments),
             Self::Fmt => fmt(),
             Self::Clippy => {
                 setup::install_linker(root)?;

@@ -54,7 +54,7 @@ pub fn parse_link(spec: &str) -> Result<LinkRequest, LinkError> {
     if alias.contains(':') {
         return Err(LinkError::Colons(spec.to_owned()));
     }
-    let source = source.strip_prefix('/').unwrap_or(source);
+    let source = source.trim_start_matches('/');
     let alias = last_element(alias);
     for (part, text) in [("source", source), ("alias", alias)] {
         if text.is_empty() {
