@@ -92,7 +92,9 @@ pub(super) fn collect(
             continue;
         }
         // Half a conversation carries nothing: the next packet opens it anew.
-        let half = pair.is_none() && matches!(pending.get(&pair_key, 0), Err(MapError::KeyNotFound));
+        // What has come or moved since the table was read is asked for once more.
+        let is_gone = |map: &HashMap<_, _, _>| matches!(map.get(&pair_key, 0), Err(MapError::KeyNotFound));
+        let half = pair.is_none() && is_gone(pending) && is_gone(flows);
         if !half && state.is_live(flow.rule, flow.generation) && !is_over(key, flow, pair, now) {
             count.answered += 1;
         } else {
