@@ -7,6 +7,7 @@ pub mod cli;
 pub mod daemon;
 pub mod datapath;
 pub mod engine;
+mod failpoint;
 pub mod host;
 pub mod model;
 pub mod reconcile;

@@ -23,6 +23,7 @@ pub mod parity;
 mod process;
 mod requirements;
 mod runtime;
+pub mod soak;
 pub mod sockets;
 mod sweep;
 pub mod traces;

@@ -67,6 +67,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Set up, build, and kill the daemon between any two of its effects, so many times (as root): `--kills 10000`
+    Soak {
+        /// How often
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        kills: usize,
+        /// On this Engine: 20.10, 26.1, 28.5 or podman; without, on the machine's own
+        #[arg(long, value_name = "NAME", default_value = "installed")]
+        engine: Engine,
+    },
     /// Build, then run `runtime up` (as root)
     Up {
         /// Passed on to `runtime up`
@@ -117,6 +126,7 @@ impl Task {
             Self::Test { engine, arguments } => test(root, engine, &arguments),
             Self::Demo { engine, arguments } => tool(root, "demo", engine, &arguments),
             Self::Bench { arguments } => tool(root, "bench", Engine::Installed, &arguments),
+            Self::Soak { kills, engine } => soak(root, kills, engine),
             Self::Up { arguments } => up(root, &arguments),
             Self::Vm(options) => vm::vm(root, &options),
             Self::Fuzz { parsers: Some(cases), .. } => run(cargo()
@@ -206,6 +216,17 @@ fn tool(root: &Path, name: &str, engine: Engine, arguments: &[OsString]) -> Resu
     phase(name);
     let mut command = on(engine, cargo());
     run(command.args(["run", "--quiet", "--package", "tests", "--release", "--bin", name, "--"]).args(arguments))
+}
+
+/// The daemon of a debug build: no other has places to be killed at.
+fn soak(root: &Path, kills: usize, engine: Engine) -> Result<()> {
+    phase("set-up");
+    setup::setup(root, engine)?;
+    phase("build");
+    run(cargo().args(["build", "--package", "runtime", "--package", "tests", "--bins"]))?;
+    phase("soak");
+    let mut command = on(engine, cargo());
+    run(command.args(["run", "--quiet", "--package", "tests", "--bin", "soak", "--", &kills.to_string()]))
 }
 
 fn up(root: &Path, arguments: &[OsString]) -> Result<()> {

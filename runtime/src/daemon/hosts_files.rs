@@ -15,6 +15,7 @@ use nix::libc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
+use crate::failpoint;
 use crate::model::hosts::update_hosts;
 use crate::reconcile::HostsPlan;
 
@@ -128,8 +129,10 @@ fn write(plan: &HostsPlan) -> anyhow::Result<bool> {
         return Ok(false);
     };
     // Shorter text last loses its tail: readers see old or new lines, never half of one.
+    failpoint::step();
     file.rewind().with_context(context)?;
     file.write_all(&new).with_context(context)?;
+    failpoint::step();
     file.set_len(new.len() as u64).with_context(context)?;
     Ok(true)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::failpoint;
 use crate::model::live::Live;
 
 /// Live changes, and the file that keeps them over restarts.
@@ -58,11 +59,15 @@ impl LiveFile {
     fn write(&self, live: &Live) -> anyhow::Result<()> {
         let temporary = self.path.with_extension("json.new");
         let write = || -> std::io::Result<()> {
+            failpoint::step();
             let mut file = File::create(&temporary)?;
             file.set_permissions(Permissions::from_mode(0o640))?;
             file.write_all(&serde_json::to_vec(live)?)?;
             file.sync_all()?;
-            fs::rename(&temporary, &self.path)
+            failpoint::step();
+            fs::rename(&temporary, &self.path)?;
+            failpoint::step();
+            Ok(())
         };
         write().with_context(|| format!("cannot write {}", self.path.display()))
     }

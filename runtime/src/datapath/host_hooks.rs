@@ -19,6 +19,7 @@ use super::hook::{Hook, HookStatus};
 use super::load::Loader;
 use super::table::read_entries;
 use super::{Pins, chain, features, map_error, sys, take};
+use crate::failpoint;
 
 /// End of the links' pins: `host_connect4-cgroup`.
 const PIN_END: &str = "-cgroup";
@@ -216,8 +217,10 @@ fn attach_one(p: &mut CgroupSockAddr, path: &Path, cgroup: &File) -> Result<u32,
         remove(path)?;
     }
     // As a link it stands beside those of others, whatever the mode says; the kernel refuses any other mode for links.
+    failpoint::step();
     let id = p.attach(cgroup, CgroupAttachMode::Single)?;
     let link: FdLink = p.take_link(id)?.try_into()?;
+    failpoint::step();
     link.pin(path)?;
     Ok(program)
 }

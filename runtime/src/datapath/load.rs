@@ -9,6 +9,7 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use super::hook::Hook;
 use super::pins::{MAPS, Pins};
 use super::{DatapathError, chain};
+use crate::failpoint;
 
 /// How often a program is loaded before interruptions count as a refusal.
 const ATTEMPTS: u32 = 32;
@@ -90,6 +91,7 @@ fn attempt(ebpf: &mut Ebpf, hook: Hook) -> Result<(), ProgramError> {
     let mut again = ATTEMPTS;
     loop {
         again -= 1;
+        failpoint::step();
         let outcome = match ebpf.program_mut(hook.program()) {
             Some(Program::SchedClassifier(p)) => p.load(),
             Some(Program::Xdp(p)) => p.load(),

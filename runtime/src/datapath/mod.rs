@@ -50,6 +50,8 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use runtime_common::Verdict;
 use runtime_common::maps::{Config, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT, PublicationKey};
 
+use crate::failpoint;
+
 /// Why the datapath could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
@@ -162,6 +164,7 @@ impl Datapath {
         })?;
         let mut config: Array<MapData, Config> =
             Array::try_from(take(&mut ebpf, "CONFIG")?).map_err(|e| map_error("CONFIG", &e))?;
+        failpoint::step();
         let enforce = config.get(&0, 0).map_err(|e| map_error("CONFIG", &e))?.enforce;
         config.set(0, Config { layout: LAYOUT, enforce }, 0).map_err(|e| map_error("CONFIG", &e))?;
         Ok(Datapath {
@@ -188,6 +191,7 @@ impl Datapath {
 
     /// Carries out drops from now on.
     pub fn enforce(&mut self) -> Result<(), DatapathError> {
+        failpoint::step();
         self.config.set(0, Config { layout: LAYOUT, enforce: 1 }, 0).map_err(|e| map_error("CONFIG", &e))
     }
 

@@ -17,6 +17,8 @@ use rtnetlink::packet_route::tc::{
 };
 use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 
+use crate::failpoint;
+
 /// Before all filters that others add without saying where.
 const PRIORITY: u32 = 1;
 /// One that no other tool is likely to use.
@@ -91,6 +93,7 @@ impl Rtnl {
 
     /// Makes a clsact qdisc; false where there is one.
     pub fn add_clsact(&mut self, ifindex: u32) -> Result<bool> {
+        failpoint::step();
         let mut message = qdisc(ifindex);
         message.attributes.push(TcAttribute::Kind(CLSACT.to_owned()));
         let made =
@@ -138,6 +141,7 @@ impl Rtnl {
 
     /// Puts a program at this datapath's own place, instead of one that is there: without a moment between.
     pub fn set_filter(&mut self, ifindex: u32, side: Side, name: &str, program: BorrowedFd<'_>) -> Result<()> {
+        failpoint::step();
         let mut message = filter(ifindex, side);
         let bpf = [
             TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32),
@@ -151,6 +155,7 @@ impl Rtnl {
 
     /// Removes the filter at this datapath's own place.
     pub fn remove_filter(&mut self, ifindex: u32, side: Side) -> Result<()> {
+        failpoint::step();
         self.ask(RouteNetlinkMessage::DelTrafficFilter(filter(ifindex, side)), NLM_F_ACK, drop)
     }
 

@@ -19,6 +19,7 @@ use super::slots::Slots;
 use super::standing::Standing;
 use super::table::{Differences, Table, check_size, write_elements};
 use super::{DatapathError, map_error};
+use crate::failpoint;
 
 /// What the maps are to say. In all values `rule` is left 0: slots are this module's affair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,11 +143,18 @@ impl State {
             whole: false,
             ended: BTreeSet::new(),
         };
-        let endpoints = state.endpoints.holds.values_mut().map(|e| (e.generation, &mut e.rule));
-        let publications = state.publications.holds.values_mut().map(|p| (p.generation, &mut p.rule));
-        let links = state.links.holds.values_mut().map(|l| (l.generation, &mut l.rule));
+        let endpoints = state.endpoints.holds.values_mut().map(|e| (&mut e.generation, &mut e.rule));
+        let publications = state.publications.holds.values_mut().map(|p| (&mut p.generation, &mut p.rule));
+        let links = state.links.holds.values_mut().map(|l| (&mut l.generation, &mut l.rule));
         for (generation, rule) in endpoints.chain(publications).chain(links) {
-            state.slots.adopt(generation, std::mem::take(rule));
+            let slot = std::mem::take(rule);
+            if state.rules.get(&slot, 0).is_ok_and(|in_force| in_force == *generation) {
+                state.slots.adopt(*generation, slot);
+            } else {
+                // A predecessor was killed when it had ended the rule, and the entry was to go or to change: as none that is
+                // wanted, it goes; where it is wanted still, it is written anew.
+                *generation = 0;
+            }
         }
         Ok(state)
     }
@@ -345,6 +353,7 @@ impl State {
         let (map, holds) = &mut self.prefixes;
         for (key, value) in wanted {
             if holds.get(key) != Some(value) {
+                failpoint::step();
                 map.insert(&Key::new(key.1, key.0), value, 0).map_err(|e| map_error("PREFIXES", &e))?;
                 holds.insert(*key, *value);
                 ops.written += 1;
@@ -352,6 +361,7 @@ impl State {
         }
         let gone: Vec<_> = holds.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         for key in gone {
+            failpoint::step();
             match map.remove(&Key::new(key.1, key.0)) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(e) => return Err(map_error("PREFIXES", &e)),
@@ -367,6 +377,7 @@ impl State {
         let (map, holds) = &mut self.filters;
         for (key, value) in &wanted.filters {
             if holds.get(key) != Some(value) {
+                failpoint::step();
                 map.insert(&trie_key(key), value, 0).map_err(|e| map_error("FILTERS", &e))?;
                 holds.insert(*key, *value);
                 ops.written += 1;
@@ -375,6 +386,7 @@ impl State {
         let (map, holds) = &mut self.limits;
         for (generation, rate) in &wanted.limits {
             if holds.get(generation) != Some(rate) {
+                failpoint::step();
                 map.insert(generation, Limit::full(*rate), 0).map_err(|e| map_error("LIMITS", &e))?;
                 holds.insert(*generation, *rate);
                 ops.written += 1;
@@ -388,6 +400,7 @@ impl State {
         let (map, holds) = &mut self.filters;
         let gone: Vec<_> = holds.keys().filter(|k| !wanted.filters.contains_key(k)).copied().collect();
         for key in gone {
+            failpoint::step();
             match map.remove(&trie_key(&key)) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(e) => return Err(map_error("FILTERS", &e)),
@@ -398,6 +411,7 @@ impl State {
         let (map, holds) = &mut self.limits;
         let gone: Vec<_> = holds.keys().filter(|k| !wanted.limits.contains_key(k)).copied().collect();
         for generation in gone {
+            failpoint::step();
             match map.remove(&generation) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(e) => return Err(map_error("LIMITS", &e)),

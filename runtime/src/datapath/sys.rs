@@ -10,6 +10,8 @@ use std::path::Path;
 use aya::Pod;
 use nix::libc;
 
+use crate::failpoint;
+
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -192,7 +194,14 @@ pub fn is_unsupported(e: &Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP))
 }
 
+/// Calls that change nothing.
+const LOOKS: [libc::c_long; 5] =
+    [BPF_PROG_LOAD, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_PROG_QUERY, BPF_MAP_LOOKUP_BATCH];
+
 fn bpf(command: libc::c_long, attributes: &mut Attributes) -> Result<libc::c_long> {
+    if !LOOKS.contains(&command) {
+        failpoint::step();
+    }
     // SAFETY: the attributes are as large as said and zero where not set; pointers in them outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<Attributes>()) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }

@@ -9,6 +9,7 @@ use aya::maps::{Array, HashMap, IterableMap, MapData, MapError};
 
 use super::state::Operations;
 use super::{DatapathError, map_error, sys};
+use crate::failpoint;
 
 /// From how many entries on one call for all is worth it.
 const MANY: usize = 8;
@@ -116,6 +117,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
                 rest = &rest[done..];
                 continue;
             }
+            failpoint::step();
             match self.map.remove(first) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(e) => return Err(map_error(self.name, &e)),
@@ -149,6 +151,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
             }
         }
         for (key, value) in rest {
+            failpoint::step();
             self.map.insert(key, with_rule(value), 0).map_err(|e| map_error(self.name, &e))?;
             self.holds.insert(*key, *value);
             ops.written += 1;
@@ -185,6 +188,7 @@ pub(super) fn write_elements(
         }
     }
     for (index, value) in rest {
+        failpoint::step();
         array.set(*index, *value, 0).map_err(|e| map_error(name, &e))?;
     }
     Ok(())
