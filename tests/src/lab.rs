@@ -424,6 +424,10 @@ impl Lab {
     /// Packets by verdict.
     #[track_caller]
     pub fn counters(&self) -> Counters {
+        let pinned = self.pins.join("maps/COUNTERS");
+        if pinned.exists() {
+            return loud(Counters::pinned(&pinned));
+        }
         loud(Counters::parse(&self.runtime(["status", "--format", "json"]).ok()))
     }
 

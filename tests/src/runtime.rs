@@ -6,6 +6,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use aya::maps::{Map, MapData, PerCpuArray};
+use runtime_common::Verdict;
 
 use crate::process::Background;
 
@@ -68,6 +70,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Out of the pinned map whose sums `runtime status` reports: without a process for each look.
+    pub(crate) fn pinned(map: &Path) -> Result<Self> {
+        let data = MapData::from_pin(map).with_context(|| format!("cannot open {}", map.display()))?;
+        let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(data))?;
+        let read = |verdict: &Verdict| -> Result<_> {
+            let packets = counters.get(&(*verdict as u32), 0)?.iter().sum();
+            Ok((verdict.name().to_owned(), (verdict.kind().name().to_owned(), packets)))
+        };
+        Ok(Counters { all: Verdict::ALL.iter().map(read).collect::<Result<_>>()? })
+    }
+
     /// From the JSON of `runtime status --format json`.
     pub(crate) fn parse(status: &str) -> Result<Self> {
         let status: serde_json::Value = serde_json::from_str(status).context("runtime status: no JSON")?;

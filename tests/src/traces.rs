@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::Lab;
 
 /// What the host's namespace shows to anybody who looks: links with their programs, addresses, routes, rules, filters.
@@ -42,18 +44,35 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// The kernel's objects behind a lab's pins, as `KIND ID`.
 pub fn objects(lab: &Lab) -> BTreeSet<(String, String)> {
+    let pins = lab.pins().to_string_lossy();
+    let is_ours = |pin: &Value| pin.as_str().is_some_and(|pin| Path::new(pin).starts_with(&*pins));
     let mut found = BTreeSet::new();
-    for pin in files(lab.pins()) {
-        for kind in ["prog", "map", "link"] {
-            let done = lab.host().run(["bpftool", "-j", kind, "show", "pinned", &pin.display().to_string()]);
-            let object: serde_json::Value = serde_json::from_str(&done.stdout).unwrap_or_default();
-            if let Some(id) = object["id"].as_u64().filter(|_| done.success()) {
-                found.insert((kind.to_owned(), id.to_string()));
-            }
-            for program in [&object["prog_id"]].into_iter().filter_map(serde_json::Value::as_u64) {
-                found.insert(("prog".to_owned(), program.to_string()));
+    for kind in KINDS {
+        for object in all(lab, &["-f"], kind) {
+            if object["pinned"].as_array().is_some_and(|of| of.iter().any(is_ours)) {
+                found.insert((kind.to_owned(), object["id"].to_string()));
+                if let Some(program) = object["prog_id"].as_u64() {
+                    found.insert(("prog".to_owned(), program.to_string()));
+                }
             }
         }
     }
     found
+}
+
+/// Those of these objects that the kernel still has.
+pub fn remaining(lab: &Lab, objects: &BTreeSet<(String, String)>) -> BTreeSet<(String, String)> {
+    let of_kind = |kind: &&str| {
+        let kind = (*kind).to_owned();
+        all(lab, &[], &kind).into_iter().map(move |object| (kind.clone(), object["id"].to_string()))
+    };
+    KINDS.iter().flat_map(of_kind).filter(|object| objects.contains(object)).collect()
+}
+
+const KINDS: [&str; 3] = ["prog", "map", "link"];
+
+/// What bpftool lists of a kind, of the whole machine; with its pins, where the options say so.
+fn all(lab: &Lab, options: &[&str], kind: &str) -> Vec<Value> {
+    let text = lab.host().run(["bpftool", "-j"].iter().chain(options).chain(&[kind, "show"])).ok();
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("bpftool {kind} show: {e}: {text}"))
 }

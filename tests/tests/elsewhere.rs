@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use elsewhere::links;
 use tests::dial::{How, dial};
 use tests::sockets::{Talk, ask, ask_when_up, is_silence};
-use tests::traces::{files, look, objects};
+use tests::traces::{files, look, objects, remaining};
 use tests::{CLIENT, Container, HOST, Image, Lab, Netns, Up, wait_for, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -202,11 +202,8 @@ impl Story {
         let (new, gone) = (after.difference(before), before.difference(&after));
         let changes: Vec<_> = new.map(|l| format!("+ {l}")).chain(gone.map(|l| format!("- {l}"))).collect();
         assert!(changes.is_empty(), "the host is not what it was:\n{}", changes.join("\n"));
-        for (kind, id) in &remains {
-            // The kernel frees a program or a map some moments after its last user is gone.
-            let gone = || !self.lab.host().run(["bpftool", kind, "show", "id", id]).success();
-            wait_until(&format!("{kind} {id} is gone"), SOON, gone);
-        }
+        // The kernel frees a program or a map some moments after its last user is gone.
+        wait_until("nothing is left in the kernel", SOON, || remaining(&self.lab, &remains).is_empty());
         self.tell("down");
     }
 }

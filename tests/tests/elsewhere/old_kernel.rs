@@ -11,14 +11,22 @@ use tests::traces::files;
 /// What `up` asks an Engine before it looks at the kernel. A whole Engine takes an emulated machine a minute to start.
 const VERSION: &str = r#"{"Version":"28.5.2","ApiVersion":"1.51","MinAPIVersion":"1.24","Components":[{"Name":"Engine","Version":"28.5.2"}]}"#;
 
-fn answer_everything(listener: &UnixListener) {
+/// Says who it is, lists nothing, and never tells of anything that happens.
+fn be_an_engine(listener: &UnixListener) {
+    let mut kept = Vec::new();
     for stream in listener.incoming().flatten() {
-        let asked = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+        let mut asked = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+        let path = asked.next().unwrap_or_default();
         asked.for_each(drop);
-        let length = VERSION.len();
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n");
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
         // Who does not wait for the answer needs none.
-        let _ = write!(&stream, "{head}Connection: close\r\n\r\n{VERSION}");
+        if path.contains("/events") {
+            let _ = write!(&stream, "{head}Transfer-Encoding: chunked\r\n\r\n");
+            kept.push(stream);
+            continue;
+        }
+        let answer = if path.contains("/version") || path.contains("/info") { VERSION } else { "[]" };
+        let _ = write!(&stream, "{head}Content-Length: {}\r\nConnection: close\r\n\r\n{answer}", answer.len());
     }
 }
 
@@ -32,18 +40,20 @@ fn is_refused_in_one_line() {
     }
     let socket = dir.join("docker.sock");
     let listener = UnixListener::bind(&socket).expect("a socket");
-    std::thread::spawn(move || answer_everything(&listener));
+    std::thread::spawn(move || be_an_engine(&listener));
 
     let program = std::env::current_exe().expect("this program").ancestors().nth(2).map(|dir| dir.join("runtime"));
+    // On a kernel that is not refused, it touches nothing of the machine's own.
     let mut up = Command::new("timeout");
-    up.arg("300").arg(program.expect("a folder above"));
+    up.args(["300", "unshare", "--net"]).arg(program.expect("a folder above"));
     up.arg("--docker-host").arg(format!("unix://{}", socket.display()));
     up.arg("--run-dir").arg(dir.join("run")).arg("--state-dir").arg(dir.join("state")).arg("--bpffs").arg(&pins);
     let done = up.arg("up").output().expect("timeout(1)");
     let message = String::from_utf8_lossy(&done.stderr);
     let left = files(&pins);
     for dir in [&dir, &pins] {
-        fs::remove_dir_all(dir).expect("the folder goes");
+        // Who leaves nothing behind takes its folder for pins along.
+        let _ = fs::remove_dir_all(dir);
     }
     assert_eq!(done.status.code(), Some(1), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
