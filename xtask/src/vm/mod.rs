@@ -81,7 +81,8 @@ fn known(series: &str) -> Result<Kernel, String> {
 
 /// Everything in every kernel of [`CI`], and the refusal of [`REFUSED`].
 pub fn ci(root: &Path) -> Result<()> {
-    let kernel = CI.split(',').chain([REFUSED]).map(kernels::find).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+    let kernel =
+        CI.split(',').chain([REFUSED]).map(kernels::find).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
     vm(root, &Options { kernel, only: None, test: Vec::new(), record: false, jobs: JOBS, fresh: false })
 }
 

@@ -49,6 +49,10 @@ pub fn of(kernel: Kernel, parts: &[Part]) -> Vec<Set> {
     sets.iter().chain(once).filter(|set| parts.contains(&set.part)).cloned().collect()
 }
 
+/// Left to the machine's own kernel: it wants a process started within the second that a route is remembered for, which an emulated
+/// machine does not do where this one is busy.
+const HASTY: &str = "packets::publish::conversations_share_their_way_out_for_a_while";
+
 /// Times how much longer a machine without hardware help may take for what is waited for.
 const PATIENCE: u32 = 6;
 
@@ -63,7 +67,7 @@ pub fn script(sets: &[Set]) -> String {
         let test = set.test.as_ref().map(|test| format!("--exact {test}")).unwrap_or_default();
         // What a test tells of its steps says at once where it is.
         script += &format!(
-            "echo '{BEGIN}{0}'\n./target/debug/deps/{0} --test-threads=2 --nocapture {test} 2>&1 || failed=1\n",
+            "echo '{BEGIN}{0}'\n./target/debug/deps/{0} --test-threads=2 --nocapture --skip {HASTY} {test} 2>&1 || failed=1\n",
             set.file
         );
     }
