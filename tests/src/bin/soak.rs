@@ -8,7 +8,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let told = |n: usize| {
-        if n % 100 == 0 {
+        if n.is_multiple_of(100) {
             eprintln!("{n} kills");
         }
     };
