@@ -95,7 +95,7 @@ pub fn run(kills: usize, mut progress: impl FnMut(usize)) -> Result<Report> {
             *at += 1;
             report.kills += 1;
             progress(report.kills);
-            if report.kills % LOOK == 0 {
+            if report.kills.is_multiple_of(LOOK) {
                 soak.seen.extend(objects(&soak.lab));
             }
         }
