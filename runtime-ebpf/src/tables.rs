@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use runtime_common::Addr;
 use runtime_common::decide::{Clock, Opening, Scratch, Tables};
 use runtime_common::maps::{
-    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication, PublicationKey,
-    address_bit, port_bit,
+    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
+    PublicationKey, address_bit, port_bit,
 };
 
 use runtime_common::packet::Headers;
@@ -18,8 +18,8 @@ use runtime_common::packet::Headers;
 use crate::fib::FibRoom;
 use crate::kernel_lookup;
 use crate::maps::{
-    ADDRESS_BITS, ADDRESSES, ENDPOINTS, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES, PUBLICATIONS, RULES,
-    SCRATCH, UNSERVED, UPLINKS,
+    ADDRESS_BITS, ADDRESSES, ENDPOINTS, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES,
+    PUBLICATIONS, RULES, SCRATCH, UNSERVED, UPLINKS,
 };
 
 /// The kernel's maps, this run's scratch room, and what it was called with.

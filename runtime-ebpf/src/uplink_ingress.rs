@@ -7,7 +7,8 @@ use runtime_common::Verdict;
 use runtime_common::decide::uplink_known;
 use runtime_common::maps::Zone;
 use runtime_common::packet::{
-    ETH_IPV4, ETH_IPV6, ETH_LEN, ETH_SERVICE_VLAN, ETH_VLAN, Ethernet, Headers, Mac, Packet, ethernet, headers, is_multicast,
+    ETH_IPV4, ETH_IPV6, ETH_LEN, ETH_SERVICE_VLAN, ETH_VLAN, Ethernet, Headers, Mac, Packet, ethernet, headers,
+    is_multicast,
 };
 use runtime_common::rewrite::translate;
 

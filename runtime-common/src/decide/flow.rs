@@ -224,7 +224,8 @@ pub(super) fn touch<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
     flow.last_seen = t.now();
     flow.packets += 1;
     flow.bytes += h.bytes as u64;
-    if h.key.protocol == TCP {
+    // A fragment other than the first has no header to follow.
+    if matches!(h.message, Message::TcpOpen | Message::TcpSegment) {
         follow_segment(t, flow, h);
     }
 }

@@ -124,3 +124,25 @@ fn the_window_scale_is_found_among_all_options() {
         }
     }
 }
+
+/// A fragment other than the first has no numbers: what stands where they would be says nothing.
+#[test]
+fn later_fragments_are_not_followed() {
+    let mut w = World::new();
+    w.publish("0.0.0.0", 8080, TCP, 80, 9, 900);
+    let there = |flags| tcp(CLIENT, 4000, HOST, 8080, flags).payload(b"");
+    w.uplink(&there(SYN).sequence(999));
+    w.endpoint(0, &tcp(WEB.0, 80, CLIENT, 4000, SYN | ACK).payload(b"").sequence(4999).acknowledges(1000));
+    w.uplink(&there(ACK).sequence(1000).acknowledges(5000));
+    let key = FlowKey { ..read(&there(ACK).build(), Zone::Uplink).unwrap().key };
+    let numbers = |w: &World| {
+        let flow = Memory::flow(&w.tables.flows, &key).expect("the connection is known");
+        (flow.packets, flow.ack, flow.end, flow.window)
+    };
+    let segment = there(ACK).sequence(1000).acknowledges(5000).payload(&[7; 76]).id(9);
+    w.uplink(&segment.clone().fragment(0, 48));
+    let (packets, ack, end, window) = numbers(&w);
+    assert_eq!((ack, end), (5000, 1028));
+    assert_eq!(w.uplink(&segment.fragment(48, 48)).verdict(), Verdict::Published);
+    assert_eq!(numbers(&w), (packets + 1, ack, end, window));
+}
