@@ -49,7 +49,7 @@ fn entries(lab: &Lab, map: &str) -> usize {
 fn cilium_3232_a_million_half_open_connections_push_no_established_one_out() {
     const FLOOD: u32 = 1_000_000;
     const AT_ONCE: u32 = 100_000;
-    /// What the README states of both flow tables, each rounded to megabytes, in bytes.
+    /// What docs/limits.md states of both flow tables, each rounded to megabytes, in bytes.
     const STATED: [u64; 2] = [63_500_000, 16_500_000];
     let lab = Lab::builder("SYN flood").client2().images(&[Image::Echo]).build();
     let _up = lab.up(&[]);
