@@ -88,11 +88,9 @@ fn publications_follow_a_container_from_network_to_network() {
     let server = lab.start("server", &["-p", "8000:7", "-p", "8000:7/udp", "echo"]);
     Talk::when_up(lab.client(), (HOST, 8000));
     lab.docker(["network", "connect", "closed", "server"]).ok();
-    // Podman gives the container a second default route of the same metric, and the container's kernel takes either.
-    // Podman tells of it a moment later.
-    if lab.engine().is_podman() {
-        wait_until("the new network is known", SOON, || lab.status()["endpoints"].as_array().map(Vec::len) == Some(2));
-    }
+    // Podman gives the container a second default route of the same metric, and the container's kernel takes either: what leaves by an
+    // interface that is not known yet is dropped.
+    wait_until("the new network is known", SOON, || lab.status()["endpoints"].as_array().map(Vec::len) == Some(2));
     Talk::open(lab.client(), (HOST, 8000)).expect("one network more changes nothing");
     // The container's routes are its own affair: what leaves by the other interface is answered with the same address.
     let ns = server.ns();
