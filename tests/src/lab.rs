@@ -428,6 +428,12 @@ impl Lab {
         if pinned.exists() {
             return loud(Counters::pinned(&pinned));
         }
+        self.status_counters()
+    }
+
+    /// Packets by verdict as `status` has them: with what the daemon's relay refuses, which no program sees.
+    #[track_caller]
+    pub fn status_counters(&self) -> Counters {
         loud(Counters::parse(&self.runtime(["status", "--format", "json"]).ok()))
     }
 
@@ -440,10 +446,21 @@ impl Lab {
     /// Asserts that the datapath drops at least one packet for `reason` while `action` runs; gives what `action` does.
     #[track_caller]
     pub fn assert_dropped<T>(&self, reason: &str, action: impl FnOnce() -> T) -> T {
-        let before = self.counters();
+        self.assert_counted(reason, || self.counters(), action)
+    }
+
+    /// As [`Lab::assert_dropped`], of what the daemon's relay refuses.
+    #[track_caller]
+    pub fn assert_relay_dropped<T>(&self, reason: &str, action: impl FnOnce() -> T) -> T {
+        self.assert_counted(reason, || self.status_counters(), action)
+    }
+
+    #[track_caller]
+    fn assert_counted<T>(&self, reason: &str, look: impl Fn() -> Counters, action: impl FnOnce() -> T) -> T {
+        let before = look();
         let result = action();
-        if wait_for(COUNTED, || (self.counters().packets(reason) > before.packets(reason)).then_some(())).is_none() {
-            panic!("no packet was dropped as {reason}; counted meanwhile: {}", self.counters().since(&before));
+        if wait_for(COUNTED, || (look().packets(reason) > before.packets(reason)).then_some(())).is_none() {
+            panic!("no packet was dropped as {reason}; counted meanwhile: {}", look().since(&before));
         }
         result
     }

@@ -114,16 +114,16 @@ fn filters_and_limits_hold_for_relays() {
     lab.run("limited", &["-p", "8001:7/udp", "--max-rate", "1", "echo"]);
     let mut talk = Talk::when_up(lab.client(), (HOST6, 8000));
     ask_when_up(lab.client(), (HOST6, 8000), b"allowed");
-    let error = lab.assert_dropped("filtered", || Talk::open(lab.client2(), (HOST6, 8000))).expect_err("refused");
+    let error = lab.assert_relay_dropped("filtered", || Talk::open(lab.client2(), (HOST6, 8000))).expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     let socket = lab.client2().udp((HOST6, 8000)).expect("a socket");
-    lab.assert_dropped("filtered", || ask(&socket, b"let me in").expect_err("refused"));
+    lab.assert_relay_dropped("filtered", || ask(&socket, b"let me in").expect_err("refused"));
     // The host itself reaches every container.
     Talk::open(lab.host(), (Ipv6Addr::LOCALHOST, 8000)).expect("a talk of the host");
     Talk::open(lab.host(), (HOST6, 8000)).expect("a talk of the host");
 
     ask_when_up(lab.client(), (HOST6, 8001), b"the first");
-    lab.assert_dropped("rate_limited", || {
+    lab.assert_relay_dropped("rate_limited", || {
         for _ in 0..20 {
             lab.client().udp((HOST6, 8001)).expect("a socket").send(b"one more").expect("sent");
         }
@@ -134,7 +134,7 @@ fn filters_and_limits_hold_for_relays() {
     lab.runtime(["publish", "server", "8000:7", "--deny-from", &only]).ok();
     assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ErrorKind::ConnectionReset);
     wait_until("the new filter holds", SOON, || Talk::open(lab.client2(), (HOST6, 8000)).is_ok());
-    lab.assert_dropped("filtered", || Talk::open(lab.client(), (HOST6, 8000))).expect_err("refused");
+    lab.assert_relay_dropped("filtered", || Talk::open(lab.client(), (HOST6, 8000))).expect_err("refused");
 }
 
 #[test]
