@@ -466,15 +466,18 @@ impl Lab {
     }
 
     /// Asserts that the datapath carries packets while `action` runs, so that it was not Docker's rules that did it all; gives
-    /// what `action` does.
+    /// what `action` does. It is repeated for a while: an Engine tells of a container that runs before the daemon has heard of
+    /// it, and until then serves it by its own rules.
     #[track_caller]
-    pub fn assert_carried<T>(&self, action: impl FnOnce() -> T) -> T {
-        let before = self.counters();
-        let result = action();
-        let after = self.counters();
-        let carried = after.of_kind("forward") > before.of_kind("forward");
-        assert!(carried, "the datapath forwarded nothing; counted meanwhile: {}", after.since(&before));
-        result
+    pub fn assert_carried<T>(&self, mut action: impl FnMut() -> T) -> T {
+        let mut counted = Counters::default();
+        let carried = wait_for(READY, || {
+            let before = self.counters();
+            let result = action();
+            counted = self.counters().since(&before);
+            (counted.of_kind("forward") > 0).then_some(result)
+        });
+        carried.unwrap_or_else(|| panic!("the datapath forwarded nothing; counted meanwhile: {counted}"))
     }
 
     fn print_logs(&self) {
