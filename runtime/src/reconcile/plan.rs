@@ -10,7 +10,7 @@ use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey,
     PREFIX_BROADCAST, PREFIX_HOST, PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_ASK, PUBLICATION_CLOSED,
     PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED,
-    PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
+    PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Uplink,
 };
 use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
@@ -223,16 +223,19 @@ fn add_network(p: &mut Plan, snapshot: &Snapshot, host: &Host, network: &Network
         }
         return;
     };
-    if is_isolated(network, options) {
+    let others = || host.interfaces.values().filter(|i| i.master == Some(bridge.index) && !i.is_veth);
+    if others().next().is_none() {
         // Written with the network: its containers are protected before anybody has told of them.
+        let kind = if is_isolated(network, options) { PREFIX_ISOLATED } else { PREFIX_NETWORK };
         for subnet in network.subnets.iter().filter_map(|s| s.parse::<IpNet>().ok()) {
-            p.desired.prefixes.insert(prefix_key(&subnet), PREFIX_ISOLATED);
+            p.desired.prefixes.insert(prefix_key(&subnet), kind);
         }
-    } else if host.interfaces.values().all(|i| i.master != Some(bridge.index) || i.is_veth) {
-        // Where another interface is a port of the bridge, somebody outside may have such an address.
-        for subnet in network.subnets.iter().filter_map(|s| s.parse::<IpNet>().ok()) {
-            p.desired.prefixes.insert(prefix_key(&subnet), PREFIX_NETWORK);
-        }
+    }
+    // By a port that is no container's, a network card perhaps, comes who is outside: he may have such an address, be the containers'
+    // router, and answer them. No program stands there: at the gate he is as closed out as anybody from outside.
+    for port in others() {
+        let entry = Uplink { bridge_mac: bridge.mac, is_port: 1, ..Uplink::default() };
+        p.desired.uplinks.insert(port.index, entry);
     }
     let by = options.masquerade.of(network, &host.nat);
     p.masquerade.insert(network.name.clone(), by);

@@ -134,6 +134,10 @@ fn prefixes_are_of_local_routes_and_of_networks() {
     assert_eq!(prefixes(&host, Isolate::Default), with(PREFIX_ISOLATED));
     // A port of its bridge by which somebody outside may have such an address.
     host.interfaces.insert(77, Interface { master: Some(BRIDGE), ..interface(77, "eth7") });
-    assert_eq!(prefixes(&host, Isolate::None), hosts.into());
-    assert_eq!(prefixes(&host, Isolate::Default), with(PREFIX_ISOLATED));
+    for isolate in [Isolate::None, Isolate::Default] {
+        assert_eq!(prefixes(&host, isolate), hosts.into());
+    }
+    // He is no stranger among containers, and nothing is attached there.
+    let p = plan(&snapshot, &host, &Live::default(), &Options::default());
+    assert_eq!((p.desired.uplinks[&77].is_port, p.roles.contains_key(&77)), (1, false));
 }
