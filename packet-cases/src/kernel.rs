@@ -8,8 +8,8 @@ use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, Address, Config, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, LAYOUT, Limit,
-    Link, LinkKey, Publication, PublicationKey, Uplink, address_bit, port_bit,
+    ADDRESS_ENDPOINT, Address, Config, Endpoint, FilterKey, Flow, FlowKey, LAYOUT, Limit, Link, LinkKey, Publication,
+    PublicationKey, Uplink, address_bit, port_bit,
 };
 use runtime_common::{Addr, VERDICT_SLOTS, Verdict};
 
@@ -275,14 +275,7 @@ impl KernelWorld {
 
     /// Forgets all conversations.
     pub fn forget(&mut self) {
-        for map in ["FLOWS", "PENDING"] {
-            let mut map = self.kernel.map::<FlowKey, Flow>(map);
-            let keys: Vec<FlowKey> = map.keys().map(Result::unwrap).collect();
-            keys.iter().for_each(|k| map.remove(k).unwrap());
-        }
-        let mut map = self.kernel.map::<FragmentKey, FragmentPorts>("FRAGMENTS");
-        let keys: Vec<FragmentKey> = map.keys().map(Result::unwrap).collect();
-        keys.iter().for_each(|k| map.remove(k).unwrap());
+        self.kernel.forget_conversations();
         self.kernel.clear("SCRATCH", [0u8; SCRATCH]);
     }
 }

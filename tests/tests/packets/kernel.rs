@@ -13,6 +13,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, ProgramError, TestRun, TestRunOptions};
 use aya::{EbpfLoader, Pod, VerifierLogLevel};
 use reuse::Loaded;
+use runtime_common::maps::{Flow, FlowKey, FragmentKey, FragmentPorts};
 use runtime_common::{VERDICT_SLOTS, Verdict};
 
 /// The program at XDP hooks.
@@ -113,6 +114,21 @@ impl Kernel {
     /// A hash map by name.
     pub fn map<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
+    }
+
+    /// Forgets every conversation, and what is known of fragments.
+    #[allow(dead_code, reason = "the benchmark has no use for it")]
+    pub fn forget_conversations(&mut self) {
+        self.empty::<FlowKey, Flow>("FLOWS");
+        self.empty::<FlowKey, Flow>("PENDING");
+        self.empty::<FragmentKey, FragmentPorts>("FRAGMENTS");
+    }
+
+    #[allow(dead_code, reason = "the benchmark has no use for it")]
+    fn empty<K: Pod, V: Pod>(&mut self, name: &str) {
+        let mut map = self.map::<K, V>(name);
+        let keys: Vec<K> = map.keys().map(Result::unwrap).collect();
+        keys.iter().for_each(|key| map.remove(key).unwrap());
     }
 
     /// Sets an entry of a trie of prefixes.

@@ -5,8 +5,8 @@ use std::process::Command;
 use aya::maps::lpm_trie::Key;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, Flow, FlowAction,
-    FlowKey, FragmentKey, FragmentPorts, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums,
-    Tuple, Uplink as UplinkEntry, Zone, address_bit, port_bit,
+    FlowKey, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums, Tuple,
+    Uplink as UplinkEntry, Zone, address_bit, port_bit,
 };
 use runtime_common::{Addr, Verdict};
 
@@ -305,14 +305,7 @@ impl World {
 
     /// Forgets every conversation.
     pub fn forget(&mut self) {
-        for map in ["FLOWS", "PENDING"] {
-            let mut map = self.kernel.map::<FlowKey, Flow>(map);
-            let keys: Vec<FlowKey> = map.keys().map(Result::unwrap).collect();
-            keys.iter().for_each(|k| map.remove(k).unwrap());
-        }
-        let mut map = self.kernel.map::<FragmentKey, FragmentPorts>("FRAGMENTS");
-        let keys: Vec<FragmentKey> = map.keys().map(Result::unwrap).collect();
-        keys.iter().for_each(|k| map.remove(k).unwrap());
+        self.kernel.forget_conversations();
     }
 
     /// All entries of `FLOWS` or `PENDING`.
