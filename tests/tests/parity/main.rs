@@ -62,7 +62,7 @@ fn every_case_has_a_name_and_every_difference_a_case() {
             assert!(names.insert((group.name, case.name)), "two cases of {} are {:?}", group.name, case.name);
         }
     }
-    assert!(names.len() >= 80, "{} cases", names.len());
+    assert!(names.len() >= 220, "{} cases", names.len());
     let mut seen = HashSet::new();
     for d in DIFFERENCES {
         for case in d.cases {
