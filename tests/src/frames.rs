@@ -44,6 +44,14 @@ impl<A: Into<IpAddr> + Copy> Way<A> {
         frame
     }
 
+    /// A TCP segment without data this way, with a sequence number and what it acknowledges.
+    pub fn acknowledgement(&self, from_port: u16, to_port: u16, sequence: u32, acknowledged: u32) -> Vec<u8> {
+        let builder = self.ip().tcp(from_port, to_port, sequence, 0).ack(acknowledged);
+        let mut frame = Vec::with_capacity(builder.size(0));
+        built(builder.write(&mut frame, &[]));
+        frame
+    }
+
     /// A TCP reset this way, with a sequence number.
     pub fn reset(&self, from_port: u16, to_port: u16, sequence: u32) -> Vec<u8> {
         let builder = self.ip().tcp(from_port, to_port, sequence, 0).rst();

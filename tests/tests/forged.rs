@@ -55,6 +55,12 @@ fn blind_resets_end_no_connection_and_a_true_one_does() {
         sequence = sequence.wrapping_add(1 << 15);
         change_sequence(frame, sequence);
     });
+    // Behind a segment that acknowledges what nobody has sent, as if the client had sent it just before.
+    let acknowledged = flows(&lab, port)[0].ack.wrapping_add(1 << 31);
+    for number in (1..64).map(|n| expected.wrapping_add(n * 1_000)) {
+        wire.send(&lan.acknowledgement(port, 7, number, acknowledged));
+        wire.send(&lan.reset(port, 7, number));
+    }
     wire.send(&lan.syn(port, 7));
     // From an unlinked container, in the client's name and in its own.
     let (from_mac, to_mac) = (stranger.ns().mac("eth0"), server.ns().mac("eth0"));

@@ -43,6 +43,9 @@ pub(super) enum About {
 const MAX_V4: u32 = 576;
 const MAX_V6: u32 = 1280;
 
+/// The MTU of IPv4 that Linux takes for one that is too small to be true (`ip_rt_min_pmtu`), in bytes.
+const ASSUMED: u32 = 552;
+
 /// How long after the last packet of a conversation without sequence numbers an error about it may come, in nanoseconds: as long as
 /// fragments may be waited for (RFC 1122 §3.3.2).
 const RECENT: u64 = 60_000_000_000;
@@ -108,6 +111,8 @@ fn is_sane<P: Packet>(p: &P, h: &Headers, quote: &Quote) -> bool {
         return false;
     }
     match quoted_mtu(p, h) {
+        // A router from before RFC 1191 tells none, and Linux takes this one for it.
+        Some(0) if h.v4 => ASSUMED < quote.len,
         Some(mtu) => mtu >= least && mtu < quote.len,
         None => true,
     }

@@ -9,11 +9,12 @@
 //! - A reset counts at the number that its receiver expects next, or behind its sender's last segment within the window: where
 //!   Linux' stack takes it (with SACK, behind the highest that it has). To any other one in the window a stack answers by a
 //!   challenge ACK, and the flow stays established.
-//! - A FIN counts within the window.
+//! - A FIN counts within the window, with an acknowledgement that its sender can have sent.
 //! - A SYN says nothing before it is answered, and its answer only where it acknowledges just that SYN: the same ports are used
 //!   again.
 //! - An acknowledgement counts up to the window that its own sender has offered: more than that nobody has sent him. Beyond, it has
-//!   to be of the very last segment of the other side, which somebody who guesses does not know.
+//!   to be of the very last segment of the other side, which somebody who guesses does not know. Of a segment with any other one
+//!   nothing is remembered.
 //!
 //! Of a connection whose SYN was not seen (it is older than the datapath, or one of its entries was lost) the factor of the windows is
 //! not known: the largest is taken. Who was never heard has taken no end of the other side either.
@@ -30,48 +31,52 @@ use crate::packet::{Headers, Message, NO_WINDOW_SCALE};
 #[inline(always)]
 pub(super) fn follow_segment<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
     if h.flags == 0 {
-        follow_numbers(t, flow, h);
+        let _ = follow_numbers(t, flow, h);
     } else {
         follow_flags(t, flow, h);
     }
 }
 
-/// Follows the numbers of a segment with neither SYN nor RST.
+/// Follows the numbers of a segment with neither SYN nor RST. False where its sender cannot have sent it: what it acknowledges is nothing
+/// that its receiver may have sent (RFC 5961 §5). Nothing of such a segment counts, or else it would prepare the way for a reset.
 #[inline(always)]
-fn follow_numbers<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
+fn follow_numbers<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) -> bool {
     let window = u32::from(h.window).wrapping_shl(flow.window_scale.into());
-    if window > flow.window {
-        if flow.window == 0 && flow.ack == 0 {
-            flow.ack = h.ack;
-        }
+    if flow.window == 0 && flow.ack == 0 && window != 0 {
+        flow.ack = h.ack;
         flow.window = window;
     }
     let ahead = h.ack.wrapping_sub(flow.ack);
     if ahead != 0 {
         if ahead <= flow.window {
             flow.ack = h.ack;
-        } else {
-            acknowledge_last(t, flow, h);
+        } else if !acknowledges_else(t, flow, h) {
+            return false;
         }
     }
+    if window > flow.window {
+        flow.window = window;
+    }
     flow.end = h.end;
+    true
 }
 
-/// Takes an acknowledgement out of the window, of the other side's last segment: but for that, what stands in the entry may have been
-/// forged before this side was heard.
+/// Whether an acknowledgement that is not within the window ahead can be its sender's: an old one, or one of the other side's last segment.
+/// Of a side whose SYN was not seen it is taken at any rate, for what stands in the entry may have been forged before it was heard.
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn acknowledge_last<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
+fn acknowledges_else<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) -> bool {
     if flow.ack.wrapping_sub(h.ack) <= flow.window {
-        // An old one.
-        return;
+        return true;
     }
     if let Some(pair) = pair_of(t, flow, h.key.protocol) {
         // SAFETY: entries stay valid while the program runs.
         if unsafe { pair.as_ref() }.end == h.ack {
             flow.ack = h.ack;
+            return true;
         }
     }
+    flow.state & FLOW_SYN == 0
 }
 
 // Rare: with a stack frame of its own.
@@ -97,9 +102,10 @@ fn follow_flags<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
         if pair.window == 0 || end.wrapping_sub(pair.ack) > pair.window {
             return;
         }
-        flow.state |= FLOW_FIN;
-        follow_numbers(t, flow, h);
-        flow.end = end;
+        if follow_numbers(t, flow, h) {
+            flow.state |= FLOW_FIN;
+            flow.end = end;
+        }
     }
 }
 

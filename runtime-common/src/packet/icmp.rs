@@ -87,7 +87,7 @@ pub(super) fn icmp<P: Packet>(
 /// What an ICMP error quotes of a packet, beside the key of its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote {
-    /// Its length from the IP header on, in bytes, as that says.
+    /// Its length from the IP header on, in bytes, as that says; the largest number where it is too long to say it (BIG TCP).
     pub len: u32,
     /// TCP: its sequence number (host byte order).
     pub seq: u32,
@@ -119,7 +119,7 @@ pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<Quote>
         if u16::from_be(w.u16(6)) & 0x1fff != 0 || first >> 4 != 4 || first & 0xf < 5 {
             return None;
         }
-        len = u32::from(u16::from_be(w.u16(2)));
+        len = told(u16::from_be(w.u16(2)), 0);
         key.tuple.src = Addr::v4_word(w.u32(12));
         key.tuple.dst = Addr::v4_word(w.u32(16));
         key.protocol = w.u8(9);
@@ -129,7 +129,7 @@ pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<Quote>
         if w.u8(0) >> 4 != 6 {
             return None;
         }
-        len = u32::from(u16::from_be(w.u16(4))) + 40;
+        len = told(u16::from_be(w.u16(4)), 40);
         key.tuple.src = w.addr(8);
         key.tuple.dst = w.addr(24);
         key.protocol = w.u8(6);
@@ -147,6 +147,12 @@ pub fn quoted<P: Packet>(p: &P, h: &Headers, key: &mut FlowKey) -> Option<Quote>
         key.tuple.dport = w.u16(2);
     }
     Some(Quote { len, seq: u32::from_be(w.u32(4)) })
+}
+
+/// A length that an IP header tells, and what it does not count in.
+#[inline(always)]
+fn told(length: u16, more: u32) -> u32 {
+    if length == 0 { u32::MAX } else { u32::from(length) + more }
 }
 
 /// Where the transport header of a quoted IPv6 packet at `inner` is whose header names `next`, and its protocol: behind a

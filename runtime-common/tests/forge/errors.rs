@@ -101,7 +101,8 @@ pub fn errors(e: &Ends) -> Vec<(&'static str, Origin, Forge, Heard)> {
         ("more than fits", len + 1, Refused),
         ("the least MTU", least, Believed),
         ("less than that", least - 1, Refused),
-        ("no MTU", 0, Refused),
+        // As routers of IPv4 did before RFC 1191.
+        ("no MTU", 0, if v4 { Believed } else { Refused }),
     ] {
         all.push((name, Outside, too_big(router, host, &outside(5001), mtu), heard));
         all.push((name, Web, too_big(web, client, &inside(1001), mtu), heard));
@@ -109,6 +110,7 @@ pub fn errors(e: &Ends) -> Vec<(&'static str, Origin, Forge, Heard)> {
     // A datagram is small, and so is no reason for a small MTU.
     let small = udp(host, 5353, client, 4000).payload(&[5; 100]);
     all.push(("a small datagram", Outside, too_big(router, host, &small, 552), Refused));
+    all.push(("a small datagram, and no MTU", Outside, too_big(router, host, &small, 0), Refused));
     let quoting =
         |len: u16| unreachable(router, host, &outside(5001)).payload(&outside(5001).build()[14..][..usize::from(len)]);
     let room = longest - header - 8;

@@ -116,6 +116,22 @@ pub fn connections() -> Vec<(&'static str, Vec<Step>)> {
             steps.push(step(Client, RST, 101, 0, (Rst, Nothing)));
             established(steps)
         }),
+        ("segments that their sender cannot have sent, and what would end it behind them", {
+            let mut steps = vec![];
+            for seq in [102, 150, 30_000, 64_000] {
+                for window in [0, 502, 0xffff] {
+                    // It acknowledges what nobody has sent.
+                    steps.push(step(Client, ACK, seq, far * 3, open).window(window));
+                    steps.push(step(Client, RST, seq, 0, open));
+                    steps.push(step(Client, FIN | ACK, seq, far * 3, open).window(window));
+                    steps.push(step(Client, RST, seq + 1, 0, open));
+                }
+            }
+            steps.push(step(Server, ACK, 201, 101, open).len(50));
+            steps.push(step(Client, ACK, 101, 251, open).len(9));
+            steps.push(step(Client, RST, 110, 0, (Rst, Nothing)));
+            established(steps)
+        }),
         ("the server's own reset", {
             established(vec![
                 step(Server, RST, 202, 0, open),

@@ -34,7 +34,8 @@ const KEPT: [Capability; 9] = [
 ];
 
 /// System calls that a daemon which is somebody else's would begin with, and that this one never makes: other processes'
-/// memory, the kernel's modules and keys, new namespaces and users, the clock, and ways around a filter of system calls.
+/// memory, the kernel's modules and keys, other users, the clock, namespaces of its own (`clone` is not looked into, which makes them too),
+/// and ways around a filter of system calls.
 const REFUSED: &[libc::c_long] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -44,6 +45,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
     libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_swapoff,
@@ -80,6 +82,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_io_uring_register,
     libc::SYS_pidfd_getfd,
     libc::SYS_mknodat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mknod,
 ];
 
 /// Gives up what the daemon does not need; before any thread is started. Returns what could not be done, a line each.

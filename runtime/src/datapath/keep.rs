@@ -46,9 +46,11 @@ impl Keeper {
         if !is_bpffs(pins.root())
             && let Some(point) = &self.mount_point
         {
-            mount(Some("bpf"), point, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|e| DatapathError::Pin {
-                path: point.display().to_string(),
-                reason: format!("the BPF file system with the pins is gone, and none can be mounted: {e}"),
+            mount(Some("bpf"), point, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(|e| {
+                DatapathError::Pin {
+                    path: point.display().to_string(),
+                    reason: format!("the BPF file system with the pins is gone, and none can be mounted: {e}"),
+                }
             })?;
             lines.push(format!("the BPF file system at {} was gone", point.display()));
         }
