@@ -75,6 +75,12 @@ fn endpoint(world: &World, c: Name, ifindexes: &[u32; 9]) -> Endpoint {
     }
 }
 
+/// What is said of a container's addresses.
+pub fn addresses(ep: &Endpoint, ifindex: u32) -> [(Addr, Address); 2] {
+    let value = Address { ifindex, bridge: ep.bridge, mac: ep.mac, kind: ADDRESS_ENDPOINT, flags: ep.flags as u8 };
+    [(ep.ipv4, value), (ep.ipv6, value)]
+}
+
 impl Entries {
     /// Of a world whose interfaces have these indexes.
     pub fn of(world: &World, ifindexes: &[u32; 9]) -> Self {
@@ -86,9 +92,7 @@ impl Entries {
             let ep = endpoint(world, c, ifindexes);
             let ifindex = interface(c, ifindexes);
             e.rules.push((ep.rule, ep.generation));
-            let value =
-                Address { ifindex, bridge: ep.bridge, mac: ep.mac, kind: ADDRESS_ENDPOINT, flags: ep.flags as u8 };
-            e.addresses.extend([(ep.ipv4, value), (ep.ipv6, value)]);
+            e.addresses.extend(addresses(&ep, ifindex));
             e.endpoints.push((ifindex, ep));
         }
         for (network, prefixes) in world.networks.iter().zip(PREFIXES) {
@@ -188,17 +192,19 @@ pub struct Removed {
     pub links: Vec<LinkKey>,
     /// Interface and addresses.
     pub endpoint: Option<(u32, [Addr; 2])>,
+    /// Interface, and whoever has it instead.
+    pub another: Option<(u32, Endpoint)>,
 }
 
 impl Removed {
-    /// Of a world as it began.
-    pub fn by(change: &Change, world: &World, ifindexes: &[u32; 9]) -> Self {
+    /// Of a world as it began; `n` is a number that no change of it had before.
+    pub fn by(change: &Change, n: u64, world: &World, ifindexes: &[u32; 9]) -> Self {
         let mut removed = Removed::default();
         match change {
             Change::Unpublish(n) => removed.publication(*n, world),
             Change::Unlink(n) => removed.link(*n, world),
             // With everything that leads to it.
-            Change::Gone(c) => {
+            Change::Gone(c) | Change::Another(c) => {
                 let ends = |n: &usize| world.publications[*n].to == *c;
                 (0..world.publications.len()).filter(ends).for_each(|n| removed.publication(n, world));
                 let ends = |n: &usize| world.links[*n].recipient == *c || world.links[*n].source == *c;
@@ -206,6 +212,12 @@ impl Removed {
                 removed.rules.push(rule_of_container(*c).0);
                 let addrs = [true, false].map(|v4| Addr::from(CONTAINERS[*c].addr(v4)));
                 removed.endpoint = Some((interface(*c, ifindexes), addrs));
+                if matches!(change, Change::Another(_)) && world.knows(*c) {
+                    let mut another = endpoint(world, *c, ifindexes);
+                    another.generation += 1000 * n;
+                    another.container += 1000 * n;
+                    removed.another = Some((interface(*c, ifindexes), another));
+                }
             }
         }
         removed

@@ -166,7 +166,7 @@ pub(crate) fn observed(before: &Ip, outcome: &Outcome) -> Ip {
 }
 
 /// The container with an address.
-fn owner(a: IpAddr) -> Option<Name> {
+pub(crate) fn owner(a: IpAddr) -> Option<Name> {
     CONTAINERS.iter().position(|c: &Container| c.addr(a.is_ipv4()) == a)
 }
 
@@ -176,12 +176,13 @@ impl Generator {
     }
 
     fn change(&mut self) -> Option<Change> {
-        match self.rng.u8(0..3) {
+        match self.rng.u8(0..4) {
             0 if !self.world.publications.is_empty() => {
                 Some(Change::Unpublish(self.rng.usize(0..self.world.publications.len())))
             }
             1 if !self.world.links.is_empty() => Some(Change::Unlink(self.rng.usize(0..self.world.links.len()))),
             2 => Some(Change::Gone(self.rng.usize(KNOWN))),
+            3 => Some(Change::Another(self.rng.usize(KNOWN))),
             _ => None,
         }
     }

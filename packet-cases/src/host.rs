@@ -23,7 +23,7 @@ use runtime_common::router::{Complaint, Envelope, envelope_len, is_due, quoted, 
 use runtime_common::{Addr, Verdict};
 use tables::Memory;
 
-use crate::entries::{Entries, Removed, interface};
+use crate::entries::{Entries, Removed, addresses, interface};
 use crate::world::{At, Change, Fate, GATEWAYS, HOST, INTERFACES, MAC_CLIENT, MAC_UPLINK, Outcome, World, ip};
 
 /// The MTU of every interface.
@@ -57,6 +57,8 @@ pub struct Host {
     ifindexes: [u32; 9],
     tables: Memory,
     budget: Budget,
+    /// How many changes there were.
+    changes: u64,
     /// As in the kernel's scratch room: what a packet does not have is left of the one before it.
     headers: Headers,
 }
@@ -131,7 +133,7 @@ impl Host {
         tables.uplinks.push(ifindexes[0]);
         tables.unserved.push(ifindexes[1]);
         tables.udp_sockets = world.sockets.clone();
-        Host { world: world.clone(), ifindexes, tables, budget: Budget::default(), headers: room() }
+        Host { world: world.clone(), ifindexes, tables, budget: Budget::default(), changes: 0, headers: room() }
     }
 
     /// With interfaces of no kernel.
@@ -141,7 +143,8 @@ impl Host {
 
     /// Carries out a change.
     pub fn change(&mut self, change: &Change) {
-        let removed = Removed::by(change, &self.world, &self.ifindexes);
+        self.changes += 1;
+        let removed = Removed::by(change, self.changes, &self.world, &self.ifindexes);
         for rule in &removed.rules {
             self.tables.rules.insert(*rule, 0);
         }
@@ -156,6 +159,11 @@ impl Host {
             for a in addrs {
                 self.tables.addresses.remove(&a);
             }
+        }
+        if let Some((ifindex, endpoint)) = removed.another {
+            self.tables.rules.insert(endpoint.rule, endpoint.generation);
+            self.tables.addresses.extend(addresses(&endpoint, ifindex));
+            self.tables.endpoints.insert(ifindex, endpoint);
         }
     }
 

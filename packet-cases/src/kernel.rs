@@ -13,7 +13,7 @@ use runtime_common::maps::{
 };
 use runtime_common::{Addr, VERDICT_SLOTS, Verdict};
 
-use crate::entries::{Entries, Removed};
+use crate::entries::{Entries, Removed, addresses};
 use crate::harness::Kernel;
 use crate::packet::Mac;
 use crate::world::{
@@ -30,6 +30,8 @@ pub struct KernelWorld {
     world: World,
     entries: Entries,
     sockets: Vec<UdpSocket>,
+    /// How many changes there were.
+    changes: u64,
     counters: [u64; VERDICT_SLOTS],
 }
 
@@ -95,6 +97,7 @@ impl KernelWorld {
             world: World::default(),
             entries: Entries::default(),
             sockets: vec![],
+            changes: 0,
             counters: [0; VERDICT_SLOTS],
         };
         world.become_world(&World::default());
@@ -120,6 +123,7 @@ impl KernelWorld {
     }
 
     fn fill(&mut self, e: &Entries) {
+        self.changes = 0;
         let k = &mut self.kernel;
         for (rule, generation) in &e.rules {
             k.set("RULES", *rule, *generation);
@@ -187,7 +191,8 @@ impl KernelWorld {
 
     /// Carries out a change.
     pub fn change(&mut self, change: &Change) {
-        let removed = Removed::by(change, &self.world, &self.ifindexes);
+        self.changes += 1;
+        let removed = Removed::by(change, self.changes, &self.world, &self.ifindexes);
         let k = &mut self.kernel;
         for rule in &removed.rules {
             k.set("RULES", *rule, 0u64);
@@ -204,6 +209,13 @@ impl KernelWorld {
             for a in addrs {
                 let _ = k.map::<Addr, Address>("ADDRESSES").remove(&a);
             }
+        }
+        if let Some((ifindex, endpoint)) = removed.another {
+            k.set("RULES", endpoint.rule, endpoint.generation);
+            for (addr, value) in addresses(&endpoint, ifindex) {
+                k.map::<Addr, Address>("ADDRESSES").insert(addr, value, 0).unwrap();
+            }
+            k.map::<u32, Endpoint>("ENDPOINTS").insert(ifindex, endpoint, 0).unwrap();
         }
     }
 

@@ -51,7 +51,6 @@ pub const CONTAINERS: [Container; 5] = [
 /// Of the second container.
 pub const DB: Name = 1;
 /// Of the fourth.
-/// Of the fourth.
 pub const TWO: Name = 3;
 /// Of the last container.
 pub const NEW: Name = 4;
@@ -238,6 +237,8 @@ pub enum Change {
     Unlink(usize),
     /// A container goes.
     Gone(Name),
+    /// A container goes, and another one has its interface and its addresses at once.
+    Another(Name),
 }
 
 /// A world and what happens in it.

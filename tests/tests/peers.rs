@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, WouldBlock};
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -232,4 +233,34 @@ fn what_was_unpublished_is_listed_no_longer() {
     lab.runtime(["publish", "server", "8000:7"]).ok();
     Talk::when_up(lab.client(), (HOST, 8000)).say(b"given back").expect("an echo");
     wait_until("it is listed again", SOON, || lab.runtime(["port", "server"]).ok().contains("8000"));
+}
+
+#[test]
+fn who_has_a_clients_address_next_has_none_of_its_conversations() {
+    let lab = Lab::builder("a client's end").images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    let server = lab.run("server", &["-p", "8000:7", "-p", "8000:7/udp", "echo"]);
+    lab.docker(["network", "create", "--subnet", "10.77.0.0/24", "net"]).ok();
+    let with_that_address = |name| {
+        lab.docker(["run", "-d", "--name", name, "--network", "net", "--ip", "10.77.0.9", "echo"]).ok();
+        lab.container(name)
+    };
+    let client = with_that_address("client");
+    // Of a container's start it is told when its process runs.
+    let mut talk = Talk::when_up(&client.ns(), (HOST, 8000));
+    let from = || SocketAddr::from(([10, 77, 0, 9], 40000));
+    let udp = client.ns().udp_from(from(), (HOST, 8000)).expect("a socket");
+    for _ in 0..2 {
+        ask(&udp, b"a conversation").expect("an answer");
+    }
+
+    lab.docker(["network", "disconnect", "net", "client"]).ok();
+    assert_told(&mut talk);
+    wait_until("the server is told too", PROMPTLY, || established(&server, 7) == 0);
+
+    let other = with_that_address("other");
+    // Once it is served; before the collector comes by.
+    Talk::when_up(&other.ns(), (HOST, 8000));
+    let its = other.ns().udp_from(from(), (HOST, 8000)).expect("a socket");
+    ask(&its, b"by somebody else").expect("from the same port, a conversation of its own");
 }

@@ -9,6 +9,7 @@ mod policy;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use crate::generate::owner;
 use crate::packet::{ACK, Body, Ip, L4, Packet, SYN};
 use crate::world::{At, Change, Fate, Name, Outcome, World};
 
@@ -135,8 +136,12 @@ impl Model {
                 self.unlinked.push(*n);
                 ended.push(Rule::Link(*n));
             }
-            Change::Gone(c) => {
-                self.gone.push(*c);
+            Change::Gone(c) | Change::Another(c) => {
+                if matches!(change, Change::Gone(_)) {
+                    self.gone.push(*c);
+                } else {
+                    self.gone.retain(|gone| gone != c);
+                }
                 ended.push(Rule::Container(*c));
                 let publications = (0..self.world.publications.len()).filter(|n| self.world.publications[*n].to == *c);
                 let links = (0..self.world.links.len())
@@ -148,8 +153,15 @@ impl Model {
                 self.unlinked.extend(links);
             }
         }
+        // Whoever takes the address of who began a conversation is not the one who did.
+        let began = |c: &Conversation| match change {
+            Change::Gone(who) | Change::Another(who) => {
+                c.asked_at == Side::Container && owner(c.question.src.0) == Some(*who)
+            }
+            _ => false,
+        };
         let (over, on): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.conversations).into_iter().partition(|c| ended.contains(&c.rule));
+            std::mem::take(&mut self.conversations).into_iter().partition(|c| ended.contains(&c.rule) || began(c));
         self.conversations = on;
         for c in over {
             self.doubts.extend(ends(c.protocol, c.question));

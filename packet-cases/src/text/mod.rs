@@ -299,6 +299,7 @@ pub fn change(line: &str) -> Result<Option<Change>> {
         ["unpublish", n] => Change::Unpublish(before(n)? as usize),
         ["unlink", n] => Change::Unlink(before(n)? as usize),
         ["gone", c] => Change::Gone(container(c)?),
+        ["another", c] => Change::Another(container(c)?),
         _ => return Ok(None),
     }))
 }

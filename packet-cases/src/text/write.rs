@@ -122,6 +122,7 @@ impl fmt::Display for Event {
             Event::Change(Change::Unpublish(n)) => write!(f, "unpublish {}", n + 1),
             Event::Change(Change::Unlink(n)) => write!(f, "unlink {}", n + 1),
             Event::Change(Change::Gone(c)) => write!(f, "gone {}", CONTAINERS[*c].name),
+            Event::Change(Change::Another(c)) => write!(f, "another {}", CONTAINERS[*c].name),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a packet that belongs to no flow may begin one.
 
-use super::flow::{Found, Target, follow, prepare};
+use super::flow::{Found, Rules, Target, follow, prepare};
 use super::masquerade::is_masqueraded;
 use super::publication::to_host;
 use super::uplink::has_loopback;
@@ -140,7 +140,7 @@ fn sibling<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers, to: &Addr
     };
     let forward = Target { action: FlowAction::Link, ifindex: to.ifindex, mac: Mac::read(&to.mac) };
     let reply = Target { action: FlowAction::LinkReply, ifindex, mac: Mac::read(&ep.mac) };
-    match prepare(t, (link.generation, link.rule), &h.key.tuple, forward, reply) {
+    match prepare(t, Rules::one(link.generation, link.rule), &h.key.tuple, forward, reply) {
         Some(_) => Step::new(Next::Published, Verdict::Linked),
         None => Step::finish(Verdict::FlowTableFull),
     }

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::flow::{Target, expect_at_gate, fill, open, prepare};
+use super::flow::{Rules, Target, expect_at_gate, fill, open, prepare};
 use super::masquerade::expect_answers;
 use super::ports::{allocate_source_port, is_through_stack};
 use super::publication::{lookup, refused};
@@ -77,7 +77,7 @@ pub fn prepare_masqueraded<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &He
     }
     let forward = Target { action: FlowAction::Masquerade, ifindex: 0, mac: Mac::NONE };
     let reply = Target { action: FlowAction::MasqueradeReply, ifindex, mac: Mac::read(&ep.mac) };
-    fill(o, (ep.generation, ep.rule), forward, reply);
+    fill(o, Rules::one(ep.generation, ep.rule), forward, reply);
     Step::new(Next::Masqueraded, Verdict::Masqueraded)
 }
 
@@ -102,7 +102,7 @@ pub fn begin_masqueraded<T: Tables>(t: &T, h: &Headers) -> Step {
 pub fn begin_untranslated<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Headers) -> Step {
     let forward = Target { action: FlowAction::Stack, ifindex: 0, mac: Mac::NONE };
     let reply = Target { action: FlowAction::Stack, ifindex, mac: Mac::read(&ep.mac) };
-    let opened = prepare(t, (ep.generation, ep.rule), &h.key.tuple, forward, reply)
+    let opened = prepare(t, Rules::one(ep.generation, ep.rule), &h.key.tuple, forward, reply)
         .and_then(|opening| open(t, h, opening, Zone::Gate));
     if opened.is_none() {
         // Where nothing is isolated, the gate lets its answers through as well.

@@ -5,7 +5,8 @@ use core::ptr::NonNull;
 use super::Tables;
 use super::tcp::{begin, follow_segment};
 use crate::maps::{
-    FLOW_ANSWERED, FLOW_REPLY, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple, Zone,
+    Endpoint, FLOW_ANSWERED, FLOW_REPLY, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple,
+    Zone,
 };
 use crate::packet::{Headers, ICMP, ICMPV6, Mac, Message, TCP};
 
@@ -66,7 +67,7 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     if let Some(found) = t.answered(key) {
         // SAFETY: the tables' entries stay valid while the program runs; counters may race and only that.
         let flow = unsafe { &mut *found.as_ptr() };
-        if t.generation(flow.rule) == flow.generation {
+        if stands(t, flow) {
             if opens_back(flow, h) || matches!(h.message, Message::TcpOpen) && lacks_pair(t, flow, key) {
                 return Found::None;
             }
@@ -83,7 +84,7 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     };
     // SAFETY: as above.
     let flow = unsafe { &mut *found.as_ptr() };
-    if t.generation(flow.rule) != flow.generation {
+    if !stands(t, flow) {
         return Found::Ended;
     }
     if opens_back(flow, h) || h.message.opens() && is_half(t, flow, key) {
@@ -96,6 +97,13 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     Found::Live(found)
 }
 
+/// Whether what allows a flow is still there: its publication, link or container, and whoever began it, where that is a container.
+#[inline(always)]
+pub(super) fn stands<T: Tables>(t: &T, flow: &Flow) -> bool {
+    t.generation(flow.rule) == flow.generation
+        && (flow.client_generation == 0 || t.generation(flow.client_rule) == flow.client_generation)
+}
+
 /// The answered flow of a packet from a container, where that is the very one that the flow says. The packet must not begin
 /// a conversation, nor be a fragment, and is yet to be counted in it.
 #[inline(always)]
@@ -104,7 +112,7 @@ pub(super) fn established<T: Tables>(t: &T, h: &Headers, ifindex: u32, mac: Mac)
     // SAFETY: as in `follow`.
     let flow = unsafe { found.as_ref() };
     let from_there = flow.from_ifindex == ifindex && Mac::read(&flow.from_mac) == mac;
-    if !from_there || t.generation(flow.rule) != flow.generation {
+    if !from_there || !stands(t, flow) {
         return None;
     }
     Some(found)
@@ -254,11 +262,36 @@ pub(super) struct Target {
     pub mac: Mac,
 }
 
-/// Begins an [`Opening`] under a rule: `to` is the tuple after translation.
+/// What allows a flow, see [`Flow`].
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    generation: u64,
+    client_generation: u64,
+    rule: u32,
+    client_rule: u32,
+}
+
+impl Rules {
+    /// One alone: whoever began the flow is outside, or the rule ends with it.
+    #[inline(always)]
+    pub const fn one(generation: u64, rule: u32) -> Self {
+        Rules { generation, client_generation: 0, rule, client_rule: 0 }
+    }
+
+    /// And the container that began it.
+    #[inline(always)]
+    pub const fn and(mut self, client: &Endpoint) -> Self {
+        self.client_generation = client.generation;
+        self.client_rule = client.rule;
+        self
+    }
+}
+
+/// Begins an [`Opening`] under rules: `to` is the tuple after translation.
 #[inline(always)]
 pub(super) fn prepare<T: Tables>(
     t: &T,
-    (generation, rule): (u64, u32),
+    rules: Rules,
     to: &Tuple,
     forward: Target,
     reply: Target,
@@ -267,16 +300,18 @@ pub(super) fn prepare<T: Tables>(
     // SAFETY: the scratch room belongs to this run of the program alone.
     let o = unsafe { &mut *scratch.as_ptr() };
     o.forward.to = *to;
-    fill(o, (generation, rule), forward, reply);
+    fill(o, rules, forward, reply);
     Some(scratch)
 }
 
 /// What an [`Opening`] says beside its tuples.
 #[inline(always)]
-pub(super) fn fill(o: &mut Opening, (generation, rule): (u64, u32), forward: Target, reply: Target) {
+pub(super) fn fill(o: &mut Opening, rules: Rules, forward: Target, reply: Target) {
     for (flow, target, from) in [(&mut o.forward, forward, reply), (&mut o.reply, reply, forward)] {
-        flow.generation = generation;
-        flow.rule = rule;
+        flow.generation = rules.generation;
+        flow.rule = rules.rule;
+        flow.client_generation = rules.client_generation;
+        flow.client_rule = rules.client_rule;
         flow.ifindex = target.ifindex;
         target.mac.write(&mut flow.mac);
         flow.action = target.action as u8;

@@ -10,7 +10,7 @@
 use core::ptr::NonNull;
 
 use super::Tables;
-use super::flow::pair_of;
+use super::flow::{pair_of, stands};
 use super::tcp::is_in_flight;
 use crate::maps::{FLOW_ANSWERED, Flow, Zone};
 use crate::packet::{Headers, Packet, Quote, TCP, quoted, quoted_mtu};
@@ -78,7 +78,7 @@ pub(super) fn quoted_flow<P: Packet, T: Tables>(
     let found = t.answered(key).or_else(|| t.pending(key))?;
     // SAFETY: entries stay valid while the program runs.
     let flow = unsafe { found.as_ref() };
-    if t.generation(flow.rule) != flow.generation {
+    if !stands(t, flow) {
         return None;
     }
     *about = About::Flow;

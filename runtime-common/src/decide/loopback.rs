@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use super::flow::{Found, Target, complete_fragment, follow, open, prepare};
+use super::flow::{Found, Rules, Target, complete_fragment, follow, open, prepare};
 use super::{Decision, Tables};
 use crate::maps::{Endpoint, Flow, FlowAction, FlowKey, Tuple, Zone};
 use crate::packet::{Headers, Mac, TCP, UDP};
@@ -50,7 +50,7 @@ fn flow<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers, reason: &mut Verdict) 
         if is_free(t, &to, h.key.protocol) {
             let forward = Target { action: FlowAction::FromLoopback, ifindex: 0, mac: Mac::read(&ep.mac) };
             let reply = Target { action: FlowAction::ToLoopback, ifindex: 0, mac: Mac::NONE };
-            return prepare(t, (ep.generation, ep.rule), &to, forward, reply)
+            return prepare(t, Rules::one(ep.generation, ep.rule), &to, forward, reply)
                 .and_then(|opening| open(t, h, opening, Zone::Endpoint));
         }
         // Somewhere else among the ports that nobody needs a right to use.

@@ -1,6 +1,6 @@
 //! Published ports: who may begin a flow with one. The same for clients outside and for containers.
 
-use super::flow::{Target, prepare};
+use super::flow::{Rules, Target, prepare};
 use super::{Next, Step, Tables};
 use crate::Verdict;
 use crate::maps::{
@@ -35,7 +35,7 @@ pub(super) fn lookup<'t, T: Tables>(t: &'t T, arriving: &FlowKey) -> Option<&'t 
 #[inline(never)]
 fn not_for_the_port<T: Tables>(t: &T, h: &Headers) -> Step {
     /// Generation and slot of no rule: beyond the end of `RULES`, where the generation is always 0.
-    const NEVER_ENDS: (u64, u32) = (0, u32::MAX);
+    const NEVER_ENDS: Rules = Rules::one(0, u32::MAX);
     let stack = Target { action: FlowAction::Stack, ifindex: 0, mac: Mac::NONE };
     match prepare(t, NEVER_ENDS, &h.key.tuple, stack, stack) {
         Some(_) => Step::new(Next::Published, Verdict::Carried),
@@ -115,7 +115,10 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
         ASK_UNCHANGED => FlowAction::AskUnchanged,
         _ => FlowAction::Publish,
     };
+    let mut rules = Rules::one(p.generation, p.rule);
     if let Some((ep, ifindex)) = from {
+        // Whoever has its address next is somebody else.
+        rules = rules.and(ep);
         reply = Target { action: FlowAction::ReplyLocal, ifindex, mac: Mac::read(&ep.mac) };
         // A container that reaches itself: its own address as source would be refused by its own stack.
         if p.ifindex == ifindex {
@@ -126,7 +129,7 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     }
     let to = Tuple { src, dst: p.addr, sport: h.key.tuple.sport, dport: p.port };
     let forward = Target { action, ifindex: p.ifindex, mac: Mac::read(&p.mac) };
-    match prepare(t, (p.generation, p.rule), &to, forward, reply) {
+    match prepare(t, rules, &to, forward, reply) {
         Some(_) if segment => Step::new(Next::Resume, Verdict::Published),
         Some(_) => Step::new(Next::Published, Verdict::Published),
         None => Step::finish(Verdict::FlowTableFull),

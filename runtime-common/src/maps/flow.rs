@@ -119,6 +119,9 @@ pub const MAX_WINDOW_SCALE: u8 = 14;
 pub struct Flow {
     /// Generation of `rule` when the flow was made; another one there now means that the flow has ended.
     pub generation: u64,
+    /// Generation of the container that began the flow, where `rule` is a publication's, which outlives it: as for `rule`. 0 where
+    /// none has begun it, or where `rule` ends with it.
+    pub client_generation: u64,
     /// Time of the last packet: nanoseconds of the kernel's coarse monotonic clock.
     pub last_seen: u64,
     /// Packets in this direction.
@@ -157,10 +160,10 @@ pub struct Flow {
     pub pair_zone: u8,
     /// TCP: the factor of this side's windows, as a power of two.
     pub window_scale: u8,
-    /// Always zero.
-    pub reserved: [u8; 4],
     /// The MAC address of the container that packets of this direction come from.
     pub from_mac: [u8; 6],
+    /// Slot in `RULES` of the container that began the flow, as of `client_generation`.
+    pub client_rule: u32,
     /// Host-side interface of that container; 0 where they come from elsewhere, or where it is not known.
     pub from_ifindex: u32,
 }

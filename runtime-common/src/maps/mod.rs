@@ -293,7 +293,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 8;
+pub const LAYOUT: u32 = 9;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]
@@ -365,7 +365,7 @@ plain_data! {
     Tuple = 36: Addr, Addr, u16, u16;
     FlowKey = 40: Tuple, u8, u8, u16;
     Sums = 8: u32, u32;
-    Flow = 136: u64, u64, u64, u64, u32, u32, u32, Tuple, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, u8, [u8; 4], [u8; 6], u32;
+    Flow = 144: u64, u64, u64, u64, u64, u32, u32, u32, Tuple, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, u8, [u8; 6], u32, u32;
     PublicationKey = 20: Addr, u16, u8, u8;
     Publication = 48: u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
     FilterKey = 24: u64, Addr;

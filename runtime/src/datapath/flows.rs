@@ -95,7 +95,7 @@ pub(super) fn collect(
         // What has come or moved since the table was read is asked for once more.
         let is_gone = |map: &HashMap<_, _, _>| matches!(map.get(&pair_key, 0), Err(MapError::KeyNotFound));
         let half = pair.is_none() && is_gone(pending) && is_gone(flows);
-        if !half && state.is_live(flow.rule, flow.generation) && !is_over(key, flow, pair, now) {
+        if !half && state.stands(flow) && !is_over(key, flow, pair, now) {
             count.answered += 1;
         } else {
             over.push((key, flow));
@@ -104,7 +104,7 @@ pub(super) fn collect(
     }
     for (key, seen) in over {
         // Since it was read it may have been opened anew, or have carried something.
-        let is_used = |f: Flow| state.is_live(f.rule, f.generation) && f.last_seen != seen.last_seen;
+        let is_used = |f: Flow| state.stands(&f) && f.last_seen != seen.last_seen;
         if flows.get(key, 0).is_ok_and(is_used) {
             continue;
         }

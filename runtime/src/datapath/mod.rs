@@ -276,8 +276,7 @@ impl Datapath {
     /// Takes the rules of flows that a predecessor ended, and whose peers it may not have told, for such as end now.
     pub fn end_orphans(&mut self) {
         let flows = table::read_entries(&self.flows).into_iter().map(|(_, flow)| flow);
-        let dead: Vec<u64> =
-            flows.filter(|f| !self.state.is_live(f.rule, f.generation)).map(|f| f.generation).collect();
+        let dead: Vec<u64> = flows.filter_map(|f| self.state.ended_rule(&f)).collect();
         self.state.add_ended(dead);
     }
 

@@ -7,9 +7,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS,
-    MAX_LIMITS, MAX_LINKS, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS, Publication,
-    PublicationKey, Uplink, address_bit, port_bit,
+    ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Flow, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS,
+    MAX_FILTERS, MAX_LIMITS, MAX_LINKS, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS,
+    Publication, PublicationKey, Uplink, address_bit, port_bit,
 };
 
 use super::bits::Bits;
@@ -164,9 +164,16 @@ impl State {
         self.slots.of(generation)
     }
 
-    /// Whether a slot holds that generation.
-    pub fn is_live(&self, slot: u32, generation: u64) -> bool {
-        self.slot(generation) == Some(slot)
+    /// The generation of what a flow needs and is gone; none where all of it stands.
+    pub fn ended_rule(&self, flow: &Flow) -> Option<u64> {
+        let rules = [(flow.rule, flow.generation), (flow.client_rule, flow.client_generation)];
+        let needed = rules.into_iter().enumerate().filter(|(n, (_, generation))| *n == 0 || *generation != 0);
+        needed.map(|(_, rule)| rule).find(|(slot, generation)| self.slot(*generation) != Some(*slot)).map(|(_, g)| g)
+    }
+
+    /// Whether everything that a flow needs is there.
+    pub fn stands(&self, flow: &Flow) -> bool {
+        self.ended_rule(flow).is_none()
     }
 
     /// See [`super::Datapath::standing`].
