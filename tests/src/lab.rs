@@ -352,6 +352,18 @@ impl Lab {
         self.host.run(starter.chain(self.runtime_words(words)))
     }
 
+    /// The `runtime` command that knows nothing of this lab: where the Engine, the daemon and the pins are at their usual places.
+    #[track_caller]
+    pub(crate) fn plain_runtime_command(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(loud(beside("runtime", "cargo build -p runtime")));
+        if let Some((name, path)) =
+            self.engine.path().as_deref().and_then(OsStr::to_str).and_then(|p| p.split_once('='))
+        {
+            command.env(name, path);
+        }
+        command
+    }
+
     #[track_caller]
     fn runtime_words(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Vec<OsString> {
         let mut all: Vec<OsString> = Vec::new();
