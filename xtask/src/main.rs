@@ -1,6 +1,7 @@
 //! Build, set-up and test tasks: `cargo xtask help`.
 
 mod apt;
+mod book;
 mod packages;
 mod run;
 mod setup;
@@ -93,6 +94,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Build the book of docs/ into target/book/html; installs mdBook into target/tools where the machine has none
+    Book,
+    /// Build the documentation of the crates, with warnings denied, and run its examples
+    Doc,
     /// Check the formatting
     Fmt,
     /// Run clippy, with warnings denied
@@ -133,6 +138,8 @@ impl Task {
                 .args(["test", "--package", "runtime", "--test", "parsers"])
                 .env("RUNTIME_PARSER_CASES", cases.to_string())),
             Self::Fuzz { arguments, parsers: None } => fuzz(root, &arguments),
+            Self::Book => book::book(root),
+            Self::Doc => doc(root),
             Self::Fmt => fmt(),
             Self::Clippy => {
                 setup::install_linker(root)?;
@@ -242,6 +249,13 @@ fn fuzz(root: &Path, arguments: &[OsString]) -> Result<()> {
     phase("fuzz");
     let mut command = cargo();
     run(command.args(["run", "--quiet", "--package", "packet-cases", "--bin", "fuzz", "--"]).args(arguments))
+}
+
+fn doc(root: &Path) -> Result<()> {
+    setup::install_linker(root)?;
+    phase("doc");
+    run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    run(cargo().args(["test", "--workspace", "--doc"]))
 }
 
 fn fmt() -> Result<()> {
