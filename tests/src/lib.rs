@@ -34,6 +34,7 @@ pub mod crowd;
 pub mod dial;
 pub mod docs;
 mod engine;
+pub mod entries;
 pub mod far;
 pub mod frames;
 mod images;

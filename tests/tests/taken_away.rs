@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tests::sockets::Talk;
-use tests::{HOST, Image, Lab, wait_for, wait_until};
+use tests::{HOST, Image, Lab, entries, wait_for, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -119,4 +119,91 @@ fn what_is_taken_away_is_put_back_within_seconds() {
     lab.down();
     // What every new one has.
     assert_eq!(names(lab.pins()), ["maps.debug", "progs.debug"]);
+}
+
+/// What `bpftool` lists of a map: keys and values as bytes.
+fn dump(lab: &Lab, map: &str) -> Vec<serde_json::Value> {
+    let pin = lab.pins().join("maps").join(map);
+    let text = lab.host().run(["bpftool", "-j", "map", "dump", "pinned", &pin.display().to_string()]).ok();
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Deletes entries of a map, or writes zeros to those that cannot be deleted, as somebody does by hand.
+fn take_entries(lab: &Lab, map: &str) {
+    let pin = lab.pins().join("maps").join(map).display().to_string();
+    let bytes = |value: &serde_json::Value| -> Vec<String> {
+        value.as_array().expect("bytes").iter().map(|b| b.as_str().expect("a byte").to_owned()).collect()
+    };
+    let mut taken = 0;
+    for entry in dump(lab, map) {
+        let (key, value) = (bytes(&entry["key"]), bytes(&entry["value"]));
+        let is_array = ["PORTS", "ADDRESS_BITS"].contains(&map);
+        if is_array && value.iter().all(|b| b == "0x00") {
+            continue;
+        }
+        let mut words = vec!["bpftool", "map", if is_array { "update" } else { "delete" }, "pinned", &pin, "key"];
+        words.extend(key.iter().map(String::as_str));
+        if is_array {
+            words.push("value");
+            words.extend(value.iter().map(|_| "0"));
+        }
+        lab.host().run(words).ok();
+        taken += 1;
+    }
+    assert!(taken > 0, "{map} has no entry");
+}
+
+#[test]
+fn entries_that_are_deleted_by_hand_are_written_anew_within_seconds() {
+    let lab = Lab::builder("entries deleted").images(&[Image::Echo]).build();
+    let _daemon = lab.up(&[]);
+    lab.run("server", &["-p", "8000:7", "echo"]);
+    let recipient = lab.run("recipient", &["--link", "server", "echo"]);
+    lab.runtime(["publish", "server", "8001:7", "--allow-from", "192.0.2.0/24", "--max-rate", "1000"]).ok();
+    let mut held = Talk::when_up(lab.client(), (HOST, 8001));
+    let source = lab.container("server").at(7);
+    Talk::when_up(&recipient.ns(), source);
+    // Addresses are checked for some moments before they are anybody's.
+    let mut before = entries::state(lab.pins()).expect("entries");
+    wait_until("the entries settle", SOON, || {
+        std::thread::sleep(Duration::from_secs(2));
+        let now = entries::state(lab.pins()).expect("entries");
+        let same = now == before;
+        before = now;
+        same
+    });
+    let maps = [
+        "ENDPOINTS",
+        "ADDRESSES",
+        "PREFIXES",
+        "UPLINKS",
+        "PUBLICATIONS",
+        "FILTERS",
+        "LIMITS",
+        "LINKS",
+        "PORTS",
+        "ADDRESS_BITS",
+    ];
+    for map in maps {
+        take_entries(&lab, map);
+    }
+    let began = Instant::now();
+    let whole = || entries::state(lab.pins()).is_ok_and(|now| now == before);
+    wait_until("the entries are there again", SOON, whole);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let problems = lab.status()["problems"].to_string();
+    for map in maps {
+        assert!(problems.contains(&format!("of the map {map} w")), "nothing is told of {map}: {problems}");
+    }
+    held.say(b"as before").expect("an echo on what was open before");
+    lab.assert_carried(|| Talk::open(lab.client(), (HOST, 8001)).expect("a talk"));
+    Talk::open(&recipient.ns(), source).expect("a talk").say(b"linked").expect("an echo");
+    // The lowest slots are given first. What flows are held to them may have ended meanwhile; new ones begin.
+    let rules = lab.pins().join("maps/RULES").display().to_string();
+    for slot in 0..8 {
+        let words = format!("bpftool map update pinned {rules} key {slot} 0 0 0 value 0 0 0 0 0 0 0 0");
+        lab.host().run(words.split(' ')).ok();
+    }
+    wait_until("the rules are in force again", SOON, whole);
+    lab.assert_carried(|| Talk::open(lab.client(), (HOST, 8001)).expect("a talk"));
 }

@@ -29,6 +29,25 @@ impl Bits {
         self.write(vec![0; self.holds.len()], bits)
     }
 
+    /// Sets bits again that somebody has cleared; how many words had none of them or some of them alone.
+    pub fn put_back(&mut self) -> Result<usize, DatapathError> {
+        let set = (0u32..).zip(&self.holds).filter(|(_, word)| **word != 0);
+        let mut lost = Vec::new();
+        for (element, word) in set {
+            let found = self.array.get(&element, 0).map_err(|e| map_error(self.name, &e))?;
+            if found & word != *word {
+                lost.push((element, found | word));
+            }
+        }
+        write_elements(self.name, &mut self.array, &lost)?;
+        Ok(lost.len())
+    }
+
+    /// The map's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn write(&mut self, mut wanted: Vec<u64>, bits: impl Iterator<Item = (u32, u64)>) -> Result<(), DatapathError> {
         for (element, bit) in bits {
             if let Some(word) = wanted.get_mut(element as usize) {

@@ -1,4 +1,5 @@
-//! What somebody takes away by hand is found, and put back: pins, the folders of them, the BPF file system that they are on.
+//! What somebody takes away by hand is found, and put back: pins, the folders of them, the BPF file system that they are on, and
+//! entries of the maps (see [`super::entries`]).
 //!
 //! A pin is a program's only reference: with the pin of a link that link is gone, and with an unmounted file system all of
 //! them. Maps stay as long as this process has them.
@@ -93,8 +94,8 @@ fn mount_point(mountinfo: &str, path: &Path) -> Option<PathBuf> {
 }
 
 impl Datapath {
-    /// Looks for what somebody has taken away, as far as it takes no time: a part of the hooks after the other, and all
-    /// pins. Pins of maps are put back at once, programs with the next [`Datapath::attach`].
+    /// Looks for what somebody has taken away, as far as it takes no time: a part of the hooks and of the maps' entries after
+    /// the other, and all pins. Pins of maps and entries are put back at once, programs with the next [`Datapath::attach`].
     ///
     /// # Errors
     /// Where pins cannot be put back.
@@ -103,6 +104,8 @@ impl Datapath {
         lost.extend(self.hooks.forget_lost(&self.pins));
         lost.extend(self.host.forget_lost(&self.pins));
         lost.extend(self.relay.put_back(&mut self.ebpf, &self.pins));
+        lost.extend(self.state.put_back()?);
+        lost.extend(self.relay.put_back_entries()?);
         Ok(lost)
     }
 }

@@ -5,6 +5,7 @@
 
 mod bits;
 mod clsact;
+mod entries;
 mod events;
 mod expedited;
 mod features;

@@ -117,6 +117,12 @@ impl RelayLookup {
         Some(lost)
     }
 
+    /// Writes anew what somebody has deleted or changed of the relayed ports, and tells of that.
+    pub fn put_back_entries(&mut self) -> Result<Option<String>, DatapathError> {
+        let (_, lost) = self.relayed.put_back(|v| *v)?;
+        Ok((lost > 0).then(|| format!("{lost} of the map RELAYED were gone or others")))
+    }
+
     /// Why nothing is relayed, in one line.
     pub fn problem(&self) -> Option<&str> {
         match &self.state {

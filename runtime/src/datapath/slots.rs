@@ -25,6 +25,16 @@ impl Slots {
         self.of.keys().copied()
     }
 
+    /// Those that no generation has, the lowest first.
+    pub fn unused(&self) -> impl Iterator<Item = u32> {
+        self.free.iter().copied().chain(self.next..MAX_RULES as u32)
+    }
+
+    /// Whether all slots from this one on are unused.
+    pub fn is_beyond(&self, slot: u32) -> bool {
+        slot >= self.next
+    }
+
     /// Takes over what a predecessor gave.
     pub fn adopt(&mut self, generation: u64, slot: u32) {
         if self.of.contains_key(&generation) {
@@ -76,6 +86,8 @@ mod tests {
         let mut slots = Slots::default();
         slots.adopt(10, 3);
         slots.adopt(11, 1);
+        assert_eq!(slots.unused().take(4).collect::<Vec<_>>(), [0, 2, 4, 5]);
+        assert!(slots.is_beyond(4) && !slots.is_beyond(2));
         let taken: Vec<u32> = (20..24).map(|g| slots.take(g).unwrap()).collect();
         assert_eq!(taken, [0, 2, 4, 5]);
     }

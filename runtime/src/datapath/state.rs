@@ -17,7 +17,7 @@ use super::hook::{HookStatus, Role};
 use super::published::{self, Published};
 use super::slots::Slots;
 use super::standing::Standing;
-use super::table::{Differences, Table, check_size, write_elements};
+use super::table::{Differences, Looked, Table, check_size, write_elements};
 use super::{DatapathError, map_error};
 use crate::failpoint;
 
@@ -82,19 +82,22 @@ type Prefixes = BTreeMap<(Addr, u32), u32>;
 
 /// The maps with what they hold: this daemon is their only writer.
 pub(super) struct State {
-    rules: Array<MapData, u64>,
-    endpoints: Table<u32, Endpoint>,
-    addresses: Table<Addr, Address>,
-    uplinks: Table<u32, Uplink>,
-    unserved: Table<u32, u32>,
-    publications: Table<PublicationKey, Publication>,
-    ports: Bits,
-    address_bits: Bits,
-    links: Table<LinkKey, Link>,
-    prefixes: (LpmTrie<MapData, Addr, u32>, Prefixes),
-    filters: (LpmTrie<MapData, FilterKey, u32>, Filters),
-    limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
-    slots: Slots,
+    pub(super) rules: Array<MapData, u64>,
+    pub(super) endpoints: Table<u32, Endpoint>,
+    pub(super) addresses: Table<Addr, Address>,
+    pub(super) uplinks: Table<u32, Uplink>,
+    pub(super) unserved: Table<u32, u32>,
+    pub(super) publications: Table<PublicationKey, Publication>,
+    pub(super) ports: Bits,
+    pub(super) address_bits: Bits,
+    pub(super) links: Table<LinkKey, Link>,
+    pub(super) prefixes: (LpmTrie<MapData, Addr, u32>, Prefixes),
+    pub(super) filters: (LpmTrie<MapData, FilterKey, u32>, Filters),
+    pub(super) limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
+    pub(super) looked_prefixes: Looked<(Addr, u32)>,
+    pub(super) looked_filters: Looked<(FilterKey, u32)>,
+    pub(super) looked_limits: Looked<u64>,
+    pub(super) slots: Slots,
     /// What publications, filters and limits were last made to say in full; none where that failed.
     published: Option<Vec<Arc<Published>>>,
     /// Whether the last [`State::apply`] was carried out in full: then only what differs can have ended or be new.
@@ -138,6 +141,9 @@ impl State {
             prefixes: (maps.prefixes, prefixes),
             filters: (maps.filters, filters),
             limits: (maps.limits, limits),
+            looked_prefixes: Looked::default(),
+            looked_filters: Looked::default(),
+            looked_limits: Looked::default(),
             slots: Slots::default(),
             published: None,
             whole: false,
@@ -156,7 +162,22 @@ impl State {
                 *generation = 0;
             }
         }
+        state.end_unnamed()?;
         Ok(state)
+    }
+
+    /// Ends rules that no entry names: a predecessor was killed when it had begun them, and before what they are for was there.
+    fn end_unnamed(&mut self) -> Result<(), DatapathError> {
+        let mut unnamed = Vec::new();
+        // The lowest free slots are given first: behind the last one that is in use there are none but such.
+        for slot in self.slots.unused() {
+            match self.rules.get(&slot, 0).map_err(|e| map_error("RULES", &e))? {
+                0 if self.slots.is_beyond(slot) => break,
+                0 => {}
+                _ => unnamed.push((slot, 0)),
+            }
+        }
+        write_elements("RULES", &mut self.rules, &unnamed)
     }
 
     /// Slot of a rule that is in force.
@@ -444,6 +465,6 @@ fn address_bits(all: &BTreeMap<Addr, Address>) -> impl Iterator<Item = (u32, u64
 /// Every prefix begins with a whole generation.
 const GENERATION_BITS: u32 = 64;
 
-fn trie_key((key, bits): &(FilterKey, u32)) -> Key<FilterKey> {
+pub(super) fn trie_key((key, bits): &(FilterKey, u32)) -> Key<FilterKey> {
     Key::new(GENERATION_BITS + bits, *key)
 }

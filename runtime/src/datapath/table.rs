@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Error;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::AsFd;
 
 use aya::Pod;
@@ -13,6 +14,8 @@ use crate::failpoint;
 
 /// From how many entries on one call for all is worth it.
 const MANY: usize = 8;
+/// How many entries of a map are compared with the kernel's at a time: about 2 ms.
+const PART: usize = 4096;
 
 /// A map of the kernel's.
 pub(super) struct Table<K, V> {
@@ -21,6 +24,26 @@ pub(super) struct Table<K, V> {
     map: HashMap<MapData, K, V>,
     /// Its entries, without their slots.
     pub holds: BTreeMap<K, V>,
+    looked: Looked<K>,
+}
+
+/// How far the entries of a map have been compared with the kernel's.
+pub(super) struct Looked<K>(Option<K>);
+
+impl<K> Default for Looked<K> {
+    fn default() -> Self {
+        Looked(None)
+    }
+}
+
+impl<K: Copy + Ord> Looked<K> {
+    /// The next part of the entries; from the first one on when all have been looked at.
+    pub fn part<V: Copy>(&mut self, holds: &BTreeMap<K, V>) -> Vec<(K, V)> {
+        let from = self.0.map_or(Unbounded, Excluded);
+        let part: Vec<(K, V)> = holds.range((from, Unbounded)).take(PART).map(|(k, v)| (*k, *v)).collect();
+        self.0 = part.last().map(|(key, _)| *key).filter(|_| part.len() == PART);
+        part
+    }
 }
 
 /// What a map is to be changed by.
@@ -71,7 +94,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
     /// Takes over what a predecessor left.
     pub fn adopt(name: &'static str, size: usize, map: HashMap<MapData, K, V>) -> Result<Self, DatapathError> {
         let holds = map.iter().collect::<Result<_, MapError>>().map_err(|e| map_error(name, &e))?;
-        Ok(Table { name, size, map, holds })
+        Ok(Table { name, size, map, holds, looked: Looked::default() })
     }
 
     /// The kernel's map itself.
@@ -159,6 +182,30 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
         Ok(())
     }
 
+    /// Looks whether the kernel has the next part of the entries as they were written, each with its slot, and writes anew
+    /// what it has not: somebody has deleted or changed it. What is in the part, and how many of it were not right.
+    pub fn put_back(&mut self, with_rule: impl Fn(&V) -> V) -> Result<(Vec<V>, usize), DatapathError> {
+        let part = self.looked.part(&self.holds);
+        let mut lost = 0;
+        for (key, value) in &part {
+            let value = with_rule(value);
+            match self.map.get(key, 0) {
+                Ok(found) if found == value => continue,
+                Ok(_) | Err(MapError::KeyNotFound) => {}
+                Err(e) => return Err(map_error(self.name, &e)),
+            }
+            failpoint::step();
+            self.map.insert(key, value, 0).map_err(|e| map_error(self.name, &e))?;
+            lost += 1;
+        }
+        Ok((part.into_iter().map(|(_, value)| value).collect(), lost))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn explain(&self, e: Error) -> DatapathError {
         match e.raw_os_error() {
             Some(nix::libc::E2BIG) => DatapathError::Full { map: self.name, size: self.size },
@@ -201,6 +248,20 @@ pub(super) fn check_size(map: &'static str, wanted: usize, size: usize) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_entries_are_looked_at_in_turn() {
+        let many: BTreeMap<usize, ()> = (0..PART * 2 + 5).map(|key| (key, ())).collect();
+        let mut looked = Looked::default();
+        let mut firsts = Vec::new();
+        for _ in 0..4 {
+            let part = looked.part(&many);
+            firsts.push((part[0].0, part.len()));
+        }
+        assert_eq!(firsts, [(0, PART), (PART, PART), (PART * 2, 5), (0, PART)]);
+        assert!(looked.part(&BTreeMap::<usize, ()>::new()).is_empty());
+        assert_eq!(looked.part(&many).first(), Some(&(0, ())), "from the first one on");
+    }
 
     #[test]
     fn differences_of_two_lists() {

@@ -1,21 +1,28 @@
 //! Kills the daemon between any two of its effects, as often as one likes: `soak 10000`.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use tests::soak::{Enough, Report, run};
+
+/// How often it is told how far it is.
+const TOLD: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let Some(kills) = std::env::args().nth(1).and_then(|n| n.parse().ok()) else {
         eprintln!("usage: soak KILLS");
         return ExitCode::from(2);
     };
-    let told = |n: usize| {
-        if n.is_multiple_of(100) {
-            eprintln!("{n} kills");
+    let (began, mut told) = (Instant::now(), Instant::now());
+    let progress = |report: &Report| {
+        if told.elapsed() >= TOLD {
+            told = Instant::now();
+            eprintln!("{} kills in {} s", report.kills, began.elapsed().as_secs());
         }
     };
-    match tests::soak::run(kills, told) {
+    match run(Enough { kills, time: Duration::MAX }, progress) {
         Ok(report) => {
-            let effects: Vec<_> = report.effects.iter().map(|(change, n)| format!("{change} {n}")).collect();
-            println!("{} kills, nothing lost; effects of each change: {}", report.kills, effects.join(", "));
+            println!("{report}");
             ExitCode::SUCCESS
         }
         Err(error) => {
