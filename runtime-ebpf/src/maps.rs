@@ -5,9 +5,9 @@ use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket,
-    HostSocketKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOWS, MAX_FRAGMENTS,
-    MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED,
-    MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
+    HostSocketKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOW_PORTS, MAX_FLOWS,
+    MAX_FRAGMENTS, MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES,
+    MAX_UNSERVED, MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -69,6 +69,12 @@ pub static LIMITS: HashMap<u64, Limit, MAX_LIMITS, NO_PREALLOC> = HashMap::new()
 #[btf_map]
 pub static LINKS: HashMap<LinkKey, Link, MAX_LINKS, NO_PREALLOC> = HashMap::new();
 
+/// For each port and protocol (`FlowKey::port_element`) whether `FLOWS` or `PENDING` may have a key of what comes from outside for
+/// it: not where it is 0. Both bits are set before such a key is there. The daemon takes out what has none any more, one bit after
+/// the other: while it does so with one, the other is complete.
+#[btf_map]
+pub static FLOW_PORTS: Array<u8, MAX_FLOW_PORTS, MMAPABLE> = Array::new();
+
 /// Conversations: their client has gone on after an answer.
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, Flow, MAX_FLOWS> = HashMap::new();
@@ -115,4 +121,5 @@ pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;

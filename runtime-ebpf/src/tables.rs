@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use runtime_common::Addr;
 use runtime_common::decide::{Clock, Opening, Scratch, Tables};
 use runtime_common::maps::{
-    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
-    PublicationKey, address_bit, port_bit,
+    Address, Endpoint, FLOW_PORT_HALVES, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey,
+    Publication, PublicationKey, Zone, address_bit, port_bit,
 };
 
 use runtime_common::packet::Headers;
@@ -18,7 +18,7 @@ use runtime_common::packet::Headers;
 use crate::fib::FibRoom;
 use crate::kernel_lookup;
 use crate::maps::{
-    ADDRESS_BITS, ADDRESSES, ENDPOINTS, FILTERS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES,
+    ADDRESS_BITS, ADDRESSES, ENDPOINTS, FILTERS, FLOW_PORTS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES,
     PUBLICATIONS, RULES, SCRATCH, UNSERVED, UPLINKS,
 };
 
@@ -113,7 +113,22 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn may_have_flow(&self, key: &FlowKey) -> bool {
+        FLOW_PORTS.get(key.port_element()).is_some_and(|halves| *halves != 0)
+    }
+
+    #[inline(always)]
     fn insert_pending(&self, key: &FlowKey, flow: &Flow) -> bool {
+        if key.zone == Zone::Uplink as u8
+            && let Some(halves) = FLOW_PORTS.get_ptr_mut(key.port_element())
+        {
+            // SAFETY: an element of a map, written as a whole. Where it is as it should be, other CPUs keep their copy of it.
+            unsafe {
+                if halves.read_volatile() != FLOW_PORT_HALVES {
+                    halves.write_volatile(FLOW_PORT_HALVES);
+                }
+            }
+        }
         PENDING.insert(key, flow, u64::from(BPF_ANY)).is_ok()
     }
 

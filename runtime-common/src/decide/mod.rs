@@ -49,6 +49,11 @@ pub trait Tables {
     fn answered(&self, key: &FlowKey) -> Option<NonNull<Flow>>;
     /// An entry of `PENDING`.
     fn pending(&self, key: &FlowKey) -> Option<NonNull<Flow>>;
+    /// Whether there may be an entry of either with this key, of [`Zone::Uplink`]: a cheap question that spares packets for the host
+    /// itself two searches in large tables.
+    fn may_have_flow(&self, _key: &FlowKey) -> bool {
+        true
+    }
     /// Puts an entry into `PENDING`, in place of what is there. False where there is no room.
     fn insert_pending(&self, key: &FlowKey, flow: &Flow) -> bool;
     /// Moves an entry from `PENDING` to `FLOWS`. False where there is no room: then it stays.

@@ -41,7 +41,8 @@ pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Opti
     if matches!(h.message, Message::IcmpError) {
         return Some(icmp_error(p, t, h));
     }
-    match follow(t, h) {
+    let found = if t.may_have_flow(&h.key) { follow(t, h) } else { Found::None };
+    match found {
         Found::Live(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let action = unsafe { flow.as_ref() }.action;

@@ -2,6 +2,7 @@
 
 use crate::Addr;
 use crate::checksum::difference;
+use crate::packet::{TCP, UDP};
 
 /// Where a packet was when a flow's key was made: the same tuple means different things in different places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,25 @@ impl FlowKey {
     #[inline(always)]
     pub const fn new(tuple: Tuple, protocol: u8, zone: Zone) -> Self {
         FlowKey { tuple, protocol, zone: zone as u8, reserved: 0 }
+    }
+}
+
+/// Elements of `FLOW_PORTS`: one for each port of TCP, of UDP, and of everything else together.
+pub const MAX_FLOW_PORTS: usize = 3 << 16;
+
+/// A bit for each half of the time: see `FLOW_PORTS`.
+pub const FLOW_PORT_HALVES: u8 = 3;
+
+impl FlowKey {
+    /// The element of `FLOW_PORTS` that tells whether there may be a flow with this key. Only keys of [`Zone::Uplink`] have one.
+    #[inline(always)]
+    pub const fn port_element(&self) -> u32 {
+        let first = match self.protocol {
+            TCP => 0,
+            UDP => 1,
+            _ => 2,
+        } << 16;
+        first | u16::from_be(self.tuple.dport) as u32
     }
 }
 

@@ -10,6 +10,7 @@ use runtime_common::maps::{
 use runtime_common::packet::{ICMP, ICMPV6, TCP};
 use serde::{Deserialize, Serialize};
 
+use super::flow_ports::FlowPorts;
 use super::state::State;
 use super::table::read_entries;
 use super::{DatapathError, map_error};
@@ -71,15 +72,18 @@ fn now() -> u64 {
 }
 
 /// Removes answered flows whose rule is gone, that are closed, or idle for too long. Unanswered ones make room by
-/// themselves.
+/// themselves. `ports` is told which there are.
 pub(super) fn collect(
     flows: &mut HashMap<MapData, FlowKey, Flow>,
     pending: &HashMap<MapData, FlowKey, Flow>,
+    ports: &mut FlowPorts,
     state: &State,
 ) -> Result<FlowCount, DatapathError> {
     let now = now();
-    let mut count = FlowCount { answered: 0, pending: read_entries(pending).len() / 2 };
+    let unanswered = read_entries(pending);
+    let mut count = FlowCount { answered: 0, pending: unanswered.len() / 2 };
     let all: std::collections::HashMap<_, _> = read_entries(flows).into_iter().collect();
+    ports.turn(unanswered.iter().map(|(key, _)| key).chain(all.keys()));
     let mut over = Vec::new();
     for (key, flow) in &all {
         let pair_key = flow.pair(key.protocol);

@@ -9,6 +9,7 @@ mod entries;
 mod events;
 mod expedited;
 mod features;
+mod flow_ports;
 mod flows;
 mod hook;
 mod hooks;
@@ -112,6 +113,7 @@ pub struct Datapath {
     config: Array<MapData, Config>,
     flows: HashMap<MapData, FlowKey, Flow>,
     pending: HashMap<MapData, FlowKey, Flow>,
+    flow_ports: flow_ports::FlowPorts,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -173,6 +175,7 @@ impl Datapath {
             host_sockets: hash(&mut ebpf, "HOST_SOCKETS")?,
             ended_sockets: HashSet::new(),
             pending: hash(&mut ebpf, "PENDING")?,
+            flow_ports: flow_ports::FlowPorts::adopt(&take(&mut ebpf, "FLOW_PORTS")?)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|e| map_error("COUNTERS", &e))?,
             keeper: keep::Keeper::of(&pins, lock)?,
             ebpf,
@@ -311,7 +314,7 @@ impl Datapath {
 
     /// Removes flows that are over or idle; returns how many live ones there are.
     pub fn collect_flows(&mut self) -> Result<FlowCount, DatapathError> {
-        flows::collect(&mut self.flows, &self.pending, &self.state)
+        flows::collect(&mut self.flows, &self.pending, &mut self.flow_ports, &self.state)
     }
 
     /// Puts conversations that are older than the datapath into the flow table.

@@ -29,6 +29,7 @@ pub const MAPS: &[&str] = &[
     "FILTERS",
     "LIMITS",
     "LINKS",
+    "FLOW_PORTS",
     "FLOWS",
     "PENDING",
     "FRAGMENTS",

@@ -13,7 +13,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, ProgramError, TestRun, TestRunOptions};
 use aya::{EbpfLoader, Pod, VerifierLogLevel};
 use reuse::Loaded;
-use runtime_common::maps::{Flow, FlowKey, FragmentKey, FragmentPorts};
+use runtime_common::maps::{Flow, FlowKey, FragmentKey, FragmentPorts, Zone};
 use runtime_common::{VERDICT_SLOTS, Verdict};
 
 /// The program at XDP hooks.
@@ -119,6 +119,13 @@ impl Kernel {
     /// Forgets every conversation, and what is known of fragments.
     #[allow(dead_code, reason = "the benchmark has no use for it")]
     pub fn forget_conversations(&mut self) {
+        // As for the daemon: a port without flows is not one of theirs any more.
+        for map in ["FLOWS", "PENDING"] {
+            let keys: Vec<FlowKey> = self.map::<FlowKey, Flow>(map).keys().map(Result::unwrap).collect();
+            for key in keys.iter().filter(|key| key.zone == Zone::Uplink as u8) {
+                self.set("FLOW_PORTS", key.port_element(), 0u8);
+            }
+        }
         self.empty::<FlowKey, Flow>("FLOWS");
         self.empty::<FlowKey, Flow>("PENDING");
         self.empty::<FragmentKey, FragmentPorts>("FRAGMENTS");

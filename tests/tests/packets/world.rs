@@ -4,8 +4,8 @@ use std::process::Command;
 
 use aya::maps::lpm_trie::Key;
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, Flow, FlowAction,
-    FlowKey, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums, Tuple,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, FLOW_PORT_HALVES,
+    Flow, FlowAction, FlowKey, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums, Tuple,
     Uplink as UplinkEntry, Zone, address_bit, port_bit,
 };
 use runtime_common::{Addr, Verdict};
@@ -299,7 +299,9 @@ impl World {
                 from_mac: web.mac,
                 ..Flow::default()
             };
-            self.kernel.map("FLOWS").insert(FlowKey::new(from, protocol, zone), flow, 0).unwrap();
+            let key = FlowKey::new(from, protocol, zone);
+            self.kernel.set("FLOW_PORTS", key.port_element(), FLOW_PORT_HALVES);
+            self.kernel.map("FLOWS").insert(key, flow, 0).unwrap();
         }
     }
 
