@@ -58,10 +58,6 @@ fn from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
         // The host's stack would look behind them, and a proxy of the engine's have it served unasked.
         return Step::finish(Verdict::ProtocolUnsupported);
     }
-    // Most of what is for the host itself needs no more than that.
-    if t.may_be_ours(dst) && !t.may_be_endpoint(dst) && !t.may_publish(h.key.tuple.dport, h.key.protocol) {
-        return Step::finish(Verdict::Host);
-    }
     match t.address(dst) {
         None => match t.prefix(dst) {
             PREFIX_HOST => to_host(t, h, None),

@@ -8,7 +8,7 @@ use runtime_common::Addr;
 use runtime_common::decide::{Opening, Tables};
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey,
-    Publication, PublicationKey, address_bit,
+    Publication, PublicationKey, address_bit, port_bit,
 };
 use runtime_common::packet::{Headers, UDP};
 
@@ -122,6 +122,11 @@ impl Tables for Memory {
 
     fn generation(&self, slot: u32) -> u64 {
         self.rules.get(&slot).copied().unwrap_or(0)
+    }
+
+    fn may_publish(&self, port: u16, protocol: u8) -> bool {
+        let bit = port_bit(u16::from_be(port), protocol);
+        self.publications.keys().any(|key| port_bit(u16::from_be(key.port), key.protocol) == bit)
     }
 
     fn publication(&self, key: &PublicationKey) -> Option<&Publication> {
