@@ -1,11 +1,12 @@
 //! Running a case by several, and where they differ.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Debug;
+use std::hash::Hash;
 
 use runtime_common::maps::{Flow, FlowKey};
 
-use crate::host::Host;
+use crate::host::{Host, Remembered};
 use crate::kernel::KernelWorld;
 use crate::model::Model;
 use crate::world::{Case, Event, Outcome};
@@ -44,26 +45,28 @@ pub fn host_like_model(case: &Case, outcomes: &[Outcome]) -> Result<usize, Strin
     Ok(sure)
 }
 
-/// Where the kernel's programs, with the case's world in their maps already, differ from the host build.
+/// Where the kernel's programs, with the case's world in their maps already, differ from the host build with the kernel's
+/// interfaces. False where the kernel's test run does not take all of the packets, and none was run.
 ///
 /// # Errors
 /// What differs.
-pub fn kernel_like_host(kernel: &mut KernelWorld, case: &Case) -> Result<(), String> {
+pub fn kernel_like_host(
+    kernel: &mut KernelWorld,
+    case: &Case,
+    outcomes: &[Outcome],
+    host: &Host,
+) -> Result<bool, String> {
     let taken = case.events.iter().all(|event| match event {
         Event::Packet(at, packet) => KernelWorld::takes(*at, &packet.bytes(at.macs())),
         Event::Change(_) => true,
     });
     if !taken {
-        return Ok(());
+        return Ok(false);
     }
-    let (outcomes, host) = by_host(case, kernel.ifindexes);
-    let result = events(kernel, case, &outcomes).and_then(|()| flows(kernel, &host));
-    kernel.forget();
-    let changed = case.events.iter().any(|e| matches!(e, Event::Change(_)));
-    if changed || case.world.publications.iter().any(|p| p.policy.limit.is_some()) {
-        kernel.restore();
-    }
-    result
+    let result = events(kernel, case, outcomes);
+    let remembered = kernel.take_remembered();
+    kernel.restore();
+    result.and_then(|()| same_remembered(&host.remembered(), &remembered)).map(|()| true)
 }
 
 fn events(kernel: &mut KernelWorld, case: &Case, outcomes: &[Outcome]) -> Result<(), String> {
@@ -114,22 +117,27 @@ fn lasting(key: &FlowKey, flow: &Flow) -> Flow {
     flow
 }
 
-fn flows(kernel: &mut KernelWorld, host: &Host) -> Result<(), String> {
-    for ((map, expected), found) in ["FLOWS", "PENDING"].iter().zip(host.flows()).zip(kernel.flows()) {
-        let of = |flows: &[(FlowKey, Flow)]| -> BTreeMap<String, String> {
-            flows.iter().map(|(k, f)| (debug(k), debug(&lasting(k, f)))).collect()
-        };
-        if expected.len() == found.len() && expected.is_empty() {
-            continue;
-        }
-        let (expected, found) = (of(&expected), of(&found));
-        if expected != found {
-            return Err(format!("{map}: host build: {expected:#?}\nkernel: {found:#?}"));
-        }
-    }
-    Ok(())
+fn same_remembered(host: &Remembered, kernel: &Remembered) -> Result<(), String> {
+    same_flows("FLOWS", &host.flows, &kernel.flows)?;
+    same_flows("PENDING", &host.pending, &kernel.pending)?;
+    same_entries("FRAGMENTS", &host.fragments, &kernel.fragments)
 }
 
-fn debug(what: &impl Debug) -> String {
-    format!("{what:?}")
+fn same_flows(map: &str, host: &HashMap<FlowKey, Flow>, kernel: &HashMap<FlowKey, Flow>) -> Result<(), String> {
+    if host.is_empty() && kernel.is_empty() {
+        return Ok(());
+    }
+    let all_lasting = |flows: &HashMap<FlowKey, Flow>| flows.iter().map(|(k, f)| (*k, lasting(k, f))).collect();
+    same_entries(map, &all_lasting(host), &all_lasting(kernel))
+}
+
+fn same_entries<K, V>(map: &str, host: &HashMap<K, V>, kernel: &HashMap<K, V>) -> Result<(), String>
+where
+    K: Eq + Hash + Debug,
+    V: PartialEq + Debug,
+{
+    if host == kernel {
+        return Ok(());
+    }
+    Err(format!("{map}: host build: {host:#?}\nkernel: {kernel:#?}"))
 }

@@ -9,7 +9,7 @@ use runtime_common::maps::{
 };
 use runtime_common::maps::{Link as LinkValue, Publication as PublicationValue};
 
-use crate::world::{CONTAINERS, Change, Container, DB, GATEWAYS, HOST, KNOWN, Name, Opens, PREFIXES, TWO, World, ip};
+use crate::world::{CONTAINERS, Change, Container, DB, GATEWAYS, KNOWN, Name, Opens, PREFIXES, TWO, World, hosts, ip};
 
 /// Entries of the maps, by name.
 #[derive(Clone, Debug, Default)]
@@ -85,8 +85,8 @@ impl Entries {
     /// Of a world whose interfaces have these indexes.
     pub fn of(world: &World, ifindexes: &[u32; 9]) -> Self {
         let mut e = Entries::default();
-        for host in HOST.iter().chain(GATEWAYS.iter().flatten()) {
-            e.addresses.push((Addr::from(ip(host)), Address { kind: ADDRESS_HOST, ..Address::default() }));
+        for host in hosts() {
+            e.addresses.push((Addr::from(*host), Address { kind: ADDRESS_HOST, ..Address::default() }));
         }
         for c in KNOWN.filter(|c| world.knows(*c)) {
             let ep = endpoint(world, c, ifindexes);

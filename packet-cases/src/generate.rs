@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::packet::{ACK, Body, Edit, FIN, Ip, L4, PSH, Packet, RST, SYN};
 use crate::world::{
     At, CONTAINERS, Case, Change, Container, Event, Fate, KNOWN, Link, NAMES, NEW, Name, Network, Opens, Outcome,
-    Policy, Publication, World, ip, named,
+    Policy, Publication, World, ip, named, nth_address,
 };
 
 /// Ports that clients use: few, so that conversations meet.
@@ -45,10 +45,11 @@ fn seed_of(seed: u64, n: u64) -> u64 {
 /// How many cases in a row share a world: the kernel's maps take longer to fill than to ask.
 pub const CASES_OF_A_WORLD: u64 = 16;
 
-/// A case, and what the host build made of each of its packets.
-pub fn case(seed: u64, n: u64) -> (Case, Vec<Outcome>) {
+/// A case, and what the host build with these interfaces made of each of its packets, and of the tables.
+pub fn case(seed: u64, n: u64, ifindexes: [u32; 9]) -> (Case, Vec<Outcome>, Host) {
     let world = world(&mut Rng::with_seed(seed_of(seed ^ 0x5eed, n / CASES_OF_A_WORLD)));
-    let mut g = Generator { rng: Rng::with_seed(seed_of(seed, n)), host: Host::new(&world), world, seen: vec![] };
+    let host = Host::with(&world, ifindexes);
+    let mut g = Generator { rng: Rng::with_seed(seed_of(seed, n)), host, world, seen: vec![] };
     let (mut events, mut outcomes) = (vec![], vec![]);
     for _ in 0..g.rng.usize(1..9) {
         if g.rng.u8(0..100) < 6
@@ -66,7 +67,7 @@ pub fn case(seed: u64, n: u64) -> (Case, Vec<Outcome>) {
         events.push(Event::Packet(at, packet));
         outcomes.push(outcome);
     }
-    (Case { world: g.world, events }, outcomes)
+    (Case { world: g.world, events }, outcomes, g.host)
 }
 
 fn world(rng: &mut Rng) -> World {
@@ -135,8 +136,12 @@ pub(crate) fn observed(before: &Ip, outcome: &Outcome) -> Ip {
     if outcome.fate == Fate::Back || out.len() < 34 {
         return ip;
     }
-    let (addresses, header) = if ip.is_v4() { (26..34, 20 + ip.options.len()) } else { (22..54, 40) };
-    let l4 = 14 + header + 8 * (ip.extensions.len() + usize::from(!ip.is_v4() && ip.fragment.is_some()));
+    let fragment = usize::from(ip.fragment.is_some() && !ip.extensions.contains(&44));
+    let (addresses, header) = match ip.is_v4() {
+        true => (26..34, 20 + ip.options.len()),
+        false => (22..54, 40 + 8 * (ip.extensions.len() + fragment)),
+    };
+    let l4 = 14 + header;
     let Some(bytes) = out.get(addresses) else {
         return ip;
     };
@@ -201,8 +206,7 @@ impl Generator {
     }
 
     fn addr(&mut self, v4: bool) -> IpAddr {
-        let name = self.rng.choice(NAMES.iter()).unwrap();
-        ip(if v4 { name.1 } else { name.2 })
+        nth_address(self.rng.usize(0..NAMES.len()), v4)
     }
 
     /// Addresses that clients have.

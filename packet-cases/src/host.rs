@@ -6,6 +6,7 @@
 mod tables;
 
 use std::cell::UnsafeCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use runtime_common::decide::{
@@ -13,7 +14,7 @@ use runtime_common::decide::{
     begin_untranslated, endpoint_known, gate, is_strangers, prepare_masqueraded, resume_published,
     track_from_container, uplink_known,
 };
-use runtime_common::maps::{Endpoint, Flow, FlowAction, FlowKey, Sums, Tuple, Zone};
+use runtime_common::maps::{Endpoint, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple, Zone};
 use runtime_common::packet::{
     ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, ETH_SERVICE_VLAN, ETH_VLAN, Headers, Mac, Packet, ethernet, headers,
     is_multicast,
@@ -24,7 +25,9 @@ use runtime_common::{Addr, Verdict};
 use tables::Memory;
 
 use crate::entries::{Entries, Removed, addresses, interface};
-use crate::world::{At, Change, Fate, GATEWAYS, HOST, INTERFACES, MAC_CLIENT, MAC_UPLINK, Outcome, World, ip};
+use crate::world::{
+    At, Change, Fate, HOST, INTERFACES, MAC_CLIENT, MAC_UPLINK, Outcome, World, hosts, ip, nth_address,
+};
 
 /// The MTU of every interface.
 pub const MTU: usize = 1500;
@@ -63,6 +66,15 @@ pub struct Host {
     headers: Headers,
 }
 
+/// What packets leave in the tables: of `FLOWS`, `PENDING` and `FRAGMENTS`.
+#[allow(missing_docs, reason = "named as the maps are")]
+#[derive(Debug, Default)]
+pub struct Remembered {
+    pub flows: HashMap<FlowKey, Flow>,
+    pub pending: HashMap<FlowKey, Flow>,
+    pub fragments: HashMap<FragmentKey, FragmentPorts>,
+}
+
 /// What the host's routes say of a destination.
 enum Route {
     /// The host's own, or nowhere.
@@ -75,16 +87,15 @@ enum Route {
 
 fn route(dst: &Addr) -> Route {
     let dst = dst.to_ip();
-    let own = HOST.iter().chain(GATEWAYS.iter().flatten()).any(|a| ip(a) == dst);
-    if own {
+    if hosts().contains(&dst) {
         return Route::None;
     }
     match dst {
-        _ if dst == ip("192.0.2.9") || dst == ip("2001:db8::9") => {
-            Route::Known(Mac::new(MAC_CLIENT), Mac::new(MAC_UPLINK))
-        }
+        _ if dst == nth_address(0, dst.is_ipv4()) => Route::Known(Mac::new(MAC_CLIENT), Mac::new(MAC_UPLINK)),
         // No unicast address; the lookup takes 0.0.0.0 for one, and so no packet gets farther than to the next router.
         IpAddr::V4(a) if a.is_loopback() || a.is_multicast() || a.is_broadcast() => Route::None,
+        // To everybody on the network of `up0`, `br0` or `br1`.
+        IpAddr::V4(a) if matches!(a.octets(), [192, 0, 2, 255] | [172, 17 | 18, 255, 255]) => Route::None,
         IpAddr::V4(_) => Route::Unknown,
         IpAddr::V6(a) => {
             let s = a.segments();
@@ -461,12 +472,13 @@ impl Host {
         }
     }
 
-    /// Keys of all conversations: of `FLOWS`, then of `PENDING`.
-    pub fn flows(&self) -> [Vec<(FlowKey, Flow)>; 2] {
-        [&self.tables.flows, &self.tables.pending].map(|map| {
+    /// All conversations, and what is known of fragments.
+    pub fn remembered(&self) -> Remembered {
+        let [flows, pending] = [&self.tables.flows, &self.tables.pending].map(|map| {
             let keys: Vec<FlowKey> = map.borrow().keys().copied().collect();
             keys.into_iter().map(|key| (key, Memory::flow(map, &key).unwrap())).collect()
-        })
+        });
+        Remembered { flows, pending, fragments: self.tables.fragments.borrow().clone() }
     }
 
     /// The name of an interface.

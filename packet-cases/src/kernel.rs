@@ -1,20 +1,20 @@
 //! The kernel's verified programs, by its own test run, with a world in their maps.
 
+use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::process::Command;
 
+use aya::Pod;
 use aya::maps::lpm_trie::Key;
-use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use runtime_common::decide::Scratch;
-use runtime_common::maps::{
-    ADDRESS_ENDPOINT, Address, Config, Endpoint, FilterKey, Flow, FlowKey, LAYOUT, Limit, Link, LinkKey, Publication,
-    PublicationKey, Uplink, address_bit, port_bit,
-};
-use runtime_common::{Addr, VERDICT_SLOTS, Verdict};
+use runtime_common::maps::{ADDRESS_ENDPOINT, Config, LAYOUT, Uplink, address_bit, port_bit};
+use runtime_common::{Addr, Verdict};
 
 use crate::entries::{Entries, Removed, addresses};
 use crate::harness::Kernel;
+use crate::host::Remembered;
 use crate::packet::Mac;
 use crate::world::{
     At, Change, Fate, GATEWAYS, HOST, INTERFACES, MAC_BRIDGE, MAC_CLIENT, MAC_UPLINK, Outcome, World, ip,
@@ -28,12 +28,20 @@ pub struct KernelWorld {
     /// Indexes of [`INTERFACES`].
     pub ifindexes: [u32; 9],
     world: World,
-    entries: Entries,
+    /// What the world's daemon has written.
+    written: Written,
+    /// What of that is not there any more, or has been written by a program since.
+    changed: Vec<Place>,
     sockets: Vec<UdpSocket>,
     /// How many changes there were.
     changes: u64,
-    counters: [u64; VERDICT_SLOTS],
+    counters: Vec<u64>,
 }
+
+/// An element of a map: the map's name, and the key's bytes.
+type Place = (&'static str, Vec<u8>);
+/// Values' bytes.
+type Written = HashMap<Place, Vec<u8>>;
 
 fn sh(script: &str) {
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();
@@ -79,26 +87,40 @@ fn interfaces() -> [u32; 9] {
     INTERFACES.map(|name| nix::net::if_::if_nametoindex(name).unwrap())
 }
 
+fn keep_to(processor: usize) {
+    let mut one = CpuSet::new();
+    one.set(processor).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+}
+
+/// Has this thread run on one processor alone: the nth of those that it may run on, from the first again after the last.
+pub fn keep_to_a_processor(n: usize) {
+    let may = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let processors: Vec<usize> = (0..CpuSet::count()).filter(|p| may.is_set(*p).unwrap()).collect();
+    keep_to(processors[n % processors.len()]);
+}
+
 impl KernelWorld {
     /// Loads the programs; needs root.
     pub fn load() -> Self {
         // What one packet leaves in the scratch room the next one finds: on one processor, always the same.
-        let mut one = CpuSet::new();
-        one.set(sched_getcpu().unwrap()).unwrap();
-        sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+        keep_to(sched_getcpu().unwrap());
         let ifindexes = interfaces();
-        let mut kernel = Kernel::load(4096);
+        // More than a case needs. An LRU map hands every processor some of its room.
+        let mut kernel = Kernel::with_room(64, 512, 512);
         let uplink = Uplink { ipv4: Addr::from(ip(HOST[0])), ipv6: Addr::from(ip(HOST[1])), ..Uplink::default() };
         kernel.map("UPLINKS").insert(ifindexes[0], uplink, 0).unwrap();
         kernel.map("UNSERVED").insert(ifindexes[1], 0u32, 0).unwrap();
+        let counters = kernel.counters();
         let mut world = KernelWorld {
             kernel,
             ifindexes,
             world: World::default(),
-            entries: Entries::default(),
+            written: HashMap::new(),
+            changed: vec![],
             sockets: vec![],
             changes: 0,
-            counters: [0; VERDICT_SLOTS],
+            counters,
         };
         world.become_world(&World::default());
         world
@@ -106,86 +128,27 @@ impl KernelWorld {
 
     /// Makes the maps those of a world.
     pub fn become_world(&mut self, world: &World) {
-        self.clear();
+        self.restore();
+        if self.world.sockets != world.sockets {
+            self.sockets.clear();
+            self.sockets = world.sockets.iter().map(|port| UdpSocket::bind(("::", *port)).unwrap()).collect();
+        }
         self.world = world.clone();
-        self.kernel.set("CONFIG", 0, Config { layout: LAYOUT, enforce: (!world.learning).into() });
-        self.sockets = world.sockets.iter().map(|port| UdpSocket::bind(("::", *port)).unwrap()).collect();
-        let entries = Entries::of(world, &self.ifindexes);
-        self.fill(&entries);
-        self.entries = entries;
+        let before = std::mem::replace(&mut self.written, written(world, &self.ifindexes));
+        for ((map, key), value) in before.iter().filter(|(place, _)| !self.written.contains_key(*place)) {
+            self.kernel.remove(map, key, value.len());
+        }
+        for (place, value) in self.written.iter().filter(|(place, value)| before.get(*place) != Some(*value)) {
+            self.kernel.put(place.0, &place.1, value);
+        }
     }
 
-    /// What the daemon writes, anew: a case's changes and used up limits are undone.
+    /// What the daemon has written, anew: a case's changes and used up limits are undone.
     pub fn restore(&mut self) {
-        let entries = std::mem::take(&mut self.entries);
-        self.fill(&entries);
-        self.entries = entries;
-    }
-
-    fn fill(&mut self, e: &Entries) {
         self.changes = 0;
-        let k = &mut self.kernel;
-        for (rule, generation) in &e.rules {
-            k.set("RULES", *rule, *generation);
-        }
-        for (ifindex, endpoint) in &e.endpoints {
-            k.map::<u32, Endpoint>("ENDPOINTS").insert(ifindex, endpoint, 0).unwrap();
-        }
-        for (addr, value) in &e.addresses {
-            k.map::<Addr, Address>("ADDRESSES").insert(addr, value, 0).unwrap();
-        }
-        for (addr, bits, kind) in &e.prefixes {
-            k.set_prefix("PREFIXES", &Key::new((*bits).into(), *addr), *kind);
-        }
-        for (key, value) in &e.publications {
-            k.map::<PublicationKey, Publication>("PUBLICATIONS").insert(key, value, 0).unwrap();
-        }
-        for (key, value) in &e.filters {
-            k.set_prefix("FILTERS", &Key::new(192, *key), *value);
-        }
-        for (generation, limit) in &e.limits {
-            k.map::<u64, Limit>("LIMITS").insert(generation, limit, 0).unwrap();
-        }
-        for (key, value) in &e.links {
-            k.map::<LinkKey, Link>("LINKS").insert(key, value, 0).unwrap();
-        }
-        for (map, element, bit) in bits(e) {
-            let value = k.element(map, element) | bit;
-            k.set(map, element, value);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.sockets.clear();
-        let e = std::mem::take(&mut self.entries);
-        let k = &mut self.kernel;
-        for (rule, _) in &e.rules {
-            k.set("RULES", *rule, 0u64);
-        }
-        // What a change of the world has removed already is no longer there.
-        for (ifindex, _) in &e.endpoints {
-            let _ = k.map::<u32, Endpoint>("ENDPOINTS").remove(ifindex);
-        }
-        for (addr, _) in &e.addresses {
-            let _ = k.map::<Addr, Address>("ADDRESSES").remove(addr);
-        }
-        for (addr, bits, _) in &e.prefixes {
-            k.remove_prefix::<Addr, u32>("PREFIXES", &Key::new((*bits).into(), *addr));
-        }
-        for (key, _) in &e.publications {
-            let _ = k.map::<PublicationKey, Publication>("PUBLICATIONS").remove(key);
-        }
-        for (key, _) in &e.filters {
-            k.remove_prefix::<FilterKey, u32>("FILTERS", &Key::new(192, *key));
-        }
-        for (generation, _) in &e.limits {
-            let _ = k.map::<u64, Limit>("LIMITS").remove(generation);
-        }
-        for (key, _) in &e.links {
-            let _ = k.map::<LinkKey, Link>("LINKS").remove(key);
-        }
-        for (map, element, _) in bits(&e) {
-            k.set(map, element, 0u64);
+        let limits = self.written.keys().filter(|(map, _)| *map == "LIMITS");
+        for place in self.changed.drain(..).chain(limits.cloned()) {
+            self.kernel.put(place.0, &place.1, &self.written[&place]);
         }
     }
 
@@ -193,29 +156,28 @@ impl KernelWorld {
     pub fn change(&mut self, change: &Change) {
         self.changes += 1;
         let removed = Removed::by(change, self.changes, &self.world, &self.ifindexes);
-        let k = &mut self.kernel;
-        for rule in &removed.rules {
-            k.set("RULES", *rule, 0u64);
-        }
-        // What has gone before cannot go again.
-        for key in &removed.publications {
-            let _ = k.map::<PublicationKey, Publication>("PUBLICATIONS").remove(key);
-        }
-        for key in &removed.links {
-            let _ = k.map::<LinkKey, Link>("LINKS").remove(key);
-        }
+        let mut gone: Vec<Place> = vec![];
+        gone.extend(removed.rules.iter().map(|rule| ("RULES", bytes(rule))));
+        gone.extend(removed.publications.iter().map(|key| ("PUBLICATIONS", bytes(key))));
+        gone.extend(removed.links.iter().map(|key| ("LINKS", bytes(key))));
         if let Some((ifindex, addrs)) = removed.endpoint {
-            let _ = k.map::<u32, Endpoint>("ENDPOINTS").remove(&ifindex);
-            for a in addrs {
-                let _ = k.map::<Addr, Address>("ADDRESSES").remove(&a);
+            gone.push(("ENDPOINTS", bytes(&ifindex)));
+            gone.extend(addrs.iter().map(|a| ("ADDRESSES", bytes(a))));
+        }
+        for place in gone {
+            // What is not known cannot go.
+            if let Some(value) = self.written.get(&place) {
+                self.kernel.remove(place.0, &place.1, value.len());
+                self.changed.push(place);
             }
         }
         if let Some((ifindex, endpoint)) = removed.another {
-            k.set("RULES", endpoint.rule, endpoint.generation);
+            // All of it was there before, and is put back with the rest.
+            self.kernel.put("RULES", &bytes(&endpoint.rule), &bytes(&endpoint.generation));
             for (addr, value) in addresses(&endpoint, ifindex) {
-                k.map::<Addr, Address>("ADDRESSES").insert(addr, value, 0).unwrap();
+                self.kernel.put("ADDRESSES", &bytes(&addr), &bytes(&value));
             }
-            k.map::<u32, Endpoint>("ENDPOINTS").insert(ifindex, endpoint, 0).unwrap();
+            self.kernel.put("ENDPOINTS", &bytes(&ifindex), &bytes(&endpoint));
         }
     }
 
@@ -264,15 +226,10 @@ impl KernelWorld {
                 return Some(v.name());
             }
         }
-        let mut found = None;
-        for v in Verdict::ALL {
-            let now = self.kernel.counter(*v);
-            if now != self.counters[*v as usize] {
-                found = Some(v.name());
-            }
-            self.counters[*v as usize] = now;
-        }
-        found
+        let now = self.kernel.counters();
+        let found = Verdict::ALL.iter().rfind(|v| now[**v as usize] != self.counters[**v as usize]);
+        self.counters = now;
+        found.map(|v| v.name())
     }
 
     /// Whether anything was counted that nobody has seen.
@@ -280,16 +237,48 @@ impl KernelWorld {
         self.counted(None)
     }
 
-    /// All conversations: of `FLOWS`, then of `PENDING`.
-    pub fn flows(&mut self) -> [Vec<(FlowKey, Flow)>; 2] {
-        ["FLOWS", "PENDING"].map(|map| self.kernel.map(map).iter().map(Result::unwrap).collect())
+    /// All conversations, and what is known of fragments. All of it is forgotten, and what a packet has left in the scratch room.
+    pub fn take_remembered(&mut self) -> Remembered {
+        let k = &mut self.kernel;
+        let remembered = Remembered {
+            flows: k.take_conversations("FLOWS").into_iter().collect(),
+            pending: k.take_conversations("PENDING").into_iter().collect(),
+            fragments: k.take_all("FRAGMENTS").into_iter().collect(),
+        };
+        k.clear("SCRATCH", [0u8; SCRATCH]);
+        remembered
     }
 
-    /// Forgets all conversations.
+    /// Forgets all of that.
     pub fn forget(&mut self) {
-        self.kernel.forget_conversations();
-        self.kernel.clear("SCRATCH", [0u8; SCRATCH]);
+        drop(self.take_remembered());
     }
+}
+
+fn bytes<T: Pod>(value: &T) -> Vec<u8> {
+    // SAFETY: plain data without padding, as long as its type is.
+    unsafe { std::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<T>()) }.to_vec()
+}
+
+fn written(world: &World, ifindexes: &[u32; 9]) -> Written {
+    let e = Entries::of(world, ifindexes);
+    let config = Config { layout: LAYOUT, enforce: (!world.learning).into() };
+    let mut w: Written = [(("CONFIG", bytes(&0u32)), bytes(&config))].into();
+    w.extend(e.rules.iter().map(|(rule, generation)| (("RULES", bytes(rule)), bytes(generation))));
+    w.extend(e.endpoints.iter().map(|(ifindex, endpoint)| (("ENDPOINTS", bytes(ifindex)), bytes(endpoint))));
+    w.extend(e.addresses.iter().map(|(addr, value)| (("ADDRESSES", bytes(addr)), bytes(value))));
+    let prefix = |addr: &Addr, bits: u8| bytes(&Key::new(bits.into(), *addr));
+    w.extend(e.prefixes.iter().map(|(addr, bits, kind)| (("PREFIXES", prefix(addr, *bits)), bytes(kind))));
+    w.extend(e.publications.iter().map(|(key, value)| (("PUBLICATIONS", bytes(key)), bytes(value))));
+    w.extend(e.filters.iter().map(|(key, value)| (("FILTERS", bytes(&Key::new(192, *key))), bytes(value))));
+    w.extend(e.limits.iter().map(|(generation, limit)| (("LIMITS", bytes(generation)), bytes(limit))));
+    w.extend(e.links.iter().map(|(key, value)| (("LINKS", bytes(key)), bytes(value))));
+    let mut words: HashMap<(&str, u32), u64> = HashMap::new();
+    for (map, element, bit) in bits(&e) {
+        *words.entry((map, element)).or_default() |= bit;
+    }
+    w.extend(words.into_iter().map(|((map, element), word)| ((map, bytes(&element)), bytes(&word))));
+    w
 }
 
 /// Bits that say where it is worth to look.

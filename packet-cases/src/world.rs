@@ -8,7 +8,8 @@
 //! The same with 2001:db8::/64, fd00:17::/64 and fd00:18::/64; there is no IPv6 route beyond next door. `up1` leads outside as
 //! well and has no program, `new` is a container's interface that nobody has told of.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
 
 use crate::packet::{Mac, Packet};
 
@@ -31,9 +32,9 @@ pub struct Container {
     /// Its name, and that of its host-side interface.
     pub name: &'static str,
     /// Its IPv4 address.
-    pub v4: &'static str,
+    pub v4: Ipv4Addr,
     /// Its IPv6 address.
-    pub v6: &'static str,
+    pub v6: Ipv6Addr,
     /// Its MAC address.
     pub mac: Mac,
     /// Its network: 0 or 1.
@@ -42,11 +43,41 @@ pub struct Container {
 
 /// All containers; the last one's interface alone is known, and nothing of it.
 pub const CONTAINERS: [Container; 5] = [
-    Container { name: "web", v4: "172.17.0.2", v6: "fd00:17::2", mac: [2, 0, 0, 0, 17, 2], network: 0 },
-    Container { name: "db", v4: "172.17.0.3", v6: "fd00:17::3", mac: [2, 0, 0, 0, 17, 3], network: 0 },
-    Container { name: "one", v4: "172.18.0.2", v6: "fd00:18::2", mac: [2, 0, 0, 0, 18, 2], network: 1 },
-    Container { name: "two", v4: "172.18.0.3", v6: "fd00:18::3", mac: [2, 0, 0, 0, 18, 3], network: 1 },
-    Container { name: "new", v4: "172.17.0.9", v6: "fd00:17::9", mac: [2, 0, 0, 0, 17, 9], network: 0 },
+    Container {
+        name: "web",
+        v4: Ipv4Addr::new(172, 17, 0, 2),
+        v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 2),
+        mac: [2, 0, 0, 0, 17, 2],
+        network: 0,
+    },
+    Container {
+        name: "db",
+        v4: Ipv4Addr::new(172, 17, 0, 3),
+        v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 3),
+        mac: [2, 0, 0, 0, 17, 3],
+        network: 0,
+    },
+    Container {
+        name: "one",
+        v4: Ipv4Addr::new(172, 18, 0, 2),
+        v6: Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 2),
+        mac: [2, 0, 0, 0, 18, 2],
+        network: 1,
+    },
+    Container {
+        name: "two",
+        v4: Ipv4Addr::new(172, 18, 0, 3),
+        v6: Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 3),
+        mac: [2, 0, 0, 0, 18, 3],
+        network: 1,
+    },
+    Container {
+        name: "new",
+        v4: Ipv4Addr::new(172, 17, 0, 9),
+        v6: Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 9),
+        mac: [2, 0, 0, 0, 17, 9],
+        network: 0,
+    },
 ];
 /// Of the second container.
 pub const DB: Name = 1;
@@ -89,10 +120,25 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("linklocal", "169.254.1.1", "fe80::2"),
 ];
 
+/// Those, to be asked for by the million.
+static NAMED: LazyLock<Vec<[IpAddr; 2]>> = LazyLock::new(|| NAMES.iter().map(|(_, a, b)| [ip(a), ip(b)]).collect());
+/// All of the host's own addresses.
+static HOSTS: LazyLock<Vec<IpAddr>> =
+    LazyLock::new(|| HOST.iter().chain(GATEWAYS.iter().flatten()).map(|a| ip(a)).collect());
+
+/// All of the host's own addresses.
+pub fn hosts() -> &'static [IpAddr] {
+    &HOSTS
+}
+
 /// The address with that name.
 pub fn named(name: &str, v4: bool) -> Option<IpAddr> {
-    let (_, a, b) = NAMES.iter().find(|(n, ..)| *n == name)?;
-    (if v4 { a } else { b }).parse().ok()
+    NAMES.iter().position(|(n, ..)| *n == name).map(|n| nth_address(n, v4))
+}
+
+/// The address of the nth name.
+pub fn nth_address(n: usize, v4: bool) -> IpAddr {
+    NAMED[n][usize::from(!v4)]
 }
 
 /// An address that is written out.
@@ -104,7 +150,7 @@ pub fn ip(s: &str) -> IpAddr {
 impl Container {
     /// Its address of a family.
     pub fn addr(&self, v4: bool) -> IpAddr {
-        ip(if v4 { self.v4 } else { self.v6 })
+        if v4 { self.v4.into() } else { self.v6.into() }
     }
 }
 

@@ -1,12 +1,12 @@
-//! Every packet fixture, by the host build.
+//! Every packet fixture, by the host build and the model.
 #![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
 
-use packet_cases::compare::{by_host, same};
+use packet_cases::compare::{by_host, host_like_model, same};
 use packet_cases::fixture::{FILES, all};
 use packet_cases::host::IFINDEXES;
 
 #[test]
-fn the_host_build_decides_what_fixtures_expect() {
+fn the_host_build_decides_what_fixtures_expect_and_the_model_agrees() {
     let fixtures = all().unwrap();
     let mut wrong = vec![];
     for f in &fixtures {
@@ -16,6 +16,9 @@ fn the_host_build_decides_what_fixtures_expect() {
                 wrong.push(format!("{}\n  {what}", f.title));
                 break;
             }
+        }
+        if let Err(what) = host_like_model(&f.case, &outcomes) {
+            wrong.push(format!("{}\n  {what}", f.title));
         }
     }
     assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), fixtures.len(), wrong.join("\n"));

@@ -85,7 +85,7 @@ enum Task {
     },
     /// Boot other kernels in QEMU, and load and test everything there: `--kernel 6.1`, `--only load`, `--record`
     Vm(vm::Options),
-    /// Packet cases by chance through the naive model, the host build and the kernel (as root): `--cases N`, `--seed S`, `--help`
+    /// Packet cases by chance through the naive model, the host build and the kernel (as root): `--cases N`, `--seed S`, `--legs model,host`, `--help`
     Fuzz {
         /// Instead, this many changed inputs for each parser of what people and containers write
         #[arg(long, value_name = "N")]

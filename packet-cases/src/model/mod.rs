@@ -10,8 +10,8 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::generate::owner;
-use crate::packet::{ACK, Body, Ip, L4, Packet, SYN};
-use crate::world::{At, Change, Fate, Name, Outcome, World};
+use crate::packet::{ACK, Body, Edit, Ip, L4, Packet, SYN};
+use crate::world::{At, CONTAINERS, Change, Fate, Name, Outcome, World};
 
 /// What a packet is to become.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub struct Model {
     conversations: Vec<Conversation>,
     /// Protocol, remote address and port, and the other port, of what it is not sure of.
     doubts: HashSet<(u8, IpAddr, u16, u16)>,
+    /// Whether a conversation may have begun of which it does not know the ends.
+    lost: bool,
 }
 
 /// The tuple of a packet that may open a conversation, or is one of no connection: UDP, SCTP, an opening TCP segment, an echo.
@@ -121,6 +123,7 @@ impl Model {
             began_others: false,
             conversations: vec![],
             doubts: HashSet::new(),
+            lost: false,
         }
     }
 
@@ -172,6 +175,9 @@ impl Model {
     /// What is to become of a packet, where it is certain.
     pub fn expect(&self, at: At, packet: &Packet) -> Option<Expected> {
         let Body::Ip(ip) = &packet.body else { return None };
+        if self.lost {
+            return None;
+        }
         let odd = packet.macs.is_some() || packet.vlan.is_some() || !packet.edits.is_empty();
         if odd || !ip.extensions.is_empty() || ip.fragment.is_some() {
             return None;
@@ -202,10 +208,14 @@ impl Model {
         let Some(e) = expected else {
             self.began_others = true;
             if let Body::Ip(ip) = &packet.body {
-                let all = [rough_tuple(ip), after].into_iter().flatten();
-                self.doubts.extend(all.flat_map(|t| ends(ip.protocol(), t)));
-                if packet.edits.iter().any(|_| true) || ip.data.len() > 20 {
-                    // Whatever the bytes say now, or the packet that an error quotes.
+                let published = rough_tuple(ip).into_iter().flat_map(|t| self.published_ends(ip, t));
+                let all: Vec<_> = [rough_tuple(ip), after].into_iter().flatten().chain(published).collect();
+                self.doubts.extend(all.into_iter().flat_map(|t| ends(ip.protocol(), t)));
+                // Whatever the bytes say now.
+                let patched = packet.edits.iter().any(|edit| matches!(edit, Edit::Patch(..)));
+                self.lost |= patched && found.verdict.is_some_and(may_begin);
+                if !packet.edits.is_empty() || ip.data.len() > 20 {
+                    // Or what the packet says that an error quotes.
                     self.doubt_all();
                 }
             }
@@ -218,6 +228,10 @@ impl Model {
             (At::Xdp, v) if quiet && !is_drop(v) => (None, e.fate),
             (_, v) => (Some(v), e.fate),
         };
+        if matches!(verdict, Some("martian" | "spoofed_local")) {
+            // Who forges a source may forge any: it has taken from a publication's limit all the same.
+            self.began_others = true;
+        }
         if found.verdict != verdict || found.fate != fate {
             return Err(format!("model: {e:?}"));
         }
@@ -251,11 +265,22 @@ impl Model {
         Ok(true)
     }
 
+    /// What a packet for a published port may become, here or by the host's own rules.
+    fn published_ends(&self, ip: &Ip, t: Tuple) -> impl Iterator<Item = Tuple> {
+        let (v4, protocol) = (ip.is_v4(), ip.protocol());
+        let published = self.world.publications.iter().filter(move |p| (p.protocol, p.port) == (protocol, t.dst.1));
+        published.map(move |p| Tuple { src: t.src, dst: (CONTAINERS[p.to].addr(v4), p.container_port) })
+    }
+
     fn doubt_all(&mut self) {
         let all: Vec<_> =
             self.conversations.iter().flat_map(|c| [(c.protocol, c.question), (c.protocol, c.translated)]).collect();
         self.doubts.extend(all.into_iter().flat_map(|(p, t)| ends(p, t)));
     }
+}
+
+fn may_begin(verdict: &str) -> bool {
+    matches!(verdict, "published" | "linked" | "masqueraded" | "outbound" | "asked" | "carried")
 }
 
 fn is_drop(verdict: &str) -> bool {

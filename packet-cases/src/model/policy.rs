@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Conversation, Expected, Model, Rule, Side, Tuple, is_answer_only};
 use crate::packet::{Ip, L4};
-use crate::world::{CONTAINERS, DB, Fate, GATEWAYS, HOST, Name, Opens, PREFIXES, Publication, TWO, ip};
+use crate::world::{CONTAINERS, DB, Fate, GATEWAYS, HOST, Name, Opens, Publication, TWO, hosts, ip};
 
 impl Model {
     /// The container with an address that the daemon has told of.
@@ -22,7 +22,7 @@ impl Model {
             IpAddr::V4(a) => a.octets()[..2] == [10, 99],
             IpAddr::V6(a) => a.segments()[..4] == [0xfd99, 0, 0, 0],
         };
-        HOST.iter().chain(GATEWAYS.iter().flatten()).any(|h| ip(h) == a) || self.world.local_prefix && local
+        hosts().contains(&a) || self.world.local_prefix && local
     }
 
     /// Whether an address is one of an isolated network.
@@ -372,11 +372,16 @@ fn ip_of_gateway(c: Name, v4: bool) -> IpAddr {
 }
 
 fn is_in_network(a: IpAddr, n: usize) -> bool {
-    match (a, ip(PREFIXES[n][0].0), ip(PREFIXES[n][1].0)) {
-        (IpAddr::V4(a), IpAddr::V4(prefix), _) => a.octets()[..2] == prefix.octets()[..2],
-        (IpAddr::V6(a), _, IpAddr::V6(prefix)) => a.segments()[..4] == prefix.segments()[..4],
+    match (a, ip_of_network(n, a.is_ipv4())) {
+        (IpAddr::V4(a), IpAddr::V4(prefix)) => a.octets()[..2] == prefix.octets()[..2],
+        (IpAddr::V6(a), IpAddr::V6(prefix)) => a.segments()[..4] == prefix.segments()[..4],
         _ => false,
     }
+}
+
+fn ip_of_network(n: usize, v4: bool) -> IpAddr {
+    // Any address of it: both have a container.
+    CONTAINERS[2 * n].addr(v4)
 }
 
 fn is_in_local_prefix(a: IpAddr) -> bool {

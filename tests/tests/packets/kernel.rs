@@ -1,5 +1,7 @@
 //! The kernel side, loaded for one test, or for an earlier one and emptied.
 
+#[path = "elements.rs"]
+mod elements;
 #[path = "reuse.rs"]
 mod reuse;
 
@@ -9,11 +11,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, ProgramError, TestRun, TestRunOptions};
 use aya::{EbpfLoader, Pod, VerifierLogLevel};
 use reuse::Loaded;
-use runtime_common::maps::{Flow, FlowKey, FragmentKey, FragmentPorts, Zone};
+use runtime_common::maps::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FRAGMENTS, Zone};
 use runtime_common::{VERDICT_SLOTS, Verdict};
 
 /// The program at XDP hooks.
@@ -82,17 +84,25 @@ fn context(ifindex: u32, ingress: u32) -> [u8; SK_BUFF] {
 impl Kernel {
     /// Builds the object where it is out of date, and makes its maps, which hold `flows` conversations or little more. A program
     /// is loaded when it is first run: on an emulated machine the verifier takes seconds for each.
+    #[allow(dead_code, reason = "packet cases have little to remember")]
     pub fn load(flows: u32) -> Self {
+        Kernel::with_room(flows, 4096, MAX_FRAGMENTS as u32)
+    }
+
+    /// As [`Kernel::load`], with room for that many fragmented datagrams and conversations that have just begun. A map of little
+    /// room is read and emptied sooner.
+    pub fn with_room(flows: u32, pending: u32, fragments: u32) -> Self {
         let open = || {
             EbpfLoader::new()
                 .map_max_entries("FLOWS", flows)
-                .map_max_entries("PENDING", 4096)
+                .map_max_entries("PENDING", pending)
+                .map_max_entries("FRAGMENTS", fragments)
                 .map_max_entries("HOST_SOCKETS", 64)
                 .verifier_log_level(VerifierLogLevel::STATS)
                 .load(&std::fs::read(object()).unwrap())
                 .unwrap()
         };
-        Kernel { ebpf: Loaded::idle_or(flows, open) }
+        Kernel { ebpf: Loaded::idle_or([flows, pending, fragments], open) }
     }
 
     /// Loads a program unless it is loaded.
@@ -119,23 +129,58 @@ impl Kernel {
     /// Forgets every conversation, and what is known of fragments.
     #[allow(dead_code, reason = "the benchmark has no use for it")]
     pub fn forget_conversations(&mut self) {
-        // As for the daemon: a port without flows is not one of theirs any more.
-        for map in ["FLOWS", "PENDING"] {
-            let keys: Vec<FlowKey> = self.map::<FlowKey, Flow>(map).keys().map(Result::unwrap).collect();
-            for key in keys.iter().filter(|key| key.zone == Zone::Uplink as u8) {
-                self.set("FLOW_PORTS", key.port_element(), 0u8);
-            }
-        }
-        self.empty::<FlowKey, Flow>("FLOWS");
-        self.empty::<FlowKey, Flow>("PENDING");
-        self.empty::<FragmentKey, FragmentPorts>("FRAGMENTS");
+        self.take_conversations("FLOWS");
+        self.take_conversations("PENDING");
+        self.take_all::<FragmentKey, FragmentPorts>("FRAGMENTS");
     }
 
+    /// All conversations of `FLOWS` or `PENDING`, which is empty then.
     #[allow(dead_code, reason = "the benchmark has no use for it")]
-    fn empty<K: Pod, V: Pod>(&mut self, name: &str) {
-        let mut map = self.map::<K, V>(name);
-        let keys: Vec<K> = map.keys().map(Result::unwrap).collect();
-        keys.iter().for_each(|key| map.remove(key).unwrap());
+    pub fn take_conversations(&mut self, map: &str) -> Vec<(FlowKey, Flow)> {
+        let all = self.take_all::<FlowKey, Flow>(map);
+        // As for the daemon: a port without flows is not one of theirs any more.
+        for (key, _) in all.iter().filter(|(key, _)| key.zone == Zone::Uplink as u8) {
+            self.set("FLOW_PORTS", key.port_element(), 0u8);
+        }
+        all
+    }
+
+    /// All elements of a hash map, which is empty then.
+    #[allow(dead_code, reason = "the benchmark has no use for it")]
+    pub fn take_all<K: Pod, V: Pod>(&mut self, name: &str) -> Vec<(K, V)> {
+        let (keys, values) = elements::take_all(self.data(name), size_of::<K>(), size_of::<V>()).unwrap();
+        // SAFETY: as many bytes as the type has, of which any are a value of it.
+        let read = |(k, v): (&[u8], &[u8])| unsafe {
+            (k.as_ptr().cast::<K>().read_unaligned(), v.as_ptr().cast::<V>().read_unaligned())
+        };
+        keys.chunks(size_of::<K>()).zip(values.chunks(size_of::<V>())).map(read).collect()
+    }
+
+    /// Sets an element by its bytes.
+    #[allow(dead_code, reason = "for packet cases")]
+    pub fn put(&mut self, name: &str, key: &[u8], value: &[u8]) {
+        if let (Map::Array(_), Ok(index)) = (self.ebpf.map(name).unwrap(), key.try_into()) {
+            self.ebpf.note(name, u32::from_ne_bytes(index));
+        }
+        elements::put(self.data(name), key, &mut value.to_vec()).unwrap();
+    }
+
+    /// Removes an element by its key's bytes, if it is there; one of an array becomes zero.
+    #[allow(dead_code, reason = "for packet cases")]
+    pub fn remove(&mut self, name: &str, key: &[u8], value: usize) {
+        match self.ebpf.map(name).unwrap() {
+            Map::Array(_) => self.put(name, key, &vec![0; value]),
+            _ => drop(elements::remove(self.data(name), key).unwrap()),
+        }
+    }
+
+    fn data(&self, name: &str) -> &MapData {
+        match self.ebpf.map(name) {
+            Some(
+                Map::Array(map) | Map::HashMap(map) | Map::LpmTrie(map) | Map::LruHashMap(map) | Map::PerCpuArray(map),
+            ) => map,
+            _ => panic!("the object has no such map {name}"),
+        }
     }
 
     /// Sets an entry of a trie of prefixes.
@@ -225,14 +270,11 @@ impl Kernel {
         PerCpuArray::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().set(0, values, 0).unwrap();
     }
 
-    /// Removes an entry of a trie of prefixes.
-    #[allow(dead_code, reason = "the benchmark has no use for it")]
-    pub fn remove_prefix<K: Pod, V: Pod>(&mut self, name: &str, key: &Key<K>) {
-        LpmTrie::<_, K, V>::try_from(self.ebpf.map_mut(name).unwrap()).unwrap().remove(key).unwrap();
-    }
-
-    fn counters(&self) -> Vec<u64> {
-        let counters = PerCpuArray::<_, u64>::try_from(self.ebpf.map("COUNTERS").unwrap()).unwrap();
-        (0..counters.len()).map(|i| counters.get(&i, 0).unwrap().iter().sum()).collect()
+    /// How often each verdict was counted, by number.
+    pub fn counters(&self) -> Vec<u64> {
+        let cpus = aya::util::nr_cpus().unwrap();
+        let values = elements::values(self.data("COUNTERS"), cpus * size_of::<u64>()).unwrap();
+        let of_cpus = |all: &[u8]| all.chunks(8).map(|n| u64::from_ne_bytes(n.try_into().unwrap())).sum();
+        values.chunks(cpus * size_of::<u64>()).map(of_cpus).collect()
     }
 }
