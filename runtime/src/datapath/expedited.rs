@@ -4,17 +4,26 @@
 //! with the lock of all interfaces held: 20 ms and more, one after the other, whoever asks. `/sys/kernel/rcu_expedited` has
 //! it interrupt the processors instead of waiting for them. That is the whole machine's, so it is set for these moments
 //! alone, and only where it is worth it; `rcu_normal`, for machines that must not be interrupted, has precedence in the kernel.
+//!
+//! Two see to it that it is set back: a guard, a process that outlives this one; and where somebody kills both at once, as with
+//! the whole cgroup, a note that the next `up` or `down` finds.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe};
 
 const SWITCH: &std::ffi::CStr = c"/sys/kernel/rcu_expedited";
+/// There while the switch is on by this program, and locked by the process that has set it. For the whole machine, as the switch
+/// is, whatever run directories there are; gone after a boot, as what the switch was set to is.
+const NOTE: &str = "/run/runtime-rcu-expedited";
 /// From how many programs on it is worth it.
 const MANY: usize = 32;
 
@@ -23,22 +32,61 @@ pub(super) struct Expedited {
     /// Closed when this process ends: then its guard sets the switch back.
     lifeline: Option<OwnedFd>,
     guard: Pid,
+    _note: Note,
+}
+
+/// The note, locked; removed when dropped.
+struct Note {
+    _lock: Flock<File>,
+}
+
+impl Note {
+    /// Takes the note: one that is made now, or one that a process left which is gone. None while another one has it.
+    fn take(path: &Path, make: bool) -> Option<Self> {
+        let flags = libc::O_NOFOLLOW;
+        let file = File::options().write(true).create(make).mode(0o600).custom_flags(flags).open(path).ok()?;
+        let note = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+        // Between opening and locking it, its last holder may have removed it.
+        let is_there = fs::symlink_metadata(path)
+            .is_ok_and(|there| note.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino())));
+        is_there.then_some(Note { _lock: note })
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(NOTE);
+    }
+}
+
+/// Sets the switch back where a process that had set it was killed together with its guard.
+pub(super) fn set_back() {
+    if let Some(_left) = Note::take(Path::new(NOTE), false)
+        && fs::read_to_string(path()).is_ok_and(|now| now.trim() == "1")
+    {
+        let _ = fs::write(path(), "0");
+    }
 }
 
 impl Expedited {
     /// For so many programs to be attached or detached. None where they are few, where grace periods are short already, and
     /// where they cannot be shortened: then all of it takes its time.
     pub fn for_programs(count: usize) -> Option<Self> {
-        if count < MANY || fs::read_to_string(path()).ok()?.trim() != "0" {
+        if count < MANY {
+            return None;
+        }
+        set_back();
+        if fs::read_to_string(path()).ok()?.trim() != "0" {
             return None;
         }
         // First who sets it back, then the switch.
-        let expedited = Expedited::guarded().ok()?;
+        let note = Note::take(Path::new(NOTE), true)?;
+        let expedited = Expedited::guarded(note).ok()?;
         fs::write(path(), "1").ok()?;
         Some(expedited)
     }
 
-    fn guarded() -> Result<Self> {
+    fn guarded(note: Note) -> Result<Self> {
         let (read, write) = pipe()?;
         let mut before = SigSet::empty();
         // What ends this process group must not end the guard before its time.
@@ -50,7 +98,7 @@ impl Expedited {
         }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
         match forked? {
-            ForkResult::Parent { child } => Ok(Expedited { lifeline: Some(write), guard: child }),
+            ForkResult::Parent { child } => Ok(Expedited { lifeline: Some(write), guard: child, _note: note }),
             ForkResult::Child => Err(Error::other("the guard goes on")),
         }
     }
@@ -115,36 +163,72 @@ mod tests {
         assert!(Expedited::for_programs(MANY).is_none(), "what somebody else has set is theirs to set back");
         drop(expedited);
         assert_eq!(switch(), "0");
+        assert!(!Path::new(NOTE).exists(), "the note is left");
     }
 
-    #[test]
-    fn the_switch_is_off_soon_after_a_kill() {
-        let _one = ONE_AT_A_TIME.lock().unwrap();
+    /// A process that has set the switch, and its guard; none where grace periods stay as they are. It waits to be killed.
+    fn another() -> Option<(Pid, Pid)> {
         let (ready, told) = pipe().unwrap();
         // SAFETY: the C library keeps its allocator usable in the child, and no other lock is taken there.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let expedited = Expedited::for_programs(MANY);
-                let word = if expedited.is_some() && switch() == "1" { b"y" } else { b"n" };
-                let _ = nix::unistd::write(&told, word);
+                let expedited = Expedited::for_programs(MANY).filter(|_| switch() == "1");
+                let guard = expedited.as_ref().map_or(0, |e| e.guard.as_raw());
+                let _ = nix::unistd::write(&told, &guard.to_ne_bytes());
                 loop {
                     nix::unistd::pause();
                 }
             }
             ForkResult::Parent { child } => {
-                let mut word = [0];
-                nix::unistd::read(&ready, &mut word).unwrap();
-                kill(child, Signal::SIGKILL).unwrap();
-                waitpid(child, None).unwrap();
-                if &word != b"y" {
-                    return eprintln!("skipped: grace periods stay");
+                let mut guard = [0; 4];
+                nix::unistd::read(&ready, &mut guard).unwrap();
+                let guard = i32::from_ne_bytes(guard);
+                if guard == 0 {
+                    end(child);
+                    eprintln!("skipped: grace periods stay");
+                    return None;
                 }
-                let began = Instant::now();
-                while switch() != "0" {
-                    assert!(began.elapsed() < Duration::from_secs(5), "nobody sets it back");
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+                Some((child, Pid::from_raw(guard)))
             }
         }
+    }
+
+    fn end(child: Pid) {
+        kill(child, Signal::SIGKILL).unwrap();
+        waitpid(child, None).unwrap();
+    }
+
+    #[test]
+    fn the_switch_is_off_soon_after_a_kill() {
+        let _one = ONE_AT_A_TIME.lock().unwrap();
+        let Some((child, _)) = another() else { return };
+        end(child);
+        let began = Instant::now();
+        while switch() != "0" {
+            assert!(began.elapsed() < Duration::from_secs(5), "nobody sets it back");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        set_back();
+        assert!(!Path::new(NOTE).exists(), "the note is left");
+    }
+
+    #[test]
+    fn the_next_one_sets_the_switch_back_where_the_guard_was_killed_as_well() {
+        let _one = ONE_AT_A_TIME.lock().unwrap();
+        let Some((child, guard)) = another() else { return };
+        set_back();
+        assert_eq!(switch(), "1", "whoever has set it is there");
+        // As with the whole cgroup.
+        kill(guard, Signal::SIGKILL).unwrap();
+        end(child);
+        assert_eq!(switch(), "1", "nobody is left who could have set it back");
+        set_back();
+        assert_eq!(switch(), "0");
+        assert!(!Path::new(NOTE).exists(), "the note is left");
+        // What somebody else has set is theirs to set back.
+        fs::write(path(), "1").unwrap();
+        set_back();
+        assert_eq!(switch(), "1");
+        fs::write(path(), "0").unwrap();
     }
 }

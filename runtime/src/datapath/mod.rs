@@ -125,7 +125,9 @@ impl Datapath {
     pub fn prepare(pins: &Pins) -> Result<PinLock, DatapathError> {
         features::check(pins)?;
         pins.prepare()?;
-        PinLock::take(pins)
+        let lock = PinLock::take(pins)?;
+        expedited::set_back();
+        Ok(lock)
     }
 
     /// Loads the programs, adopting the pinned maps and links of a predecessor where there are some.

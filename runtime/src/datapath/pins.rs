@@ -9,7 +9,7 @@ use aya::maps::{Array, Map, MapData};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use runtime_common::maps::Config;
 
-use super::expedited::Expedited;
+use super::expedited::{self, Expedited};
 use super::hooks::{Remnant, Turn};
 use super::{DatapathError, PinLock, chain};
 
@@ -120,7 +120,10 @@ impl Pins {
         }
         Err(self.error(
             &path,
-            &format!("made by another version (layout {found}, this one has {layout}): run \"runtime down\" first"),
+            &format!(
+                "made by another version (layout {found}, this one has {layout}); what it serves goes on: \
+                 \"runtime down\" and then \"runtime up\" hand its connections over by the engine's own rules"
+            ),
         ))
     }
 
@@ -154,6 +157,7 @@ const HANDOVER: Duration = Duration::from_millis(200);
 /// Conversations go back to the host's own rules, which pick up what they see from the client's side first: so nothing is
 /// dropped any more, then the uplinks are let go, and after a moment the containers.
 pub fn remove_everything(pins: &Pins) -> Result<usize, DatapathError> {
+    expedited::set_back();
     let mut first_error = None;
     let mut remnants = Remnant::all(pins)?;
     remnants.sort_by_key(Remnant::turn);
