@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use runtime::daemon::Request;
 use runtime::model::filter::Filter;
 use runtime::model::hosts::{HostsEntry, update_hosts};
 use runtime::model::link::parse_link;
 use runtime::model::publish::{parse_expose, parse_publish};
+use runtime_api::wire::{read_request, request_line};
 
 /// Calls `check` with texts that come of these by a few changes, always the same ones.
 fn changed(corpus: &[&str], check: impl Fn(&[u8])) {
@@ -128,9 +128,9 @@ fn requests() {
         r#"{"command":"wait_served","container":"0123456789abcdef"}"#,
     ];
     changed(&corpus, |bytes| {
-        if let Ok(request) = serde_json::from_slice::<Request>(bytes) {
-            let text = serde_json::to_string(&request).unwrap();
-            assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request, "{text}");
+        if let Ok(request) = read_request(bytes) {
+            let text = request_line(&request).unwrap();
+            assert_eq!(read_request(text.as_bytes()).unwrap(), request, "{text}");
         }
     });
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use runtime_api::BlockingClient;
 
 use crate::container::Container;
 use crate::engine::{Client, Engine, EngineName, tail};
@@ -184,6 +185,11 @@ impl Lab {
     /// A folder for files of this lab.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A client of the daemon's, without a process of its own.
+    pub fn daemon(&self) -> BlockingClient {
+        BlockingClient::new(self.dir.join("run"))
     }
 
     /// The folder in which the daemon pins.

@@ -1,28 +1,24 @@
 //! How long changes take. Measured, not asserted: `cargo test --release -p tests --test control -- --ignored --nocapture`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use runtime_api::{Call, Filter, Link, Publish, Status, Unlink, Unpublish};
 use tests::{Image, Lab};
 
 /// Asks the daemon without a process of its own; how long the answer takes.
-fn ask(lab: &Lab, json: &str) -> Duration {
+fn ask<C: Call>(lab: &Lab, call: C) -> Duration {
     let began = Instant::now();
-    let mut stream = UnixStream::connect(lab.dir().join("run/runtime.sock")).expect("the daemon's socket");
-    stream.write_all(format!("{json}\n").as_bytes()).expect("a request");
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).expect("an answer");
-    assert!(line.starts_with("{\"ok\""), "{line}");
+    lab.daemon().call(call).expect("an answer");
     began.elapsed()
 }
 
 fn publish(lab: &Lab, container: &str, spec: &str) -> Duration {
-    ask(lab, &format!(r#"{{"command":"publish","container":"{container}","spec":"{spec}"}}"#))
+    let (container, spec) = (container.to_owned(), spec.to_owned());
+    ask(lab, Publish { container, spec, filter: Filter::default() })
 }
 
 fn unpublish(lab: &Lab, container: &str, spec: &str) -> Duration {
-    ask(lab, &format!(r#"{{"command":"unpublish","container":"{container}","spec":"{spec}"}}"#))
+    ask(lab, Unpublish { container: container.to_owned(), spec: spec.to_owned() })
 }
 
 fn print(what: &str, mut all: Vec<Duration>) {
@@ -45,11 +41,11 @@ fn rounds(lab: &Lab, pid: u32, what: &str) {
     print(&format!("{what}: unpublish"), gone);
     let (mut made, mut gone) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        made.push(ask(
-            lab,
-            r#"{"command":"link","recipient":"other","source":"source","alias":"alias","all_ports":false}"#,
-        ));
-        gone.push(ask(lab, r#"{"command":"unlink","recipient":"other","target":"alias"}"#));
+        let (recipient, alias) = ("other".to_owned(), "alias".to_owned());
+        let link =
+            Link { recipient: recipient.clone(), source: "source".to_owned(), alias: alias.clone(), all_ports: false };
+        made.push(ask(lab, link));
+        gone.push(ask(lab, Unlink { recipient, target: alias }));
     }
     print(&format!("{what}: link"), made);
     print(&format!("{what}: unlink"), gone);
@@ -90,7 +86,7 @@ fn how_long_changes_take() {
     let began = Instant::now();
     lab.runtime(["publish", "web", "20000-29999:20000-29999"]).ok();
     println!("publish of 10,000 ports by the command: {:?}", began.elapsed());
-    println!("status: {:?}", ask(&lab, r#"{"command":"status"}"#));
+    println!("status: {:?}", ask(&lab, Status));
     println!("memory: {}", memory(up.pid()));
     let file = std::fs::metadata(lab.dir().join("state/live.json")).map(|m| m.len());
     println!("live.json: {file:?}");

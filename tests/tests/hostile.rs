@@ -1,22 +1,12 @@
 //! What a container or a client of the daemon's socket sends to harm others: refused or bounded for itself alone.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use runtime_api::{Error, Link};
 use tests::sockets::Talk;
 use tests::{HOST, Image, Lab, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
-
-/// One request as anybody may send it who may use the socket.
-fn ask(lab: &Lab, request: &str) -> String {
-    let mut stream = UnixStream::connect(lab.dir().join("run/runtime.sock")).expect("the daemon's socket");
-    stream.write_all(format!("{request}\n").as_bytes()).expect("a request");
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).expect("an answer");
-    line
-}
 
 fn hosts(lab: &Lab, container: &str) -> String {
     lab.docker(["exec", container, "busybox", "cat", "/etc/hosts"]).ok()
@@ -72,12 +62,12 @@ fn aliases_are_looked_at_where_they_enter_the_daemon() {
     lab.run("source", &["echo"]);
     lab.run("recipient", &["busybox", "sleep", "100000"]);
     let before = hosts(&lab, "recipient");
-    for alias in [r"x\n192.0.2.66\tbank", "a b", "#x", "", "a=b", "a/b", r"a\u0000b", &"x".repeat(300)] {
-        let request = format!(
-            r#"{{"command":"link","recipient":"recipient","source":"source","alias":"{alias}","all_ports":false}}"#
-        );
-        let answer = ask(&lab, &request);
-        assert!(answer.contains("invalid alias") && answer.contains(r#""status":2"#), "{alias:?}: {answer}");
+    for alias in ["x\n192.0.2.66\tbank", "a b", "#x", "", "a=b", "a/b", "a\0b", &"x".repeat(300)] {
+        // As anybody may ask who may use the socket.
+        let [recipient, source, alias] = ["recipient", "source", alias].map(str::to_owned);
+        let answer = lab.daemon().call(Link { recipient, source, alias, all_ports: false });
+        let Err(Error::Refused(refusal)) = answer else { panic!("{answer:?}") };
+        assert!(refusal.message.contains("invalid alias") && refusal.status == 2, "{refusal:?}");
     }
     assert_eq!(hosts(&lab, "recipient"), before);
     assert_eq!(lab.status()["links"].as_array().map(Vec::len), Some(0));

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use runtime_api::Ping;
 use tests::sockets::Talk;
 use tests::traces::files;
 use tests::{HOST, Image, Lab, wait_until};
@@ -64,15 +65,6 @@ fn connect(lab: &Lab) -> std::io::Result<UnixStream> {
     UnixStream::connect(lab.dir().join("run/runtime.sock"))
 }
 
-/// A link that is none, to be answered by the daemon itself.
-fn ask(lab: &Lab) -> String {
-    let mut stream = connect(lab).expect("the daemon's socket");
-    stream.write_all(b"{\"command\":\"ping\"}\n").expect("a request");
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).expect("an answer");
-    line
-}
-
 #[test]
 fn clients_that_never_ask_or_never_end_hold_nobody_up() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
@@ -84,7 +76,7 @@ fn clients_that_never_ask_or_never_end_hold_nobody_up() {
 
     let idle: Vec<UnixStream> = (0..10_000).map(|_| connect(&lab).expect("a connection")).collect();
     let began = Instant::now();
-    assert!(ask(&lab).contains("pid"));
+    assert_eq!(lab.daemon().call(Ping).expect("an answer").pid, up.pid());
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(descriptors() < before + 200, "{} descriptors", descriptors());
     // One that dribbles is told, and let go.
@@ -116,7 +108,7 @@ fn clients_that_never_ask_or_never_end_hold_nobody_up() {
         BufReader::new(stream).read_line(&mut line).expect("an answer");
         assert!(line.contains("does not understand") && line.len() < 600, "{garbage:?}: {line}");
     }
-    assert!(ask(&lab).contains("pid"));
+    assert_eq!(lab.daemon().call(Ping).expect("an answer").pid, up.pid());
 }
 
 /// A set of capabilities as /proc tells it.

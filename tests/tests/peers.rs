@@ -1,11 +1,11 @@
 //! Whoever talks over a publication or link that goes is told at once, rather than left to wait.
 
-use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, WouldBlock};
-use std::io::{BufRead, BufReader, Write};
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use runtime_api::{Error, Ping, Published, Status, Unpublish};
 use tests::sockets::{Talk, ask, is_silence};
 use tests::{Container, HOST, Image, Lab, wait_until};
 
@@ -73,33 +73,12 @@ fn a_thousand_clients_are_reset_together() {
     assert_eq!(established(&server, 7), 0);
 }
 
-/// A request to the daemon without a process of its own.
-struct Request(BufReader<UnixStream>);
-
-impl Request {
-    fn send(lab: &Lab, json: &str) -> Request {
-        let mut stream = UnixStream::connect(lab.dir().join("run/runtime.sock")).expect("the daemon's socket");
-        stream.write_all(format!("{json}\n").as_bytes()).expect("a request");
-        Request(BufReader::new(stream))
-    }
-
-    fn answer(&mut self) -> serde_json::Value {
-        let mut line = String::new();
-        self.0.read_line(&mut line).expect("an answer");
-        let answer: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        assert!(answer.get("ok").is_some(), "{line}");
-        answer["ok"].clone()
-    }
-
-    fn is_answered(&mut self) -> bool {
-        self.0.get_ref().set_nonblocking(true).expect("a socket");
-        let waits = self.0.fill_buf().is_err_and(|e| e.kind() == WouldBlock);
-        self.0.get_ref().set_nonblocking(false).expect("a socket");
-        !waits
-    }
+/// Takes the first publication away, beside the test.
+fn unpublish(lab: &Lab) -> JoinHandle<Result<Published, Error>> {
+    let daemon = lab.daemon();
+    let call = Unpublish { container: "server".to_owned(), spec: "8000:7".to_owned() };
+    std::thread::spawn(move || daemon.call(call))
 }
-
-const UNPUBLISH: &str = r#"{"command":"unpublish","container":"server","spec":"8000:7"}"#;
 
 /// A server with two publications, and many clients of the first.
 fn crowd(lab: &Lab, clients: usize) -> Vec<Talk> {
@@ -109,9 +88,9 @@ fn crowd(lab: &Lab, clients: usize) -> Vec<Talk> {
 }
 
 /// Whether `status` says that the first publication is in force no longer.
-fn is_closed(status: &serde_json::Value) -> bool {
-    let rows = status["publications"].as_array().expect("publications");
-    rows.iter().filter(|r| r["host_port"] == 8000).all(|r| r["state"] == "closed")
+fn is_closed(lab: &Lab) -> bool {
+    let rows = lab.daemon().call(Status).expect("an answer").publications;
+    rows.iter().filter(|r| r.publication.host_port == 8000).all(|r| r.state == "closed")
 }
 
 #[test]
@@ -124,12 +103,12 @@ fn the_daemon_answers_while_it_tells_a_crowd() {
     // answer to another is not. A daemon that tells the crowd first is silent until all of it is told.
     let mut answered = 0;
     for _ in 0..5 {
-        let mut unpublish = Request::send(&lab, UNPUBLISH);
-        while !unpublish.is_answered() {
-            Request::send(&lab, r#"{"command":"ping"}"#).answer();
+        let unpublish = unpublish(&lab);
+        while !unpublish.is_finished() {
+            lab.daemon().call(Ping).expect("an answer");
             answered += 1;
         }
-        unpublish.answer();
+        unpublish.join().expect("a thread").expect("an answer");
         // Who asked hears of it when everybody is told.
         for talk in &mut crowd {
             assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
@@ -151,10 +130,10 @@ fn a_daemon_that_ends_tells_everybody_first() {
     let lab = Lab::builder("ends meanwhile").images(&[Image::Echo]).build();
     let up = lab.up(&[]);
     let mut crowd = crowd(&lab, 2000);
-    let mut unpublish = Request::send(&lab, UNPUBLISH);
-    wait_until("the port is closed", SOON, || is_closed(&Request::send(&lab, r#"{"command":"status"}"#).answer()));
+    let unpublish = unpublish(&lab);
+    wait_until("the port is closed", SOON, || is_closed(&lab));
     assert!(up.stop().success());
-    unpublish.answer();
+    unpublish.join().expect("a thread").expect("an answer");
     for talk in &mut crowd {
         assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);
     }
@@ -166,9 +145,10 @@ fn whom_a_killed_daemon_has_not_told_the_next_one_tells() {
     let up = lab.up(&[]);
     let mut crowd = crowd(&lab, 2000);
     let mut stays = Talk::open(lab.client(), (HOST, 8001)).expect("a talk");
-    Request::send(&lab, UNPUBLISH);
-    wait_until("the port is closed", SOON, || is_closed(&Request::send(&lab, r#"{"command":"status"}"#).answer()));
+    let unpublish = unpublish(&lab);
+    wait_until("the port is closed", SOON, || is_closed(&lab));
     up.kill();
+    unpublish.join().expect("a thread").expect_err("the daemon is dead");
     let _up = lab.up(&[]);
     for talk in &mut crowd {
         assert_eq!(talk.hear_the_end().expect_err("cut").kind(), ConnectionReset);

@@ -1,8 +1,8 @@
 //! `runtime down`: leaves nothing behind.
 
 use clap::Args;
+use runtime_api::{Down, SOCKET_NAME};
 
-use super::datapath_client::DatapathError;
 use super::{Failure, Globals};
 use crate::daemon::{DaemonLock, VERIFIER_LOG};
 use crate::datapath::{Pins, remove_everything};
@@ -11,10 +11,10 @@ use crate::datapath::{Pins, remove_everything};
 pub(super) struct DownArgs {}
 
 pub(super) async fn run(_: DownArgs, globals: &Globals) -> Result<(), Failure> {
-    match globals.datapath().down().await {
+    match globals.datapath().call(Down).await {
         Ok(()) => {}
         // A daemon that was killed leaves its datapath at work: that goes too.
-        Err(DatapathError::NotUp | DatapathError::NotRunning) => {
+        Err(e) if e.is_absence() => {
             let _lock = DaemonLock::take(&globals.run_dir).map_err(anyhow::Error::from)?;
             let pins = Pins::new(&globals.bpffs);
             // Of a daemon with another run directory.
@@ -23,7 +23,7 @@ pub(super) async fn run(_: DownArgs, globals: &Globals) -> Result<(), Failure> {
         }
         Err(e) => return Err(e.into()),
     }
-    for file in ["runtime.sock", "runtime.pid", "runtime.log", VERIFIER_LOG] {
+    for file in [SOCKET_NAME, "runtime.pid", "runtime.log", VERIFIER_LOG] {
         let _ = std::fs::remove_file(globals.run_dir.join(file));
     }
     // Only where nothing else is in it.

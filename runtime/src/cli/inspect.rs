@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use bollard::models::PortBinding;
 use clap::Args;
+use runtime_api::LivePublication;
 use serde_json::ser::PrettyFormatter;
 use serde_json::{Map, Value, json};
 
-use super::datapath_client::LivePublication;
 use super::{Failure, Globals, output};
 use crate::engine::EngineError;
 use crate::engine::docker::convert;

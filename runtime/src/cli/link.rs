@@ -1,7 +1,7 @@
 //! `runtime link` and `runtime unlink`: links between running containers.
 
 use clap::Args;
-use serde_json::json;
+use runtime_api::{Link, Unlink};
 
 use super::{Failure, Globals};
 use crate::model::link::parse_link;
@@ -29,19 +29,12 @@ pub(super) struct UnlinkArgs {
 
 pub(super) async fn link(args: LinkArgs, globals: &Globals) -> Result<(), Failure> {
     let link = parse_link(&args.source).map_err(|e| Failure::Usage(e.to_string()))?;
-    let request = json!({
-        "command": "link",
-        "recipient": args.recipient,
-        "source": link.source,
-        "alias": link.alias,
-        "all_ports": args.all_ports,
-    });
-    globals.datapath().request(&request).await?;
+    let request = Link { recipient: args.recipient, source: link.source, alias: link.alias, all_ports: args.all_ports };
+    globals.datapath().call(request).await?;
     Ok(())
 }
 
 pub(super) async fn unlink(args: UnlinkArgs, globals: &Globals) -> Result<(), Failure> {
-    let request = json!({"command": "unlink", "recipient": args.recipient, "target": args.target});
-    globals.datapath().request(&request).await?;
+    globals.datapath().call(Unlink { recipient: args.recipient, target: args.target }).await?;
     Ok(())
 }

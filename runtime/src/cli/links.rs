@@ -1,7 +1,7 @@
 //! `runtime links`: who may reach whom.
 
 use clap::Args;
-use serde_json::json;
+use runtime_api::Links;
 
 use super::output::{Column, Format, print_rows};
 use super::{Failure, Globals};
@@ -24,7 +24,7 @@ const COLUMNS: &[Column] = &[
 
 pub(super) async fn run(args: LinksArgs, globals: &Globals) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let value = globals.datapath().request(&json!({"command": "links"})).await?;
-    let rows: Vec<_> = serde_json::from_value(value).map_err(anyhow::Error::from)?;
+    let rows = globals.datapath().call(Links).await?;
+    let rows = serde_json::to_value(rows).and_then(serde_json::from_value::<Vec<_>>).map_err(anyhow::Error::from)?;
     print_rows(&format, COLUMNS, &rows)
 }

@@ -135,7 +135,7 @@ impl Globals {
 
     /// The way to the daemon; nothing is sent yet.
     pub fn datapath(&self) -> DatapathClient {
-        DatapathClient::new(&self.run_dir).with_pins(Pins::new(&self.bpffs))
+        DatapathClient::new(&self.run_dir, Pins::new(&self.bpffs))
     }
 }
 

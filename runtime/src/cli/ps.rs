@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bollard::models::ContainerSummary;
 use clap::Args;
+use runtime_api::LivePublication;
 use serde_json::{Map, Value, json};
 
-use super::datapath_client::LivePublication;
 use super::display::{self, ShownPort};
 use super::output::{self, Column, Format};
 use super::{Failure, Globals};

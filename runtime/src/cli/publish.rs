@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use serde_json::json;
+use runtime_api::{Publish, Unpublish};
 
 use super::{Failure, Globals, output};
 use crate::model::Publication;
@@ -59,12 +59,10 @@ pub(super) struct UnpublishArgs {
 pub(super) async fn publish(args: PublishArgs, globals: &Globals) -> Result<(), Failure> {
     let requests = parse_publish(&args.spec).map_err(|e| Failure::Usage(e.to_string()))?;
     let filter = args.filter.read()?;
-    let request = json!({"command": "publish", "container": args.container, "spec": args.spec, "filter": filter});
-    let answer = globals.datapath().request(&request).await?;
+    let request = Publish { container: args.container, spec: args.spec, filter };
+    let made = globals.datapath().call(request).await?.publications;
     // Where the port was chosen, it is told.
     if requests.iter().any(|r| r.fixed_host_port().is_none()) {
-        let made: Vec<PublicationRange> =
-            serde_json::from_value(answer["publications"].clone()).map_err(anyhow::Error::from)?;
         let line = |p: Publication| format!("{} -> {}\n", p.container_port, SocketAddr::new(p.host_addr, p.host_port));
         return output::print(&made.iter().flat_map(PublicationRange::iter).map(line).collect::<String>());
     }
@@ -73,7 +71,6 @@ pub(super) async fn publish(args: PublishArgs, globals: &Globals) -> Result<(), 
 
 pub(super) async fn unpublish(args: UnpublishArgs, globals: &Globals) -> Result<(), Failure> {
     parse_publish(&args.spec).map_err(|e| Failure::Usage(e.to_string()))?;
-    let request = json!({"command": "unpublish", "container": args.container, "spec": args.spec});
-    globals.datapath().request(&request).await?;
+    globals.datapath().call(Unpublish { container: args.container, spec: args.spec }).await?;
     Ok(())
 }

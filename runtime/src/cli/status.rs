@@ -4,11 +4,9 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use clap::Args;
-use serde_json::json;
+use runtime_api::{Netfilter, Status, StatusReport};
 
 use super::{Failure, Globals, output};
-use crate::daemon::Status;
-use crate::reconcile::Netfilter;
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -19,20 +17,18 @@ pub(super) struct StatusArgs {
 
 pub(super) async fn run(args: StatusArgs, globals: &Globals) -> Result<(), Failure> {
     let format = output::Format::parse(args.format.as_deref())?;
-    let value = globals.datapath().request(&json!({"command": "status"})).await?;
+    let status = globals.datapath().call(Status).await?;
+    let value = || serde_json::to_value(&status).map_err(anyhow::Error::from);
     match format {
-        output::Format::Json => output::print_json(&value),
+        output::Format::Json => output::print_json(&value()?),
         output::Format::Template(t) | output::Format::TemplateTable(t) => {
-            output::print(&format!("{}\n", output::render(&t, &value)?))
+            output::print(&format!("{}\n", output::render(&t, &value()?)?))
         }
-        output::Format::Table => {
-            let status: Status = serde_json::from_value(value).map_err(anyhow::Error::from)?;
-            output::print(&describe(&status))
-        }
+        output::Format::Table => output::print(&describe(&status)),
     }
 }
 
-fn describe(s: &Status) -> String {
+fn describe(s: &StatusReport) -> String {
     let mut text = String::new();
     let away = if s.engine_connected { "" } else { " (away: its last known state is served)" };
     // Writing to a string does not fail.
@@ -46,7 +42,7 @@ fn describe(s: &Status) -> String {
     for problem in &s.problems {
         let _ = writeln!(text, "problem: {problem}");
     }
-    let hooks = s.hooks.iter().map(|h| vec![h.interface.clone(), h.hook.to_string(), h.kind.clone()]);
+    let hooks = s.hooks.iter().map(|h| vec![h.interface.clone(), h.hook.clone(), h.kind.clone()]);
     section(&mut text, &["INTERFACE", "PROGRAM", "ATTACHED"], hooks);
     let endpoints = s.endpoints.iter().map(|e| {
         let isolated = if e.isolated { "isolated" } else { "open" };

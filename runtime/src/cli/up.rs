@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use runtime_api::{Call, Down, Ping, Status};
 use tracing_subscriber::EnvFilter;
 
-use super::datapath_client::LONG_PATIENCE;
 use super::{Failure, Globals};
 use crate::daemon;
 use crate::datapath::{HookOptions, XdpMode};
@@ -100,7 +100,7 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
     }
     let mut child = command.spawn().context("cannot start the daemon")?;
     let client = globals.datapath();
-    let deadline = tokio::time::Instant::now() + LONG_PATIENCE;
+    let deadline = tokio::time::Instant::now() + <Down as Call>::PATIENCE;
     let mut told = 0;
     loop {
         let text = std::fs::read_to_string(&log_path).unwrap_or_default();
@@ -108,10 +108,8 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
         waits.iter().skip(told).for_each(|line| eprintln!("{line}"));
         told = waits.len();
         // Another daemon may answer: it must be this one.
-        let pid = client.request(&serde_json::json!({"command": "ping"})).await.ok();
-        if pid.and_then(|v| v["pid"].as_u64()) == Some(u64::from(child.id())) {
-            let status = client.request(&serde_json::json!({"command": "status"})).await?;
-            for problem in status["problems"].as_array().into_iter().flatten().filter_map(|p| p.as_str()) {
+        if client.call(Ping).await.is_ok_and(|pong| pong.pid == child.id()) {
+            for problem in client.call(Status).await?.problems {
                 eprintln!("problem: {problem}");
             }
             return Ok(());
@@ -125,7 +123,7 @@ async fn detach(globals: &Globals) -> Result<(), Failure> {
             let _ = child.kill();
             return Err(anyhow::anyhow!(
                 "the daemon does not serve after {} s: see {}",
-                LONG_PATIENCE.as_secs(),
+                <Down as Call>::PATIENCE.as_secs(),
                 log_path.display()
             )
             .into());

@@ -1,4 +1,4 @@
-//! The daemon's API: a line of JSON each way on its Unix socket.
+//! The daemon's end of its API: a line of JSON each way on its Unix socket.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use runtime_api::wire::{Answer, answer_line, read_request};
+use runtime_api::{Call, Refusal, Request, SOCKET_NAME};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -19,212 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::Input;
-use crate::cli::datapath_client::SOCKET_NAME;
-use crate::datapath::{DropEvent, FlowCount, HookStatus};
 use crate::host::passed_by;
-use crate::model::Publication;
-use crate::model::filter::Filter;
-use crate::reconcile::{MasqueradedBy, Netfilter};
-
-/// What can be asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Request {
-    /// Whether the daemon is there.
-    Ping,
-    /// Everything for people: a [`Status`].
-    Status,
-    /// All links: a list of [`LinkRow`].
-    Links,
-    /// Publications made on running containers, and those taken away.
-    LivePublications,
-    /// Know a created container before it starts.
-    Prepare {
-        /// Full id.
-        container: String,
-    },
-    /// Answer when a started container is served, or has ended.
-    WaitServed {
-        /// Full id.
-        container: String,
-    },
-    /// Publish on a running container.
-    Publish {
-        /// Name or id.
-        container: String,
-        /// As after `-p`.
-        spec: String,
-        /// Who may use it.
-        #[serde(default)]
-        filter: Filter,
-    },
-    /// Take a publication away.
-    Unpublish {
-        /// Name or id.
-        container: String,
-        /// As after `-p`, or a container port.
-        spec: String,
-    },
-    /// Link running containers.
-    Link {
-        /// Name or id.
-        recipient: String,
-        /// Name or id.
-        source: String,
-        /// Alias.
-        alias: String,
-        /// Whether to open ports that the source does not expose.
-        all_ports: bool,
-    },
-    /// Take a link away.
-    Unlink {
-        /// Name or id.
-        recipient: String,
-        /// Alias, or the source's name or id.
-        target: String,
-    },
-    /// Detach everything and end.
-    Down,
-}
-
-impl Request {
-    /// Whether it changes what is published or linked, and tells nothing of the host.
-    pub(super) fn is_change(&self) -> bool {
-        use Request::{Link, Publish, Unlink, Unpublish};
-        matches!(self, Publish { .. } | Unpublish { .. } | Link { .. } | Unlink { .. })
-    }
-}
-
-/// A refusal: one line, and the exit status for the command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// One line.
-    pub message: String,
-    /// 1: it failed. 2: bad input.
-    pub status: u8,
-}
-
-impl Refusal {
-    /// The operation failed.
-    pub fn failed(message: impl ToString) -> Self {
-        Refusal { message: message.to_string(), status: 1 }
-    }
-
-    /// The input was bad.
-    pub fn usage(message: impl ToString) -> Self {
-        Refusal { message: message.to_string(), status: 2 }
-    }
-}
-
-/// What is answered.
-pub type Answer = Result<Value, Refusal>;
-
-/// A link as listed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkRow {
-    /// The recipient's name.
-    pub recipient: String,
-    /// The source's name.
-    pub source: String,
-    /// The alias.
-    pub alias: String,
-    /// Open ports, such as `5432/tcp`; `all` where all are.
-    pub ports: Vec<String>,
-    /// The source's address on the network that they share; none while one of them does not run.
-    pub address: Option<String>,
-    /// `engine` or `live`.
-    pub origin: String,
-    /// Whether the link is in force: both run and share a network.
-    pub active: bool,
-    /// The variables of the link.
-    pub environment: Vec<String>,
-}
-
-/// A publication as listed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublicationRow {
-    /// The container's name.
-    pub container: String,
-    /// Where it is published and what.
-    #[serde(flatten)]
-    pub publication: Publication,
-    /// Who may use it, such as `allow-from=192.0.2.0/24`; empty for everybody.
-    pub filter: String,
-    /// `engine` or `live`.
-    pub origin: String,
-    /// `served`, `relayed` (to a container without an address of that family), `by the engine` (its own proxy serves it),
-    /// `closed` (taken away), or `not served`.
-    pub state: String,
-}
-
-/// A container as listed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointRow {
-    /// The container's name.
-    pub container: String,
-    /// The network's name.
-    pub network: String,
-    /// Host-side interface.
-    pub interface: String,
-    /// Its addresses.
-    pub addresses: Vec<String>,
-    /// Whether the network is isolated.
-    pub isolated: bool,
-}
-
-/// A counter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CounterRow {
-    /// Name of the verdict.
-    pub verdict: String,
-    /// `forward`, `pass` or `drop`.
-    pub kind: String,
-    /// Packets.
-    pub packets: u64,
-    /// What it means.
-    pub text: String,
-}
-
-/// Everything that `runtime status` shows.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// Version of the daemon.
-    pub version: String,
-    /// Its process id.
-    pub pid: u32,
-    /// The engine's name and version.
-    pub engine: String,
-    /// Whether the engine answers; while not, its last known state is served.
-    pub engine_connected: bool,
-    /// The kernel's release.
-    pub kernel: String,
-    /// How tc programs are attached: `tcx` or `clsact`.
-    pub attachment: String,
-    /// Which networks are isolated.
-    pub isolate: String,
-    /// Whether drops are carried out.
-    pub enforcing: bool,
-    /// What is attached.
-    pub hooks: Vec<HookStatus>,
-    /// Containers that are served.
-    pub endpoints: Vec<EndpointRow>,
-    /// Published ports.
-    pub publications: Vec<PublicationRow>,
-    /// Links.
-    pub links: Vec<LinkRow>,
-    /// Who gives what containers send to the outside an address of the host's, by network.
-    pub masquerade: std::collections::BTreeMap<String, MasqueradedBy>,
-    /// What the host's firewall decides about conversations with published ports.
-    pub netfilter: Netfilter,
-    /// Conversations.
-    pub flows: FlowCount,
-    /// Packets by verdict.
-    pub counters: Vec<CounterRow>,
-    /// The last drops that the kernel told of, oldest first.
-    pub drops: Vec<DropEvent>,
-    /// What is wrong or cannot be served, a line each.
-    pub problems: Vec<String>,
-}
 
 /// The socket's file, removed when dropped.
 pub struct Socket(PathBuf);
@@ -262,8 +57,6 @@ const TO_ASK: Duration = Duration::from_secs(5);
 const TO_HEAR: Duration = Duration::from_secs(30);
 /// How long an answer is waited for: longer than any client waits.
 const TO_ANSWER: Duration = Duration::from_secs(900);
-/// How much of a request that cannot be understood is quoted, in characters.
-const QUOTED: usize = 200;
 
 async fn accept(listener: UnixListener, inputs: mpsc::Sender<Input>) {
     let answering = Arc::new(Semaphore::new(ANSWERING));
@@ -307,23 +100,16 @@ async fn converse(
         }
         Err(_) => Err(Refusal::failed(format!("no request came within {} s", TO_ASK.as_secs()))),
     };
-    let text = match answer {
-        Ok(value) => json!({"ok": value}),
-        Err(refusal) => json!({"error": refusal}),
-    };
+    let text = answer_line(answer);
     let heard = async {
-        writer.write_all(format!("{text}\n").as_bytes()).await?;
+        writer.write_all(text.as_bytes()).await?;
         writer.shutdown().await
     };
     timeout(TO_HEAR, heard).await.unwrap_or(Ok(()))
 }
 
 async fn answer(line: &[u8], inputs: mpsc::Sender<Input>, answering: &Semaphore) -> Answer {
-    let request = serde_json::from_slice::<Request>(line).map_err(|e| {
-        let text = String::from_utf8_lossy(line);
-        let quoted: String = text.trim_end().chars().take(QUOTED).collect();
-        Refusal::usage(format!("the daemon does not understand {quoted:?}: {e}"))
-    })?;
+    let request = read_request(line)?;
     let Ok(_turn) = answering.try_acquire() else {
         return Err(Refusal::failed(format!("{ANSWERING} requests wait for their answers already: try again later")));
     };
@@ -338,4 +124,9 @@ async fn answer(line: &[u8], inputs: mpsc::Sender<Input>, answering: &Semaphore)
         Ok(answer) => answer.unwrap_or_else(|_| Err(ending())),
         Err(_) => Err(Refusal::failed(format!("no answer within {} s", TO_ANSWER.as_secs()))),
     }
+}
+
+/// What is answered to a request, as it goes over the socket.
+pub(super) fn reply<C: Call>(reply: Result<C::Reply, Refusal>) -> Answer {
+    serde_json::to_value(reply?).map_err(Refusal::failed)
 }

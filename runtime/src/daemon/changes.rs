@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use runtime_api::{Changed, Published, Refusal};
 use runtime_common::Protocol;
-use serde_json::json;
 
-use super::api::{Answer, Refusal};
 use super::ports::{self, HeldPorts};
 use super::world::World;
 use crate::model::filter::Filter;
@@ -43,7 +42,7 @@ impl World {
         Err(Refusal::failed(format!("container {:?} is not running: start it first", container.name)))
     }
 
-    pub(super) fn publish(&mut self, container: &str, spec: &str, filter: &Filter) -> Answer {
+    pub(super) fn publish(&mut self, container: &str, spec: &str, filter: &Filter) -> Result<Published, Refusal> {
         let requests = parse_publish(spec).map_err(Refusal::usage)?;
         let container = self.find_running(container)?;
         let (id, name) = (container.id.clone(), container.name.clone());
@@ -81,7 +80,7 @@ impl World {
             created,
         }));
         self.set_live(live);
-        Ok(json!({"changed": true, "publications": made}))
+        Ok(Published { changed: true, publications: made })
     }
 
     /// Why nobody outside would reach a port that is published on the running container, where the host's firewall is asked.
@@ -117,7 +116,7 @@ impl World {
         found.into_values().collect()
     }
 
-    pub(super) fn unpublish(&mut self, container: &str, spec: &str) -> Answer {
+    pub(super) fn unpublish(&mut self, container: &str, spec: &str) -> Result<Published, Refusal> {
         let requests = parse_publish(spec).map_err(Refusal::usage)?;
         let container = self.find(container)?;
         let mut live = self.live.get().clone();
@@ -148,18 +147,19 @@ impl World {
         live.forget_publications(&id, &gone);
         live.unpublished.extend(of_engine.into_iter().map(|p| (id.clone(), p)));
         self.set_live(live);
-        Ok(json!({"changed": true, "publications": gone}))
+        Ok(Published { changed: true, publications: gone })
     }
 
-    pub(super) fn link(&mut self, recipient: &str, source: &str, alias: String, all_ports: bool) -> Answer {
+    pub(super) fn link(&mut self, wanted: runtime_api::Link) -> Result<Changed, Refusal> {
+        let runtime_api::Link { recipient, source, alias, all_ports } = wanted;
         // Whoever asks: the command has looked at it as well.
         if !is_alias(&alias) {
             return Err(Refusal::usage(format!(
                 "invalid alias {alias:?}: it is empty, has a blank, a control character or one of \"#=:/\" in it, or more than 255 bytes"
             )));
         }
-        let recipient = self.find(recipient)?.clone();
-        let source = self.find(source)?.clone();
+        let recipient = self.find(&recipient)?.clone();
+        let source = self.find(&source)?.clone();
         if !source.running {
             return Err(Refusal::failed(format!(
                 "Cannot link to a non running container: /{} AS /{}/{alias}",
@@ -196,10 +196,10 @@ impl World {
         live.unlinked.retain(|(id, l)| !(*id == recipient.id && *l == link));
         live.links.push(LiveLink { recipient: recipient.id.clone(), link, all_ports, created: now() });
         self.set_live(live);
-        Ok(json!({"changed": true}))
+        Ok(Changed { changed: true })
     }
 
-    pub(super) fn unlink(&mut self, recipient: &str, target: &str) -> Answer {
+    pub(super) fn unlink(&mut self, recipient: &str, target: &str) -> Result<Changed, Refusal> {
         let recipient = self.find(recipient)?.clone();
         let target = target.strip_prefix('/').unwrap_or(target);
         let (source, alias) = match target.split_once(':') {
@@ -229,7 +229,7 @@ impl World {
         }
         live.unlinked.dedup();
         self.set_live(live);
-        Ok(json!({"changed": true}))
+        Ok(Changed { changed: true })
     }
 }
 

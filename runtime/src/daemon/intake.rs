@@ -1,11 +1,11 @@
 //! What the daemon hears: of the engine, of the host, and from the command line.
 
-use serde::Serialize;
-use serde_json::json;
+use runtime_api::wire::Answer;
+use runtime_api::{Call, Pong, Prepare, Publish, Refusal, Request, Unlink, Unpublish, WaitServed};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::api::{Answer, Refusal, Request};
+use super::api::reply;
 use super::renamed::keep_links;
 use super::world::{Waiting, World};
 use super::{Input, Refresh};
@@ -155,56 +155,67 @@ impl World {
         answer: oneshot::Sender<Answer>,
         refresh: &mut Refresh<'_>,
     ) -> Option<oneshot::Sender<Answer>> {
-        let result = match request {
+        match request {
             Request::Down => return Some(answer),
-            Request::Prepare { container } | Request::WaitServed { container } if container.is_empty() => {
-                Err(Refusal::usage("no container given"))
-            }
-            Request::Prepare { container } => {
-                refresh.container(&container);
-                self.waiting.push(Waiting { container, refreshed: false, answer, served: false });
-                return None;
-            }
-            Request::WaitServed { container } => {
-                refresh.container(&container);
-                self.waiting.push(Waiting { container, refreshed: false, answer, served: true });
-                return None;
-            }
-            Request::Ping => Ok(json!({"pid": std::process::id()})),
-            Request::Status => {
-                match self.status() {
-                    Ok(status) => answer_beside(status, answer),
-                    Err(refusal) => drop(answer.send(Err(refusal))),
-                }
-                return None;
-            }
-            Request::Links => {
-                answer_beside(self.link_rows(), answer);
-                return None;
-            }
+            Request::Prepare(Prepare { container }) => self.wait_for(container, false, answer, refresh),
+            Request::WaitServed(WaitServed { container }) => self.wait_for(container, true, answer, refresh),
+            Request::Ping => drop(answer.send(reply::<runtime_api::Ping>(Ok(Pong { pid: std::process::id() })))),
+            Request::Status => match self.status() {
+                Ok(status) => answer_beside::<runtime_api::Status>(status, answer),
+                Err(refusal) => drop(answer.send(Err(refusal))),
+            },
+            Request::Links => answer_beside::<runtime_api::Links>(self.link_rows(), answer),
             Request::LivePublications => {
-                answer_beside(self.live_publications(), answer);
-                return None;
+                answer_beside::<runtime_api::LivePublications>(self.live_publications(), answer);
             }
-            Request::Publish { container, spec, filter } => self.publish(&container, &spec, &filter),
-            Request::Unpublish { container, spec } => self.unpublish(&container, &spec),
-            Request::Link { recipient, source, alias, all_ports } => self.link(&recipient, &source, alias, all_ports),
-            Request::Unlink { recipient, target } => self.unlink(&recipient, &target),
-        };
-        // A change is answered when it is in force.
-        match result {
-            Ok(value) => self.changes.push((value, answer)),
-            Err(refusal) => {
-                let _ = answer.send(Err(refusal));
+            Request::Publish(Publish { container, spec, filter }) => {
+                let made = self.publish(&container, &spec, &filter);
+                self.changed(reply::<Publish>(made), answer);
+            }
+            Request::Unpublish(Unpublish { container, spec }) => {
+                let made = self.unpublish(&container, &spec);
+                self.changed(reply::<Unpublish>(made), answer);
+            }
+            Request::Link(wanted) => {
+                let made = self.link(wanted);
+                self.changed(reply::<runtime_api::Link>(made), answer);
+            }
+            Request::Unlink(Unlink { recipient, target }) => {
+                let made = self.unlink(&recipient, &target);
+                self.changed(reply::<Unlink>(made), answer);
             }
         }
         None
     }
+
+    /// A change is answered when it is in force.
+    fn changed(&mut self, made: Answer, answer: oneshot::Sender<Answer>) {
+        match made {
+            Ok(value) => self.changes.push((value, answer)),
+            Err(refusal) => drop(answer.send(Err(refusal))),
+        }
+    }
+
+    /// Answers when a container is known, or served.
+    fn wait_for(
+        &mut self,
+        container: String,
+        served: bool,
+        answer: oneshot::Sender<Answer>,
+        refresh: &mut Refresh<'_>,
+    ) {
+        if container.is_empty() {
+            drop(answer.send(Err(Refusal::usage("no container given"))));
+            return;
+        }
+        refresh.container(&container);
+        self.waiting.push(Waiting { container, refreshed: false, answer, served });
+    }
 }
 
 /// Puts into words what can be long, beside the loop.
-fn answer_beside(told: impl Serialize + Send + 'static, answer: oneshot::Sender<Answer>) {
+fn answer_beside<C: Call<Reply: Send + 'static>>(told: C::Reply, answer: oneshot::Sender<Answer>) {
     tokio::task::spawn_blocking(move || {
-        let _ = answer.send(serde_json::to_value(told).map_err(Refusal::failed));
+        let _ = answer.send(reply::<C>(Ok(told)));
     });
 }

@@ -17,7 +17,6 @@ mod waiting;
 mod watch;
 mod world;
 
-pub use api::{LinkRow, Request, Status};
 pub use confine::confine;
 pub use lock::{DaemonLock, LockError};
 
@@ -30,6 +29,8 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
+use runtime_api::wire::Answer;
+use runtime_api::{Refusal, Request};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -76,7 +77,7 @@ enum Input {
     Nat(NatRules, Vec<String>),
     /// Who listens on the host's ports, asked anew.
     Listeners(BTreeSet<Listener>),
-    Request(Request, oneshot::Sender<api::Answer>),
+    Request(Request, oneshot::Sender<Answer>),
 }
 
 /// Room for events while one is being dealt with.
@@ -190,7 +191,7 @@ pub async fn run(options: Options, engine: Arc<dyn Engine>, ready: impl FnOnce()
     let result = remove_everything(&Pins::new(&options.bpffs));
     let _ = answer.send(match &result {
         Ok(_) => Ok(serde_json::Value::Null),
-        Err(e) => Err(api::Refusal::failed(e)),
+        Err(e) => Err(Refusal::failed(e)),
     });
     let_answers_go().await;
     result?;

@@ -12,11 +12,11 @@ use std::os::fd::OwnedFd;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::api::Answer;
 use super::world::World;
 use crate::datapath::EndedPeer;
 use crate::host::{End, close_connections, close_sockets, namespace_of};
 use crate::reconcile::EndpointPlan;
+use runtime_api::wire::Answer;
 
 /// What `status` says where the kernel lacks it.
 pub(super) const UNSUPPORTED: &str = "this kernel cannot close connections of others (CONFIG_INET_DIAG_DESTROY is not set): \

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
-use super::api::{CounterRow, EndpointRow, LinkRow, PublicationRow, Refusal, Status};
+use runtime_api::{CounterRow, EndpointRow, HookRow, LinkRow, LivePublication, PublicationRow, Refusal, StatusReport};
+
 use super::world::World;
-use crate::cli::datapath_client::LivePublication;
 use crate::datapath::{Standing, kernel_release};
 use crate::host::listening_proxies;
 use crate::model::environment::link_environment;
@@ -13,7 +13,7 @@ use crate::model::{Port, Publication};
 use crate::reconcile::{EndpointPlan, open_ports, swarm};
 
 impl World {
-    pub(super) fn status(&self) -> Result<Status, Refusal> {
+    pub(super) fn status(&self) -> Result<StatusReport, Refusal> {
         let counters = self.datapath.counters().map_err(Refusal::failed)?;
         let (hooks, lost) = self.datapath.attached();
         let mut problems = self.plan.problems.clone();
@@ -34,7 +34,7 @@ impl World {
         if !self.engine_connected {
             problems.insert(0, "the engine is away: its last known state is served".to_owned());
         }
-        Ok(Status {
+        Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             engine: self.engine_version.clone(),
@@ -43,12 +43,12 @@ impl World {
             attachment: self.datapath.attachment().to_owned(),
             isolate: format!("{:?}", self.options.isolate).to_lowercase(),
             enforcing: self.datapath.enforcing().map_err(Refusal::failed)?,
-            hooks,
+            hooks: hooks.into_iter().map(HookRow::from).collect(),
             endpoints: self.endpoint_rows(),
             publications,
             links: self.link_rows(),
             masquerade: self.plan.masquerade.clone(),
-            netfilter: self.options.netfilter,
+            netfilter: self.options.netfilter.into(),
             flows: self.flows,
             counters: counters
                 .into_iter()

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use runtime_api::wire::Answer;
+use runtime_api::{DropEvent, FlowCount, MasqueradedBy, Refusal, Served, WaitServed};
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::api::{Answer, Refusal};
+use super::api::reply;
 use super::hosts_files::HostsWriter;
 use super::live_file::LiveFile;
 use super::peers::Closing;
@@ -17,11 +19,11 @@ use super::ports::HeldPorts;
 use super::relay::Relays;
 use super::watch::Lost;
 use super::{Refresh, takeover};
-use crate::datapath::{Datapath, DropEvent, Events, FlowCount};
+use crate::datapath::{Datapath, Events};
 use crate::host::{Host, Listener, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
 use crate::model::{Container, Publication, Snapshot};
-use crate::reconcile::{self, Cache, MasqueradedBy, Netfilter, Plan, plan};
+use crate::reconcile::{self, Cache, Netfilter, Plan, plan};
 
 /// Drops that are kept for people to look at.
 const KEPT_DROPS: usize = 256;
@@ -396,16 +398,16 @@ impl World {
         for w in waiting {
             match self.verdict_on(&w) {
                 Some(verdict) => {
-                    let _ = w.answer.send(verdict);
+                    let _ = w.answer.send(reply::<WaitServed>(verdict));
                 }
                 None => self.waiting.push(w),
             }
         }
     }
 
-    fn verdict_on(&self, w: &Waiting) -> Option<Answer> {
+    fn verdict_on(&self, w: &Waiting) -> Option<Result<Served, Refusal>> {
         if w.answer.is_closed() {
-            return Some(Ok(Value::Null));
+            return Some(Ok(Served { served: false }));
         }
         if !w.refreshed {
             return None;
@@ -414,11 +416,11 @@ impl World {
             return Some(Err(Refusal::failed(format!("no such container: {}", w.container))));
         };
         if !w.served || !container.running {
-            return Some(Ok(json!({"served": false})));
+            return Some(Ok(Served { served: false }));
         }
         if let Some(e) = &self.refused {
             return Some(Err(Refusal::failed(e)));
         }
-        self.plan.serves(container, &self.snapshot).then(|| Ok(json!({"served": true})))
+        self.plan.serves(container, &self.snapshot).then_some(Ok(Served { served: true }))
     }
 }

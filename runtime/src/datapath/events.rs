@@ -1,59 +1,29 @@
 //! Drops as the kernel side tells of them.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-
 use aya::maps::{Map, MapData, RingBuf};
+use runtime_api::DropEvent;
 use runtime_common::maps::Event;
 use runtime_common::{Protocol, Verdict};
-use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
 use super::{DatapathError, map_error};
 
-/// One drop. The kernel tells of one per reason, CPU and 10 ms at most; the counters count all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DropEvent {
-    /// Name of the verdict.
-    pub verdict: String,
-    /// Index of the interface it was seen on.
-    pub ifindex: u32,
-    /// Source address.
-    pub src: IpAddr,
-    /// Source port in host byte order.
-    pub sport: u16,
-    /// Destination address.
-    pub dst: IpAddr,
-    /// Destination port in host byte order.
-    pub dport: u16,
-    /// `tcp`, `udp`, `sctp`, `icmp`, or the protocol's number.
-    pub protocol: String,
-}
-
-impl fmt::Display for DropEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, to) = (SocketAddr::new(self.src, self.sport), SocketAddr::new(self.dst, self.dport));
-        write!(f, "{}: {} {from} -> {to}", self.verdict, self.protocol)
-    }
-}
-
-impl DropEvent {
-    fn new(e: &Event) -> Option<Self> {
-        let protocol = match (Protocol::from_number(e.protocol), e.protocol) {
-            (Some(p), _) => p.name().to_owned(),
-            (None, 1 | 58) => "icmp".to_owned(),
-            (None, n) => n.to_string(),
-        };
-        Some(DropEvent {
-            verdict: Verdict::from_number(e.verdict)?.name().to_owned(),
-            ifindex: e.ifindex,
-            src: e.tuple.src.to_ip(),
-            sport: u16::from_be(e.tuple.sport),
-            dst: e.tuple.dst.to_ip(),
-            dport: u16::from_be(e.tuple.dport),
-            protocol,
-        })
-    }
+/// What the kernel tells of a drop, in words; none of a verdict that is not known.
+fn described(e: &Event) -> Option<DropEvent> {
+    let protocol = match (Protocol::from_number(e.protocol), e.protocol) {
+        (Some(p), _) => p.name().to_owned(),
+        (None, 1 | 58) => "icmp".to_owned(),
+        (None, n) => n.to_string(),
+    };
+    Some(DropEvent {
+        verdict: Verdict::from_number(e.verdict)?.name().to_owned(),
+        ifindex: e.ifindex,
+        src: e.tuple.src.to_ip(),
+        sport: u16::from_be(e.tuple.sport),
+        dst: e.tuple.dst.to_ip(),
+        dport: u16::from_be(e.tuple.dport),
+        protocol,
+    })
 }
 
 /// A stream of drops.
@@ -82,7 +52,7 @@ impl Events {
                     // SAFETY: as long as an `Event`, which is plain data; the ring aligns to eight bytes at least, and an
                     // unaligned read asks for nothing.
                     let event = unsafe { item.as_ptr().cast::<Event>().read_unaligned() };
-                    found.extend(DropEvent::new(&event));
+                    found.extend(described(&event));
                 }
             }
             guard.clear_ready();

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use aya::maps::{HashMap, MapData, MapError};
 use nix::time::{ClockId, clock_gettime};
+use runtime_api::FlowCount;
 use runtime_common::maps::{
     FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, MAX_WINDOW_SCALE, Tuple, Zone,
 };
 use runtime_common::packet::{ICMP, ICMPV6, TCP};
-use serde::{Deserialize, Serialize};
 
 use super::flow_ports::FlowPorts;
 use super::state::State;
@@ -22,15 +22,6 @@ const IDLE_TCP: u64 = 432_000;
 const IDLE_TCP_CLOSED: u64 = 10;
 const IDLE_UDP: u64 = 120;
 const IDLE_ICMP: u64 = 30;
-
-/// How many conversations there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlowCount {
-    /// Answered ones.
-    pub answered: usize,
-    /// Unanswered ones.
-    pub pending: usize,
-}
 
 /// A conversation that is older than the datapath.
 #[derive(Clone, Debug, PartialEq, Eq)]

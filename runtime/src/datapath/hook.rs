@@ -142,3 +142,10 @@ pub struct HookStatus {
     /// `tcx`, `clsact`, `xdp native`, `xdp generic`.
     pub kind: String,
 }
+
+impl From<HookStatus> for runtime_api::HookRow {
+    fn from(status: HookStatus) -> Self {
+        let HookStatus { interface, ifindex, hook, kind } = status;
+        runtime_api::HookRow { interface, ifindex, hook: hook.program().to_owned(), kind }
+    }
+}

@@ -30,9 +30,9 @@ mod state;
 mod sys;
 mod table;
 
-pub use events::{DropEvent, Events};
+pub use events::Events;
 pub use features::kernel_release;
-pub use flows::{FlowCount, Seed, SeedKind};
+pub use flows::{Seed, SeedKind};
 pub use hook::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;
 pub use peers::EndedPeer;
@@ -49,6 +49,7 @@ use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
+use runtime_api::FlowCount;
 use runtime_common::Verdict;
 use runtime_common::maps::{Config, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT, PublicationKey};
 

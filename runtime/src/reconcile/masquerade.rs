@@ -1,7 +1,6 @@
 //! Who gives containers' own conversations with the outside an address of the host's.
 
-use std::fmt;
-
+use runtime_api::MasqueradedBy;
 use runtime_common::maps::{ENDPOINT_MASQUERADE_V4, ENDPOINT_MASQUERADE_V6};
 use serde::{Deserialize, Serialize};
 
@@ -19,28 +18,6 @@ pub enum Masquerade {
     On,
     /// Never.
     Off,
-}
-
-/// Who does it for a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MasqueradedBy {
-    /// The datapath.
-    Runtime,
-    /// The host's own rules: the engine's, or an administrator's.
-    HostRules,
-    /// Nobody: its containers' own addresses are seen outside, if they are routed at all.
-    Nobody,
-}
-
-impl fmt::Display for MasqueradedBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            MasqueradedBy::Runtime => "runtime",
-            MasqueradedBy::HostRules => "the host's rules",
-            MasqueradedBy::Nobody => "nobody",
-        })
-    }
 }
 
 impl Masquerade {

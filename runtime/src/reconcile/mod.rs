@@ -14,6 +14,6 @@ mod tests;
 
 pub use cache::Cache;
 pub use links::open_ports;
-pub use masquerade::{Masquerade, MasqueradedBy};
+pub use masquerade::Masquerade;
 pub use plan::{EndpointPlan, HostsPlan, Isolate, Netfilter, Options, Plan, plan};
 pub use relay::{Relay, RelayKey, Relays};

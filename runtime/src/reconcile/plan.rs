@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use runtime_api::MasqueradedBy;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey,
     PREFIX_BROADCAST, PREFIX_HOST, PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_ASK, PUBLICATION_CLOSED,
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::{Basis, Cache, Made, OwnEndpoint, own_target};
 use super::generation::{Identity, generation};
 use super::links::add_links;
-use super::masquerade::{Masquerade, MasqueradedBy};
+use super::masquerade::Masquerade;
 use super::relay::{self, Relay, RelayKey, Relays};
 use super::{swarm, uplinks};
 use crate::datapath::{Desired, Published, Role};
@@ -45,14 +46,22 @@ pub enum Isolate {
 }
 
 /// What the host's firewall has to say of conversations with published ports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Netfilter {
     /// Nothing: packets are redirected past it.
     #[default]
     Bypass,
     /// Whether they may begin: the first packets go through the host's stack.
     Honor,
+}
+
+impl From<Netfilter> for runtime_api::Netfilter {
+    fn from(mode: Netfilter) -> Self {
+        match mode {
+            Netfilter::Bypass => runtime_api::Netfilter::Bypass,
+            Netfilter::Honor => runtime_api::Netfilter::Honor,
+        }
+    }
 }
 
 /// What the user asked of the whole.

@@ -1,10 +1,9 @@
 //! How long changes take until clients notice, and what the daemon and its maps weigh.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
+use runtime_api::{Filter, Link, Publish};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use tests::crowd::Crowd;
@@ -201,18 +201,6 @@ fn is_served(stream: TcpStream) -> std::io::Result<bool> {
     Ok(line.starts_with("peer "))
 }
 
-/// Asks the daemon by its socket, as the commands do.
-fn ask(lab: &Lab, request: &Value) -> Result<()> {
-    let mut stream = UnixStream::connect(lab.dir().join("run/runtime.sock")).context("the daemon's socket")?;
-    writeln!(stream, "{request}")?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    if !line.starts_with("{\"ok\"") {
-        bail!("{request}: {line}");
-    }
-    Ok(())
-}
-
 fn run_to_first_byte(labs: &Labs, rounds: usize, all: &mut Vec<Times>) -> Result<()> {
     let words = ["run", "-d", "--name", "one", "--stop-signal=SIGKILL", "-p", "8080:7", "echo", "peer", "tcp:[::]:7"];
     let ours: Vec<&str> = words.iter().filter(|w| !w.starts_with("--stop")).copied().collect();
@@ -249,16 +237,28 @@ fn live_changes(labs: &Labs, rounds: usize, with: &str, all: &mut Vec<Times>) ->
         progress(&format!("control: publish and link{with}, round {} of {rounds}", round + 1));
         let port = 9000 + u16::try_from(round)?;
         let spec = format!("{port}:7");
-        let publish = json!({"command": "publish", "container": "server", "spec": spec});
-        let link = json!({"command": "link", "recipient": "recipient", "source": "source", "alias": "alias", "all_ports": false});
+        let publish = || Publish { container: "server".to_owned(), spec: spec.clone(), filter: Filter::default() };
+        let [recipient_name, source, alias] = ["recipient", "source", "alias"].map(str::to_owned);
+        let link = Link { recipient: recipient_name, source, alias, all_ports: false };
         let by_command = |words: &[&str]| finish(lab, lab.runtime_command(words), LIMIT);
         for by_socket in [true, false] {
-            let change = || if by_socket { ask(lab, &publish) } else { by_command(&["publish", "server", &spec]) };
+            let change = || {
+                if by_socket {
+                    Ok(lab.daemon().call(publish()).map(drop)?)
+                } else {
+                    by_command(&["publish", "server", &spec])
+                }
+            };
             let time = effective(change, lab.client(), (HOST, port).into(), LIMIT)?;
             seconds[usize::from(!by_socket)].push(time.context("a publication is not served")?);
             lab.runtime(["unpublish", "server", &spec]).ok();
-            let change =
-                || if by_socket { ask(lab, &link) } else { by_command(&["link", "recipient", "source:alias"]) };
+            let change = || {
+                if by_socket {
+                    Ok(lab.daemon().call(link.clone()).map(drop)?)
+                } else {
+                    by_command(&["link", "recipient", "source:alias"])
+                }
+            };
             let time = effective(change, &recipient, labs.source.at(7), LIMIT)?;
             seconds[2 + usize::from(!by_socket)].push(time.context("a link does not open its source")?);
             lab.runtime(["unlink", "recipient", "alias"]).ok();

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bollard::models::ContainerSummary;
+use runtime_api::LivePublication;
 use runtime_common::Protocol;
 
 use super::Failure;
-use crate::cli::datapath_client::LivePublication;
 use crate::engine::docker::convert::own_name;
 use crate::model::publish::PublishRequest;
 

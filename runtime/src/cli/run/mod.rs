@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
 use clap::{ArgAction, Args};
+use runtime_api::{LivePublications, Ping, Prepare, WaitServed};
 
 use super::datapath_client::DatapathClient;
 use super::output::{self, Format};
@@ -113,7 +114,7 @@ pub(super) async fn run(args: RunArgs, globals: &Globals) -> Result<(), Failure>
     }
     let engine = globals.engine().await?;
     let datapath = globals.datapath();
-    datapath.ensure_up().await?;
+    datapath.call(Ping).await?;
     let request = check(request, &engine, &datapath).await?;
     for warning in &request.warnings {
         eprintln!("WARNING: {warning}");
@@ -181,7 +182,7 @@ async fn check(mut request: Request, engine: &Connected, datapath: &DatapathClie
     }
     request.name_recipient(&|name| listed.iter().any(|c| own_name(c) == Some(name)));
     // Before the image: a pull takes long.
-    let live = datapath.live_publications().await?;
+    let live = datapath.call(LivePublications).await?;
     let held = conflict::held(&listed, &live);
     if !engine.chooses_from_ranges() {
         conflict::choose(&mut request.publications, &held, &conflict::is_free);
@@ -234,16 +235,16 @@ async fn serve(
     datapath: &DatapathClient,
     id: &str,
 ) -> Result<foreground::Running, Failure> {
-    datapath.prepare(id).await?;
+    datapath.call(Prepare { container: id.to_owned() }).await?;
     if engine.make_network_ahead(id).await.map_err(create::start_failure)? {
         // Served before its first packet.
-        datapath.wait_served(id).await?;
+        datapath.call(WaitServed { container: id.to_owned() }).await?;
     }
     let mut running = foreground::before_start(request, &engine.control, id).await?;
     engine.control.start(id).await.map_err(create::start_failure)?;
     tokio::select! {
-        served = datapath.wait_served(id) => match served {
-            Ok(()) => {}
+        served = datapath.call(WaitServed { container: id.to_owned() }) => match served {
+            Ok(_) => {}
             // A command may be done before it is served.
             Err(e) => match engine.source.container(id).await {
                 Ok(container) if container.running => return Err(e.into()),

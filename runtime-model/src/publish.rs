@@ -284,5 +284,4 @@ fn parse_address(text: &str) -> Result<Option<IpAddr>, PublishProblem> {
 }
 
 #[cfg(test)]
-#[path = "publish_tests.rs"]
 mod tests;

@@ -77,7 +77,7 @@ mod tests {
     use runtime_common::Protocol::{Sctp, Tcp, Udp};
 
     use super::*;
-    use crate::model::hosts::tests::container;
+    use crate::hosts::tests::container;
 
     fn lines(exposed: &[Port], env: &[&str], alias: &str) -> Vec<String> {
         let mut source = container("db", "4c01db0b339c");

@@ -124,5 +124,4 @@ fn parse_line(line: &[u8]) -> Option<(IpAddr, Vec<&[u8]>)> {
 }
 
 #[cfg(test)]
-#[path = "hosts_tests.rs"]
 pub(super) mod tests;
