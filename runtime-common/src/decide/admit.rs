@@ -107,6 +107,10 @@ fn outbound(ep: &Endpoint, h: &Headers) -> Step {
     if matches!(h.message, Message::LaterFragment) {
         return Step::finish(Verdict::Outbound);
     }
+    // The host's stack forwards nothing there; `::` it does.
+    if h.key.tuple.dst == Addr::ANY_V4 {
+        return Step::finish(Verdict::Martian);
+    }
     if is_masqueraded(ep, h) {
         Step::new(Next::Masqueraded, Verdict::Masqueraded)
     } else {

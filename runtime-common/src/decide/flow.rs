@@ -5,8 +5,8 @@ use core::ptr::NonNull;
 use super::Tables;
 use super::tcp::{begin, follow_segment};
 use crate::maps::{
-    Endpoint, FLOW_ANSWERED, FLOW_REPLY, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple,
-    Zone,
+    Endpoint, FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey,
+    FragmentPorts, Sums, Tuple, Zone,
 };
 use crate::packet::{Headers, ICMP, ICMPV6, Mac, Message, TCP};
 
@@ -87,7 +87,7 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     if !stands(t, flow) {
         return Found::Ended;
     }
-    if opens_back(flow, h) || h.message.opens() && is_half(t, flow, key) {
+    if opens_back(flow, h) && !crosses_syn(t, flow, key) || h.message.opens() && is_half(t, flow, key) {
         return Found::None;
     }
     touch(t, flow, h);
@@ -154,6 +154,25 @@ fn lacks_pair<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
 #[inline(always)]
 fn opens_back(flow: &Flow, h: &Headers) -> bool {
     matches!(h.message, Message::TcpOpen) && flow.state & FLOW_REPLY != 0
+}
+
+/// Whether a SYN from where the answers of a container's own conversation come meets one that has not been answered: a simultaneous
+/// open (RFC 9293 §3.5), by which two peers behind NAT reach each other. Whoever sends it is whom the container has asked, by address
+/// and by port; conntrack lets it in as well.
+// Rare: with a stack frame of its own.
+#[inline(never)]
+fn crosses_syn<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
+    if flow.action != FlowAction::MasqueradeReply as u8 && flow.action != FlowAction::Stack as u8 {
+        return false;
+    }
+    let Some(pair) = pair_of(t, flow, key.protocol) else {
+        return false;
+    };
+    // SAFETY: entries stay valid while the program runs.
+    let pair = unsafe { pair.as_ref() };
+    // Neither has said more than that.
+    let asked = pair.state & (FLOW_SYN | FLOW_FIN | FLOW_RST) == FLOW_SYN && pair.window == 0;
+    asked && flow.state & FLOW_RST == 0 && flow.window == 0 && pair.pair(key.protocol) == *key
 }
 
 /// Whether a packet shows that both sides of an unanswered conversation speak to each other: the client goes on after an answer.

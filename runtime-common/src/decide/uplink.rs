@@ -6,7 +6,7 @@ use super::flow::{Found, complete_fragment, follow, is_asked};
 use super::icmp::{About, Origin, quoted_flow};
 use super::{Decision, Next, Tables};
 use crate::Verdict;
-use crate::maps::{ADDRESS_HOST, FlowAction};
+use crate::maps::{ADDRESS_HOST, FLOW_REPLY, FlowAction};
 use crate::packet::{Headers, Message, Packet, is_loopback};
 
 /// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`].
@@ -45,8 +45,8 @@ pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Opti
     match found {
         Found::Live(flow) => {
             // SAFETY: entries stay valid while the program runs.
-            let action = unsafe { flow.as_ref() }.action;
-            if action == FlowAction::Stack as u8 && matches!(h.message, Message::TcpOpen) {
+            let (action, state) = unsafe { (flow.as_ref().action, flow.as_ref().state) };
+            if action == FlowAction::Stack as u8 && matches!(h.message, Message::TcpOpen) && state & FLOW_REPLY == 0 {
                 // What others carried with these ports is over.
                 return None;
             }
