@@ -2,13 +2,14 @@
 //!
 //! Each change is made again and again, and the daemon killed one effect later each time, until a change comes to its end;
 //! then from the first one on. The daemons that are to make it good are killed on their way as well, some times in a row.
-//! Connections that are held meanwhile must not notice anything.
+//! Connections that are held meanwhile must not notice anything. Where two builds of the daemon are there, they take turns: each
+//! start is an upgrade or a downgrade.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -96,19 +97,24 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// When it has been enough.
-#[derive(Clone, Copy, Debug)]
-pub struct Enough {
-    /// After so many kills.
+/// How it is to be done.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Enough after so many kills.
     pub kills: usize,
-    /// After so long.
+    /// Enough after so long.
     pub time: Duration,
+    /// Another build of `runtime`, of the same layout of maps, that takes turns with the one that is here.
+    pub other: Option<PathBuf>,
 }
 
 struct Soak {
     lab: Lab,
     file: PathBuf,
     daemon: Background,
+    other: Option<PathBuf>,
+    /// Whether the other build is next.
+    turn: bool,
     held: Vec<Talk>,
     source: std::net::SocketAddr,
     recipient: Netns,
@@ -129,12 +135,12 @@ struct Soak {
 ///
 /// # Errors
 /// At the first thing that is not as it should be.
-pub fn run(enough: Enough, mut progress: impl FnMut(&Report)) -> Result<Report> {
-    let mut soak = Soak::begin()?;
+pub fn run(options: Options, mut progress: impl FnMut(&Report)) -> Result<Report> {
+    let mut soak = Soak::begin(options.other)?;
     let began = Instant::now();
     let mut at = [0u64; CHANGES.len()];
     let mut looked = 0;
-    while soak.report.kills < enough.kills && began.elapsed() < enough.time {
+    while soak.report.kills < options.kills && began.elapsed() < options.time {
         for (change, at) in CHANGES.into_iter().zip(&mut at) {
             let (kills, starts) = (soak.report.kills, soak.starts);
             let killed = soak.cycle(change, *at);
@@ -160,10 +166,10 @@ pub fn run(enough: Enough, mut progress: impl FnMut(&Report)) -> Result<Report> 
 }
 
 impl Soak {
-    fn begin() -> Result<Soak> {
+    fn begin(other: Option<PathBuf>) -> Result<Soak> {
         let lab = Lab::builder("killed at every step").images(&[Image::Echo]).build();
         let file = lab.dir().join("kill-at");
-        let mut daemon = spawn(&lab, &file);
+        let mut daemon = spawn(&lab, &file, None);
         wait(&lab, &mut daemon)?;
         let source = lab.run("source", &["-p", "8000:7", "echo"]);
         let recipient = lab.run("recipient", &["busybox", "sleep", "1000000"]);
@@ -171,6 +177,8 @@ impl Soak {
         let mut soak = Soak {
             file,
             daemon,
+            other,
+            turn: true,
             held,
             source: source.at(7),
             hosts: format!("/proc/{}/root/etc/hosts", recipient.pid()).into(),
@@ -236,18 +244,25 @@ impl Soak {
             }
         }
         if self.daemon.ended().is_some() {
-            self.daemon = spawn(&self.lab, &self.file);
+            self.start();
             wait(&self.lab, &mut self.daemon)?;
         }
         self.check(change, before)?;
         Ok(true)
     }
 
+    /// Starts the next daemon: where there are two builds, of the one whose turn it is.
+    fn start(&mut self) {
+        let other = self.other.as_deref().filter(|_| self.turn);
+        self.daemon = spawn(&self.lab, &self.file, other);
+        self.turn = !self.turn;
+    }
+
     /// Starts a daemon that is killed on its way. False where it comes up before.
     fn killed_at_start(&mut self, successor: usize) -> Result<bool> {
         let at = self.starts[successor];
         fs::write(&self.file, at.to_string())?;
-        self.daemon = spawn(&self.lab, &self.file);
+        self.start();
         let over = wait_for(SOON, || (self.daemon.ended().is_some() || ask(&self.lab, PING).is_some()).then_some(()));
         over.context("a successor neither starts nor is killed")?;
         let killed = !self.file.exists();
@@ -306,7 +321,7 @@ impl Soak {
     /// Whether what is published and linked is reached, and nothing else; and what is held goes on.
     fn works(&mut self) -> Result<()> {
         for talk in &mut self.held {
-            talk.say(b"held").context("a connection that was held")?;
+            talk.transfer(50_000, |_| ()).context("a connection that was held")?;
         }
         let World { published, linked } = self.now;
         let reaches = |ns: &Netns, to| wait_for(SOON, || Talk::open(ns, to).ok()).is_some();
@@ -366,11 +381,17 @@ impl Soak {
     }
 }
 
-fn spawn(lab: &Lab, file: &std::path::Path) -> Background {
+fn spawn(lab: &Lab, file: &Path, other: Option<&Path>) -> Background {
     let command = lab.runtime_command(["up"]);
     let mut words = vec!["env".into(), format!("RUNTIME_KILL_AT={}", file.display()).into()];
-    words.push(command.get_program().to_owned());
-    words.extend(command.get_args().map(ToOwned::to_owned));
+    let ours = std::iter::once(command.get_program()).chain(command.get_args());
+    // The Engine's own programs may have to be found first: then the command begins with `env`.
+    let is_runtime = |word: &std::ffi::OsStr| Path::new(word).file_name().is_some_and(|name| name == "runtime");
+    let mut other = other;
+    for word in ours {
+        let another = if is_runtime(word) { other.take() } else { None };
+        words.push(another.map_or_else(|| word.to_owned(), |path| path.as_os_str().to_owned()));
+    }
     lab.host().spawn(&lab.dir().join("runtime.log"), words)
 }
 

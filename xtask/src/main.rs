@@ -73,6 +73,9 @@ enum Task {
         /// How often
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         kills: usize,
+        /// Another debug build of `runtime`, of the same layout of maps: both take turns, so that each start is an upgrade or a downgrade
+        #[arg(long, value_name = "PATH")]
+        other: Option<PathBuf>,
         /// On this Engine: 20.10, 26.1, 28.5 or podman; without, on the machine's own
         #[arg(long, value_name = "NAME", default_value = "installed")]
         engine: Engine,
@@ -131,7 +134,7 @@ impl Task {
             Self::Test { engine, arguments } => test(root, engine, &arguments),
             Self::Demo { engine, arguments } => tool(root, "demo", engine, &arguments),
             Self::Bench { arguments } => tool(root, "bench", Engine::Installed, &arguments),
-            Self::Soak { kills, engine } => soak(root, kills, engine),
+            Self::Soak { kills, other, engine } => soak(root, kills, other, engine),
             Self::Up { arguments } => up(root, &arguments),
             Self::Vm(options) => vm::vm(root, &options),
             Self::Fuzz { parsers: Some(cases), .. } => run(cargo()
@@ -226,14 +229,15 @@ fn tool(root: &Path, name: &str, engine: Engine, arguments: &[OsString]) -> Resu
 }
 
 /// The daemon of a debug build: no other has places to be killed at.
-fn soak(root: &Path, kills: usize, engine: Engine) -> Result<()> {
+fn soak(root: &Path, kills: usize, other: Option<PathBuf>, engine: Engine) -> Result<()> {
     phase("set-up");
     setup::setup(root, engine)?;
     phase("build");
     run(cargo().args(["build", "--package", "runtime", "--package", "tests", "--bins"]))?;
     phase("soak");
     let mut command = on(engine, cargo());
-    run(command.args(["run", "--quiet", "--package", "tests", "--bin", "soak", "--", &kills.to_string()]))
+    command.args(["run", "--quiet", "--package", "tests", "--bin", "soak", "--", &kills.to_string()]);
+    run(command.args(other))
 }
 
 fn up(root: &Path, arguments: &[OsString]) -> Result<()> {
