@@ -43,7 +43,7 @@ const fn rule_of_link(n: usize) -> (u32, u64) {
     (60 + n as u32, 600 + n as u64)
 }
 
-/// The interface of a container, of those in the order of [`INTERFACES`].
+/// The interface of a container, of those in the order of [`INTERFACES`](crate::world::INTERFACES).
 pub fn interface(c: Name, ifindexes: &[u32; 9]) -> u32 {
     ifindexes[4 + c]
 }

@@ -20,7 +20,7 @@ pub fn patient(limit: Duration) -> Duration {
 /// How long between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Looks again and again until `probe` gives something; `None` when `limit` has passed (see [`patient`]).
+/// Looks again and again until `probe` gives something; `None` when `limit` has passed (see `patient`).
 pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + patient(limit);
     loop {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use runtime_common::Verdict;
+use runtime_common::maps::LAYOUT;
 use tests::docs::{REASONS, blocks, pages, run, workspace};
 use tests::{Image, Lab};
 
@@ -157,7 +158,7 @@ fn the_generated_table_of_maps_is_up_to_date() {
     let source = fs::read_to_string(workspace().join("runtime-ebpf/src/maps.rs")).expect("the maps");
     let read = |file: &str| fs::read_to_string(workspace().join("runtime-common/src").join(file)).expect(file);
     let sizes = read("maps/mod.rs") + &read("maps/publication.rs") + &read("verdict.rs");
-    let mut table = "| map | kind | entries | what it holds |\n|---|---|---|---|\n".to_owned();
+    let mut table = format!("Layout {LAYOUT}.\n\n| map | kind | entries | what it holds |\n|---|---|---|---|\n");
     let mut words: Vec<&str> = Vec::new();
     for line in source.lines() {
         if let Some(text) = line.strip_prefix("/// ") {

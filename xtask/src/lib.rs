@@ -1,7 +1,18 @@
 //! How the kernel side is built: shared by `cargo xtask build-ebpf` and the build script of `runtime`.
 //!
 //! `core` has no prebuilt form for BPF targets, so [`toolchain`] finds a compiler that has the source of its own standard
-//! library, [`linker`] finds bpf-linker and the LLVM that it is to load, and [`ebpf`] puts the two together.
+//! library, [`linker`] finds bpf-linker and the LLVM that it is to load, and [`ebpf`] puts the two together. [`engines`] and
+//! [`debian`] unpack what the lab runs from a distribution's packages.
+//!
+//! ```
+//! use xtask::engines::{Engine, Suite};
+//!
+//! let engine: Engine = "28.5".parse()?;
+//! assert_eq!(engine.suite(), Suite::Whole);
+//! assert!("1.0".parse::<Engine>().is_err());
+//! # Ok::<(), xtask::engines::Error>(())
+//! ```
+#![warn(rustdoc::broken_intra_doc_links, rustdoc::private_intra_doc_links, rustdoc::invalid_html_tags)]
 
 pub mod debian;
 pub mod ebpf;

@@ -31,7 +31,7 @@ pub fn endpoint_known<T: Tables>(t: &T, ifindex: u32, mac: Mac, h: &Headers) -> 
     Some(forward(h, f.action, flow))
 }
 
-/// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`].
+/// Decides about an IP packet from the container `ep` behind `ifindex`; its key is in [`Zone::Endpoint`](crate::maps::Zone::Endpoint).
 #[inline(always)]
 pub fn endpoint<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, ifindex: u32, h: &mut Headers) -> Decision {
     if let Some(decision) = track_from_container(p, t, ep, h) {

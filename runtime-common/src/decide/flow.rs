@@ -262,7 +262,7 @@ pub(super) fn touch<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Opening {
-    /// The forward direction, as [`super::flow`] is to store it.
+    /// The forward direction, as `super::flow` is to store it.
     pub forward: Flow,
     /// The direction of the answers.
     pub reply: Flow,

@@ -8,7 +8,7 @@ use crate::Verdict;
 use crate::maps::{ADDRESS_ENDPOINT, Endpoint, FlowAction};
 use crate::packet::{Headers, Message, Packet, is_loopback};
 
-/// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`].
+/// Decides about an IP packet on its way into the container `ep`; its key is in [`Zone::Gate`](crate::maps::Zone::Gate).
 /// `ingress`: the interface by which it came in; 0 where the host itself made it.
 #[inline(always)]
 pub fn gate<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, ingress: u32) -> Decision {

@@ -9,7 +9,7 @@ use crate::Verdict;
 use crate::maps::{ADDRESS_HOST, FLOW_REPLY, FlowAction};
 use crate::packet::{Headers, Message, Packet, is_loopback};
 
-/// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`].
+/// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`](crate::maps::Zone::Uplink).
 #[inline(always)]
 pub fn uplink<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Decision {
     if let Some(decision) = uplink_known(p, t, h) {

@@ -24,7 +24,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Prints one value as indented JSON.
 ///
 /// # Errors
-/// Those of [`print`].
+/// Those of [`print()`].
 pub fn print_json(value: &Value) -> Result<(), Failure> {
     print(&format!("{value:#}\n"))
 }
@@ -92,7 +92,7 @@ pub fn render(template: &Template, value: &Value) -> Result<String, Failure> {
 /// Prints rows in a format. Every row has a value for every column; further fields are for JSON and templates alone.
 ///
 /// # Errors
-/// Those of [`render`] and [`print`].
+/// Those of [`render`] and [`print()`].
 pub fn print_rows(format: &Format, columns: &[Column], rows: &[Map<String, Value>]) -> Result<(), Failure> {
     print(&format_rows(format, columns, rows)?)
 }

@@ -47,7 +47,7 @@ impl Desired {
     }
 }
 
-/// What [`State::apply`] changed.
+/// What `State::apply` changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operations {
     /// Entries written.

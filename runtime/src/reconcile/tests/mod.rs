@@ -400,31 +400,3 @@ fn a_publication_leads_to_where_the_default_route_leaves() {
     host.gateways.insert("web".into(), Gateways { ipv4: Some([172, 30, 0, 1].into()), ipv6: None });
     assert_eq!(target(&snapshot, &host), v4("172.30.0.2"), "by the container's own route");
 }
-
-/// As many containers as asked for, each with ten published ports and a link to the one before.
-fn crowd(containers: usize) -> (Snapshot, Host) {
-    let names: Vec<String> = (0..containers).map(|n| format!("container{n:05}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let (mut snapshot, host) = world(&names);
-    for (n, name) in names.iter().enumerate() {
-        let container = snapshot.containers.get_mut(*name).unwrap();
-        let port = |i: usize| publication("0.0.0.0", (1000 + n * 10 % 60_000 + i) as u16, &format!("{}/tcp", 80 + i));
-        container.publications = (0..10).map(port).collect();
-        container.links = names.get(n.wrapping_sub(1)).map(|before| link_to(before, "before")).into_iter().collect();
-    }
-    (snapshot, host)
-}
-
-#[test]
-#[ignore = "measures"]
-fn how_long_a_plan_takes() {
-    for containers in [500, 1000, 2000, 4000] {
-        let (snapshot, host) = crowd(containers);
-        let mut cache = Cache::default();
-        for what in ["anew", "again"] {
-            let began = std::time::Instant::now();
-            let p = super::plan(&snapshot, &host, &Live::default(), &Options::default(), &mut cache);
-            println!("{containers} containers, {what}: {:?}, {} endpoints", began.elapsed(), p.endpoints.len());
-        }
-    }
-}
