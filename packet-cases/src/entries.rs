@@ -136,9 +136,12 @@ impl Entries {
         ] {
             flags |= if set { flag } else { 0 };
         }
+        // Another number than the generation: nothing may take one for the other.
+        let list = !generation;
         let container = &CONTAINERS[p.to];
         let value = PublicationValue {
             generation,
+            list,
             addr: Addr::from(container.addr(p.host.is_ipv4())),
             rule,
             ifindex: interface(p.to, ifindexes),
@@ -151,7 +154,7 @@ impl Entries {
         self.rules.push((rule, generation));
         self.publications.push((publication_key(p), value));
         for (sources, what) in [(&policy.only, FILTER_ALLOW), (&policy.not, FILTER_DENY)] {
-            self.filters.extend(sources.iter().map(|a| (FilterKey { generation, addr: Addr::from(*a) }, what)));
+            self.filters.extend(sources.iter().map(|a| (FilterKey { list, addr: Addr::from(*a) }, what)));
         }
         self.limits.extend(policy.limit.map(|per_second| (generation, Limit::full(per_second))));
     }

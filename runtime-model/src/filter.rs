@@ -53,6 +53,15 @@ impl Filter {
                 expected: "new conversations in a second, 1 to 1000000",
             }),
         };
+        let words = || allow.iter().chain(deny).flat_map(|w| w.split(','));
+        let count = words().count();
+        if count > MAX_SOURCES {
+            return Err(InvalidFilter {
+                what: "--allow-from, --deny-from",
+                text: format!("{}, ...", words().next().unwrap_or_default()),
+                expected: "8192 sources at most, but there are more: name shorter prefixes",
+            });
+        }
         Ok(Filter {
             allow: sources("--allow-from", allow)?,
             deny: sources("--deny-from", deny)?,
@@ -107,6 +116,9 @@ impl fmt::Display for Filter {
         f.write_str(&words.join(" "))
     }
 }
+
+/// The most sources that a filter may name: labels of an image can say anything.
+pub const MAX_SOURCES: usize = 8_192;
 
 /// A bucket of a second's worth must fit the kernel side's arithmetic.
 const MAX_RATE: u32 = 1_000_000;

@@ -2,6 +2,7 @@
 //! engine's that were taken away.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +59,7 @@ pub struct EffectivePublication {
     /// When it was made live; 0 for the engine's own.
     pub created: u64,
     /// Who may use it; an error where the container's labels cannot be understood.
-    pub filter: Result<Filter, String>,
+    pub filter: Result<Arc<Filter>, String>,
     /// Taken away: to be refused, whatever other rules still carry it.
     pub closed: bool,
 }
@@ -103,16 +104,18 @@ impl<'a> TakenAway<'a> {
 impl Live {
     /// Publications of a container, live ones before the engine's.
     pub fn publications_of(&self, container: &Container) -> Vec<EffectivePublication> {
-        let made = self.made_on(container).flat_map(|p| p.publication.iter().map(move |publication| (p, publication)));
-        let mut all: Vec<_> = made
-            .map(|(p, publication)| EffectivePublication {
+        let mut all = Vec::new();
+        for p in self.made_on(container) {
+            // Thousands of ports have one list of sources, and that can be long.
+            let filter = Arc::new(p.filter.clone());
+            all.extend(p.publication.iter().map(|publication| EffectivePublication {
                 publication,
                 created: p.created,
-                filter: Ok(p.filter.clone()),
+                filter: Ok(filter.clone()),
                 closed: false,
-            })
-            .collect();
-        let by_labels = Filter::of_labels(&container.labels).map_err(|e| e.to_string());
+            }));
+        }
+        let by_labels = Filter::of_labels(&container.labels).map(Arc::new).map_err(|e| e.to_string());
         let of_engine = self.of_engine(container);
         all.extend(of_engine.map(|(publication, closed)| EffectivePublication {
             publication: publication.clone(),

@@ -31,7 +31,9 @@ pub fn state(pins: &Path) -> Result<BTreeSet<String>> {
         named.insert((value.rule, value.generation));
         line("ENDPOINTS", &key, &Endpoint { generation: 0, rule: 0, ..value });
     }
+    let mut lists = HashSet::new();
     for (key, value) in maps.hash::<PublicationKey, Publication>("PUBLICATIONS")? {
+        lists.insert(value.list);
         named.insert((value.rule, value.generation));
         line("PUBLICATIONS", &key, &Publication { generation: 0, rule: 0, ..value });
     }
@@ -61,9 +63,9 @@ pub fn state(pins: &Path) -> Result<BTreeSet<String>> {
     let filters = LpmTrie::<_, FilterKey, u32>::try_from(Map::LpmTrie(maps.open("FILTERS")?))?;
     for entry in filters.iter() {
         let (key, value) = entry?;
-        let FilterKey { generation, addr } = key.data();
-        ensure!(is_named(generation), "FILTERS has one of no publication: {addr:?}");
-        line("FILTERS", &(addr, key.prefix_len()), &value);
+        let FilterKey { list, addr } = key.data();
+        ensure!(lists.contains(&list), "FILTERS has one of no publication: {addr:?}");
+        line("FILTERS", &(list, addr, key.prefix_len()), &value);
     }
     for (map, words) in [("PORTS", PORT_WORDS), ("ADDRESS_BITS", ADDRESS_WORDS)] {
         for (index, word) in maps.elements(map, words as u32)? {

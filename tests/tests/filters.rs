@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tests::frames::{BROADCAST, Way, Wire, holds};
 use tests::sockets::{Talk, ask, ask_when_up, is_silence};
-use tests::{CLIENT, CLIENT2, HOST, Image, Lab, Netns};
+use tests::{CLIENT, CLIENT2, HOST, Image, Lab, Netns, wait_until};
 
 const HOST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const CLIENT2_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3);
@@ -113,4 +113,40 @@ fn a_publication_takes_no_more_conversations_than_its_limit() {
     tests::sockets::ask_when_up(lab.client2(), (HOST, 8001), b"another port has its own limit");
     let error = lab.runtime(["publish", "server", "8002:7", "--max-rate", "often"]).fails(2);
     assert!(error.contains("\"often\""), "{error}");
+}
+
+/// One container takes as many sources as it is given, and the next is served all the same.
+#[test]
+fn filters_of_one_container_leave_room_for_the_others() {
+    let lab = Lab::builder("a hog").client2().images(&[Image::Echo]).build();
+    let _up = lab.up(&[]);
+    lab.run("hog", &["-p", "8000:7", "echo"]);
+    lab.run("other", &["-p", "9000:7", "echo"]);
+    let publish = |container: &str, port: u16, sources: &[String]| {
+        let words = ["publish", container, &format!("{port}:7"), "--allow-from", &sources.join(",")].map(str::to_owned);
+        lab.runtime(words)
+    };
+    let nth = |n: usize| (0..3000).map(|i| format!("10.{n}.{}.{}", i / 256, i % 256)).collect::<Vec<_>>();
+    publish("hog", 8001, &nth(1)).ok();
+    publish("hog", 8002, &nth(2)).ok();
+    // The same list once more takes no room, and another one has none.
+    publish("hog", 8003, &nth(1)).ok();
+    let error = publish("hog", 8004, &nth(3)).fails(1);
+    assert!(error.lines().count() == 1 && error.contains("container hog") && error.contains("8192"), "{error}");
+    publish("other", 9001, &[CLIENT.to_string()]).ok();
+    lab.assert_carried(|| Talk::when_up(lab.client(), (HOST, 9001)).say(b"hello").expect("an echo"));
+    lab.assert_dropped("filtered", || lab.client2().tcp((HOST, 9001))).expect_err("not allowed");
+    // What was refused has changed nothing.
+    Talk::open(lab.client(), (HOST, 8000)).expect("the hog's own port").say(b"hello").expect("an echo");
+
+    // What an image's labels say is bounded as well.
+    let long = (1..4).flat_map(nth).collect::<Vec<_>>().join(",");
+    let label = format!("runtime.allow-from={long}");
+    lab.docker(["run", "-d", "--name", "labelled", "--label", &label, "-p", "9002:7", "echo"]).ok();
+    wait_until("the daemon tells why", Duration::from_secs(10), || {
+        let problems = lab.status()["problems"].to_string();
+        problems.contains("labelled") && problems.contains("8192")
+    });
+    lab.assert_dropped("unpublished", || lab.client().tcp((HOST, 9002))).expect_err("closed");
+    Talk::open(lab.client(), (HOST, 9001)).expect("still served").say(b"hello").expect("an echo");
 }

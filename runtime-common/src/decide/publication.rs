@@ -53,7 +53,7 @@ pub(super) fn refused<T: Tables>(t: &T, h: &Headers, p: &Publication) -> Option<
 #[inline(never)]
 fn refused_by_filter<T: Tables>(t: &T, h: &Headers, p: &Publication) -> Option<Verdict> {
     if p.flags & PUBLICATION_FILTERED != 0 {
-        let found = t.filter(&FilterKey { generation: p.generation, addr: h.key.tuple.src });
+        let found = t.filter(&FilterKey { list: p.list, addr: h.key.tuple.src });
         if found == FILTER_DENY || (found != FILTER_ALLOW && p.flags & PUBLICATION_LISTED_ONLY != 0) {
             return Some(Verdict::Filtered);
         }

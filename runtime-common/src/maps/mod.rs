@@ -293,7 +293,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 9;
+pub const LAYOUT: u32 = 10;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]
@@ -315,24 +315,25 @@ pub struct Event {
     pub reserved: [u8; 2],
 }
 
-/// Slots in `RULES`: the most publications, links and endpoints together.
-pub const MAX_RULES: usize = 262_144;
+/// Slots in `RULES`: room for all publications, links and endpoints together.
+pub const MAX_RULES: usize = 532_480;
+const _: () = assert!(MAX_RULES == MAX_PUBLICATIONS + MAX_LINKS + MAX_ENDPOINTS);
 /// Entries of `PUBLICATIONS`.
-pub const MAX_PUBLICATIONS: usize = 131_072;
+pub const MAX_PUBLICATIONS: usize = 262_144;
 /// Elements of `PORTS`: a bit for each port of TCP, of UDP, and of SCTP.
 pub const PORT_WORDS: usize = 3 * 65_536 / 64;
 /// Elements of `WAYS`: 8 bits of a hash.
 pub const MAX_WAYS: usize = 256;
-/// Entries of `FILTERS`.
-pub const MAX_FILTERS: usize = 65_536;
-/// Entries of `LIMITS`.
-pub const MAX_LIMITS: usize = 16_384;
+/// Entries of `FILTERS`: those of before and those of after a change, which are there together for a moment.
+pub const MAX_FILTERS: usize = 131_072;
+/// Entries of `LIMITS`: as of `FILTERS`.
+pub const MAX_LIMITS: usize = 131_072;
 /// Entries of `LINKS`.
-pub const MAX_LINKS: usize = 131_072;
+pub const MAX_LINKS: usize = 262_144;
 /// Entries of `ENDPOINTS`.
 pub const MAX_ENDPOINTS: usize = 8_192;
-/// Entries of `ADDRESSES`.
-pub const MAX_ADDRESSES: usize = 16_384;
+/// Entries of `ADDRESSES`: two of each container's interface, and as many of the host's.
+pub const MAX_ADDRESSES: usize = 32_768;
 /// Entries of `PREFIXES`.
 pub const MAX_PREFIXES: usize = 4_096;
 /// Entries of `UPLINKS`.
@@ -367,7 +368,7 @@ plain_data! {
     Sums = 8: u32, u32;
     Flow = 144: u64, u64, u64, u64, u64, u32, u32, u32, Tuple, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, u8, [u8; 6], u32, u32;
     PublicationKey = 20: Addr, u16, u8, u8;
-    Publication = 48: u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
+    Publication = 56: u64, u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
     FilterKey = 24: u64, Addr;
     Limit = 24: u64, u64, u32, u32;
     LinkKey = 36: Addr, Addr, u16, u8, u8;

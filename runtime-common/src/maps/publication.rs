@@ -41,12 +41,12 @@ pub const RELAY_UDP: u32 = 1;
 /// How many sockets `RELAY_SOCKETS` has room for.
 pub const RELAY_SLOTS: usize = 2;
 
-/// Data of a key of `FILTERS`, a longest-prefix-match trie: the first 64 bits of every prefix are the generation.
+/// Data of a key of `FILTERS`, a longest-prefix-match trie: the first 64 bits of every prefix are the list.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FilterKey {
-    /// The publication's generation.
-    pub generation: u64,
+    /// The list of sources, which all publications share that name the same ones.
+    pub list: u64,
     /// A source address, or the beginning of one.
     pub addr: Addr,
 }
@@ -102,6 +102,8 @@ impl Limit {
 pub struct Publication {
     /// Its generation, also found in `RULES[rule]`.
     pub generation: u64,
+    /// Its list of sources in `FILTERS`; 0 where it has none.
+    pub list: u64,
     /// The container's address.
     pub addr: Addr,
     /// Slot in `RULES`.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use runtime_common::Protocol;
-use runtime_common::maps::{ADDRESS_ENDPOINT, LinkKey};
+use runtime_common::maps::{ADDRESS_ENDPOINT, ALL_PROTOCOLS, LinkKey};
 use runtime_common::packet::TCP;
 
 use crate::datapath::{Seed, SeedKind};
@@ -62,7 +62,8 @@ fn seed(
         protocol: socket.protocol,
         reserved: 0,
     };
-    if let Some(link) = plan.desired.links.get(&key) {
+    let all = LinkKey { port: 0, protocol: ALL_PROTOCOLS, ..key };
+    if let Some(link) = plan.desired.links.get(&key).or_else(|| plan.desired.links.get(&all)) {
         let source = owners.get(&remote)?;
         return Some(Seed {
             generation: link.generation,

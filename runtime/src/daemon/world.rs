@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::bail;
 use runtime_api::wire::Answer;
 use runtime_api::{DropEvent, FlowCount, MasqueradedBy, Refusal, Served, WaitServed};
 use serde_json::Value;
@@ -272,6 +273,9 @@ impl World {
         let began = Instant::now();
         self.make_plan().await?;
         let planned = began.elapsed();
+        if let Some(line) = self.unfit_change() {
+            bail!(line);
+        }
         // Programs before map entries: an interface is closed before anybody may use it.
         let errors = self.datapath.attach(&self.plan.roles);
         let attached = began.elapsed();
@@ -283,6 +287,18 @@ impl World {
             info!("maps: {} written, {} removed, {} rules ended", ops.written, ops.removed, ops.ended);
         }
         errors.into_iter().next().map_or(Ok(()), |e| Err(e.into()))
+    }
+
+    /// Why a live change is not to be made: there is no room for what its container would have then.
+    fn unfit_change(&self) -> Option<String> {
+        let before = self.before.as_ref()?;
+        if self.plan.refused.is_empty() && self.plan.closed_links.is_empty() {
+            return None;
+        }
+        let plan = plan(&self.snapshot, &self.host, before, &self.options, &mut Cache::default());
+        let refused = self.plan.refused.iter().find(|(id, _)| !plan.refused.contains_key(*id));
+        let closed = self.plan.closed_links.iter().find(|(id, _)| !plan.closed_links.contains_key(*id));
+        refused.or(closed).map(|(_, line)| line.clone())
     }
 
     /// Puts live changes in force with the next reconciliation, and on disk.
@@ -323,7 +339,12 @@ impl World {
             self.stale = false;
         }
         self.host.nat = self.nat.clone();
-        self.plan = plan(&self.snapshot, &self.host, self.live.get(), &self.options, &mut self.cache);
+        let next = plan(&self.snapshot, &self.host, self.live.get(), &self.options, &mut self.cache);
+        let refused = next.refused.iter().chain(&next.closed_links);
+        for (_, line) in refused.filter(|(id, _)| !self.plan.refuses(id)) {
+            warn!("{line}");
+        }
+        self.plan = next;
         Ok(())
     }
 
@@ -418,7 +439,7 @@ impl World {
         if !w.served || !container.running {
             return Some(Ok(Served { served: false }));
         }
-        if let Some(e) = &self.refused {
+        if let Some(e) = self.plan.refused.get(&container.id).or(self.refused.as_ref()) {
             return Some(Err(Refusal::failed(e)));
         }
         self.plan.serves(container, &self.snapshot).then_some(Ok(Served { served: true }))

@@ -6,7 +6,7 @@ use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use runtime_common::maps::{Endpoint, Limit, Link, Publication};
 
-use super::state::{State, trie_key};
+use super::state::State;
 use super::table::write_elements;
 use super::{DatapathError, map_error};
 use crate::failpoint;
@@ -51,7 +51,7 @@ impl State {
         line(self.ports.name(), self.ports.put_back()?);
         line(self.address_bits.name(), self.address_bits.put_back()?);
         line("PREFIXES", self.put_back_prefixes()?);
-        line("FILTERS", self.put_back_filters()?);
+        line("FILTERS", self.filters.put_back()?);
         line("LIMITS", self.put_back_limits()?);
         Ok(lines)
     }
@@ -68,21 +68,6 @@ impl State {
             }
             failpoint::step();
             map.insert(&key, value, 0).map_err(|e| map_error("PREFIXES", &e))?;
-            lost += 1;
-        }
-        Ok(lost)
-    }
-
-    fn put_back_filters(&mut self) -> Result<usize, DatapathError> {
-        let (map, holds) = &mut self.filters;
-        let mut lost = 0;
-        for (prefix, value) in self.looked_filters.part(holds) {
-            let key = trie_key(&prefix);
-            if is(map.get(&key, 0), |found| found == value, "FILTERS")? {
-                continue;
-            }
-            failpoint::step();
-            map.insert(&key, value, 0).map_err(|e| map_error("FILTERS", &e))?;
             lost += 1;
         }
         Ok(lost)
@@ -105,7 +90,11 @@ impl State {
 }
 
 /// Whether an entry is there and right.
-fn is<V>(found: Result<V, MapError>, right: impl FnOnce(V) -> bool, map: &'static str) -> Result<bool, DatapathError> {
+pub(super) fn is<V>(
+    found: Result<V, MapError>,
+    right: impl FnOnce(V) -> bool,
+    map: &'static str,
+) -> Result<bool, DatapathError> {
     match found {
         Ok(found) => Ok(right(found)),
         Err(MapError::KeyNotFound) => Ok(false),

@@ -9,6 +9,7 @@ mod entries;
 mod events;
 mod expedited;
 mod features;
+mod filters;
 mod flow_ports;
 mod flows;
 mod hook;
@@ -32,6 +33,7 @@ mod table;
 
 pub use events::Events;
 pub use features::kernel_release;
+pub use filters::Sources;
 pub use flows::{Seed, SeedKind};
 pub use hook::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use object::OBJECT;

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use runtime_common::maps::{FilterKey, PUBLICATION_CLOSED, Publication, PublicationKey};
+use runtime_common::maps::{PUBLICATION_CLOSED, Publication, PublicationKey};
 
+use super::filters::Sources;
 use super::table::Differences;
 
 /// The published ports of a container.
@@ -13,8 +14,8 @@ pub struct Published {
     /// Published ports, in the order that [`Published::sort`] makes. Of entries for the same port the first one counts, and
     /// what serves before what is closed.
     pub publications: Vec<(PublicationKey, Publication)>,
-    /// Sources that filtered publications name, by prefix and its length in bits of the address; `FILTER_*`.
-    pub filters: BTreeMap<(FilterKey, u32), u32>,
+    /// Sources that filtered publications name, by the number of the list: the same everywhere for the same sources.
+    pub lists: BTreeMap<u64, Arc<Sources>>,
     /// New conversations in a second, by the generation of limited publications.
     pub limits: BTreeMap<u64, u32>,
 }

@@ -8,11 +8,12 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Flow, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS,
-    MAX_FILTERS, MAX_LIMITS, MAX_LINKS, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS,
-    Publication, PublicationKey, Uplink, address_bit, port_bit,
+    MAX_LIMITS, MAX_LINKS, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_UNSERVED, MAX_UPLINKS, Publication, PublicationKey,
+    Uplink, address_bit, port_bit,
 };
 
 use super::bits::Bits;
+use super::filters::{Filters, Sources};
 use super::hook::{HookStatus, Role};
 use super::published::{self, Published};
 use super::slots::Slots;
@@ -74,9 +75,6 @@ pub(super) struct Maps {
     pub links: HashMap<MapData, LinkKey, Link>,
 }
 
-/// Sources by prefix and its length.
-type Filters = BTreeMap<(FilterKey, u32), u32>;
-
 /// `PREFIX_*` by prefix and its length.
 type Prefixes = BTreeMap<(Addr, u32), u32>;
 
@@ -92,10 +90,9 @@ pub(super) struct State {
     pub(super) address_bits: Bits,
     pub(super) links: Table<LinkKey, Link>,
     pub(super) prefixes: (LpmTrie<MapData, Addr, u32>, Prefixes),
-    pub(super) filters: (LpmTrie<MapData, FilterKey, u32>, Filters),
+    pub(super) filters: Filters,
     pub(super) limits: (HashMap<MapData, u64, Limit>, BTreeMap<u64, u32>),
     pub(super) looked_prefixes: Looked<(Addr, u32)>,
-    pub(super) looked_filters: Looked<(FilterKey, u32)>,
     pub(super) looked_limits: Looked<u64>,
     pub(super) slots: Slots,
     /// What publications, filters and limits were last made to say in full; none where that failed.
@@ -109,18 +106,13 @@ pub(super) struct State {
 /// What is to be done to publications and what belongs to them.
 struct Publishing {
     publications: Differences<PublicationKey, Publication>,
-    filters: BTreeMap<(FilterKey, u32), u32>,
+    lists: BTreeMap<u64, Arc<Sources>>,
     limits: BTreeMap<u64, u32>,
 }
 
 impl State {
     /// Takes over what a predecessor left.
     pub fn adopt(maps: Maps) -> Result<Self, DatapathError> {
-        let filters = maps.filters.iter();
-        let filters = filters
-            .map(|entry| entry.map(|(key, value)| ((key.data(), key.prefix_len() - GENERATION_BITS), value)))
-            .collect::<Result<_, MapError>>()
-            .map_err(|e| map_error("FILTERS", &e))?;
         let prefixes = maps.prefixes.iter();
         let prefixes = prefixes
             .map(|entry| entry.map(|(key, value)| ((key.data(), key.prefix_len()), value)))
@@ -139,10 +131,9 @@ impl State {
             address_bits: maps.address_bits,
             links: Table::adopt("LINKS", MAX_LINKS, maps.links)?,
             prefixes: (maps.prefixes, prefixes),
-            filters: (maps.filters, filters),
+            filters: Filters::adopt(maps.filters)?,
             limits: (maps.limits, limits),
             looked_prefixes: Looked::default(),
-            looked_filters: Looked::default(),
             looked_limits: Looked::default(),
             slots: Slots::default(),
             published: None,
@@ -306,7 +297,7 @@ impl State {
                 self.published.as_deref(),
                 &desired.published,
             ),
-            filters: desired.published.iter().flat_map(|p| p.filters.iter().map(|(k, v)| (*k, *v))).collect(),
+            lists: desired.published.iter().flat_map(|p| p.lists.iter().map(|(k, v)| (*k, v.clone()))).collect(),
             limits: desired.published.iter().flat_map(|p| p.limits.iter().map(|(k, v)| (*k, *v))).collect(),
         })
     }
@@ -314,8 +305,9 @@ impl State {
     fn check_sizes(&self, desired: &Desired, publishing: Option<&Publishing>) -> Result<(), DatapathError> {
         if let Some(p) = publishing {
             check_size("PUBLICATIONS", self.publications.len_after(&p.publications), MAX_PUBLICATIONS)?;
-            check_size("FILTERS", p.filters.len(), MAX_FILTERS)?;
-            check_size("LIMITS", p.limits.len(), MAX_LIMITS)?;
+            self.filters.check_size(&p.lists)?;
+            let before = self.limits.1.keys().filter(|g| !p.limits.contains_key(g)).count();
+            check_size("LIMITS", p.limits.len() + before, MAX_LIMITS)?;
         }
         check_size("LINKS", desired.links.len(), MAX_LINKS)?;
         check_size("ENDPOINTS", desired.endpoints.len(), MAX_ENDPOINTS)?;
@@ -323,17 +315,7 @@ impl State {
         check_size("PREFIXES", desired.prefixes.len(), MAX_PREFIXES)?;
         check_size("UPLINKS", desired.uplinks.len(), MAX_UPLINKS)?;
         check_size("UNSERVED", desired.unserved.len(), MAX_UNSERVED)?;
-        let publications =
-            publishing.map_or(self.publications.holds.len(), |p| self.publications.len_after(&p.publications));
-        let most = publications + desired.links.len() + desired.endpoints.len();
-        if most <= MAX_RULES {
-            return Ok(());
-        }
-        let mut wanted = HashSet::new();
-        self.generations(desired, publishing, |g| {
-            wanted.insert(g);
-        });
-        check_size("RULES", wanted.len(), MAX_RULES)
+        Ok(())
     }
 
     /// Every generation that is to be in force; some more than once.
@@ -402,15 +384,7 @@ impl State {
 
     /// Filters and limits, before the publications that they belong to.
     fn write_conditions(&mut self, wanted: &Publishing, ops: &mut Operations) -> Result<(), DatapathError> {
-        let (map, holds) = &mut self.filters;
-        for (key, value) in &wanted.filters {
-            if holds.get(key) != Some(value) {
-                failpoint::step();
-                map.insert(&trie_key(key), value, 0).map_err(|e| map_error("FILTERS", &e))?;
-                holds.insert(*key, *value);
-                ops.written += 1;
-            }
-        }
+        self.filters.write(&wanted.lists, ops)?;
         let (map, holds) = &mut self.limits;
         for (generation, rate) in &wanted.limits {
             if holds.get(generation) != Some(rate) {
@@ -425,17 +399,7 @@ impl State {
 
     /// Filters and limits, after the publications that they belonged to.
     fn remove_conditions(&mut self, wanted: &Publishing, ops: &mut Operations) -> Result<(), DatapathError> {
-        let (map, holds) = &mut self.filters;
-        let gone: Vec<_> = holds.keys().filter(|k| !wanted.filters.contains_key(k)).copied().collect();
-        for key in gone {
-            failpoint::step();
-            match map.remove(&trie_key(&key)) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(e) => return Err(map_error("FILTERS", &e)),
-            }
-            holds.remove(&key);
-            ops.removed += 1;
-        }
+        self.filters.keep_only(&wanted.lists, ops)?;
         let (map, holds) = &mut self.limits;
         let gone: Vec<_> = holds.keys().filter(|k| !wanted.limits.contains_key(k)).copied().collect();
         for generation in gone {
@@ -460,11 +424,4 @@ fn port_bits<'a>(keys: impl Iterator<Item = &'a PublicationKey>) -> impl Iterato
 fn address_bits(all: &BTreeMap<Addr, Address>) -> impl Iterator<Item = (u32, u64)> {
     let of_containers = all.iter().filter(|(_, a)| a.kind == ADDRESS_ENDPOINT).map(|(addr, _)| address_bit(addr, true));
     all.keys().map(|addr| address_bit(addr, false)).chain(of_containers)
-}
-
-/// Every prefix begins with a whole generation.
-const GENERATION_BITS: u32 = 64;
-
-pub(super) fn trie_key((key, bits): &(FilterKey, u32)) -> Key<FilterKey> {
-    Key::new(GENERATION_BITS + bits, *key)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::plan::{EndpointPlan, Netfilter, Options, Plan};
 use super::relay::Group;
-use crate::datapath::Published;
+use crate::datapath::{Published, Sources};
 use crate::host::{Host, NatRules};
 use crate::model::live::{EffectivePublication, Live, LivePublication};
 use crate::model::range::PublicationRange;
@@ -24,6 +24,8 @@ type Part = (String, Option<PublicationRange>);
 #[derive(Default)]
 pub struct Cache {
     published: HashMap<Part, (Basis, Made)>,
+    /// Lists of sources by their numbers: one that many publications name is there once.
+    pub(super) lists: HashMap<u64, Arc<Sources>>,
 }
 
 /// What is made of published ports of a container.
@@ -41,6 +43,16 @@ impl Cache {
     /// What was planned on the very same basis.
     pub(super) fn take(&mut self, basis: &Basis) -> Option<Made> {
         self.published.remove(&basis.part()).filter(|(before, _)| before == basis).map(|(_, made)| made)
+    }
+
+    /// For the next plan: with the lists of this one alone.
+    pub(super) fn next(&mut self) -> Cache {
+        Cache { lists: std::mem::take(&mut self.lists), ..Cache::default() }
+    }
+
+    /// Forgets lists that nobody names any more.
+    pub(super) fn forget_lists(&mut self) {
+        self.lists.retain(|_, list| Arc::strong_count(list) > 1);
     }
 
     pub(super) fn keep(&mut self, basis: Basis, made: Made) {

@@ -1,18 +1,26 @@
 //! Links: what they open, and what a recipient's /etc/hosts says of them.
 
+use std::collections::BTreeMap;
+
 use runtime_common::maps::{ALL_PROTOCOLS, Link, LinkKey};
 use runtime_common::packet::{ICMP, ICMPV6};
 
 use super::generation::generation;
 use super::plan::{EndpointPlan, HostsPlan, Plan};
 use super::swarm::is_gateway;
-use crate::datapath::Desired;
 use crate::model::hosts::{is_writable, link_entries};
 use crate::model::live::{EffectiveLink, Live};
 use crate::model::{Container, Port, Snapshot};
 
 /// What a container's links want: its hosts file, and on isolated networks what they open.
-pub(super) fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipient: &Container) {
+/// What they open is returned, to be opened where there is room for it.
+pub(super) fn add_links(
+    p: &mut Plan,
+    snapshot: &Snapshot,
+    live: &Live,
+    recipient: &Container,
+) -> BTreeMap<LinkKey, Link> {
+    let mut opened = BTreeMap::new();
     let mut entries = Vec::new();
     for link in live.links_of(recipient) {
         let Some(source) = snapshot.containers.get(&link.link.source) else { continue };
@@ -37,7 +45,7 @@ pub(super) fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipien
                 named = true;
             }
             if r.isolated {
-                open(&mut p.desired, &r, &s, &link, &ports);
+                open(&mut opened, &r, &s, &link, &ports);
             }
         }
     }
@@ -45,19 +53,25 @@ pub(super) fn add_links(p: &mut Plan, snapshot: &Snapshot, live: &Live, recipien
     if let Some(path) = recipient.hosts_path.as_ref().filter(|_| !(entries.is_empty() && removed.is_empty())) {
         p.hosts.push(HostsPlan { container: recipient.id.clone(), path: path.clone(), entries, removed });
     }
+    opened
 }
 
 /// What a link to this source opens: what it exposes, and what is published on it.
 pub fn open_ports(source: &Container, live: &Live) -> Vec<Port> {
-    let published =
-        live.publications_of(source).into_iter().filter(|p| !p.closed).map(|p| p.publication.container_port);
+    let published = live.open_publications(source).map(|p| p.container_port);
     let mut ports: Vec<Port> = source.exposed.iter().copied().chain(published).collect();
     ports.sort();
     ports.dedup();
     ports
 }
 
-fn open(desired: &mut Desired, r: &EndpointPlan, s: &EndpointPlan, link: &EffectiveLink, ports: &[Port]) {
+fn open(
+    opened: &mut BTreeMap<LinkKey, Link>,
+    r: &EndpointPlan,
+    s: &EndpointPlan,
+    link: &EffectiveLink,
+    ports: &[Port],
+) {
     let generation = generation(&[
         "link",
         &r.generation.to_string(),
@@ -76,13 +90,12 @@ fn open(desired: &mut Desired, r: &EndpointPlan, s: &EndpointPlan, link: &Effect
             reserved: 0,
         };
         let echo = if recipient.is_ipv4() { ICMP } else { ICMPV6 };
-        let mut keys = vec![key(0, echo)];
-        keys.extend(ports.iter().map(|p| key(p.number, p.protocol.number())));
         if link.all_ports {
-            keys.push(key(0, ALL_PROTOCOLS));
+            opened.entry(key(0, ALL_PROTOCOLS)).or_insert(value);
+            continue;
         }
-        for key in keys {
-            desired.links.entry(key).or_insert(value);
+        for key in [key(0, echo)].into_iter().chain(ports.iter().map(|p| key(p.number, p.protocol.number()))) {
+            opened.entry(key).or_insert(value);
         }
     }
 }

@@ -5,6 +5,8 @@ mod generation;
 mod links;
 mod masquerade;
 mod plan;
+mod publish;
+mod quota;
 mod relay;
 pub mod swarm;
 mod uplinks;

@@ -1,32 +1,30 @@
 //! The plan: which interfaces are what, what the maps are to say, and what /etc/hosts of recipients is to say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use runtime_api::MasqueradedBy;
+use runtime_common::Addr;
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ENDPOINT_ISOLATED, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey,
-    PREFIX_BROADCAST, PREFIX_HOST, PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_ASK, PUBLICATION_CLOSED,
-    PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK, PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED,
-    PUBLICATION_LISTED_ONLY, Publication, PublicationKey, Uplink,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ENDPOINT_ISOLATED, Endpoint, Link, LinkKey, PREFIX_BROADCAST, PREFIX_HOST,
+    PREFIX_ISOLATED, PREFIX_NETWORK, Uplink,
 };
-use runtime_common::{Addr, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::cache::{Basis, Cache, Made, OwnEndpoint, own_target};
-use super::generation::{Identity, generation};
+use super::cache::{Basis, Cache, Made};
+use super::generation::generation;
 use super::links::add_links;
 use super::masquerade::Masquerade;
-use super::relay::{self, Relay, RelayKey, Relays};
-use super::{swarm, uplinks};
-use crate::datapath::{Desired, Published, Role};
+use super::publish::publish;
+use super::relay::Relays;
+use super::{quota, swarm, uplinks};
+use crate::datapath::{Desired, Role, Sources};
 use crate::host::{Host, Interface};
-use crate::model::filter::Filter;
 use crate::model::hosts::HostsEntry;
-use crate::model::live::{EffectivePublication, Live};
+use crate::model::live::Live;
 use crate::model::{Container, Network, Snapshot};
 
 /// The label that isolates a network.
@@ -144,6 +142,10 @@ pub struct Plan {
     pub masquerade: BTreeMap<String, MasqueradedBy>,
     /// What cannot be served, and why: a line each.
     pub problems: Vec<String>,
+    /// Containers that there is no room for in the kernel's tables, and why: nothing of theirs is served.
+    pub refused: BTreeMap<String, String>,
+    /// Recipients whose links there is no room for, and why: they open nothing.
+    pub closed_links: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -151,6 +153,11 @@ impl Plan {
     pub fn endpoints_of<'p>(&'p self, container: &'p str) -> impl Iterator<Item = &'p EndpointPlan> {
         let first = self.endpoints.partition_point(|e| e.container.as_str() < container);
         self.endpoints[first..].iter().take_while(move |e| e.container == container)
+    }
+
+    /// Whether something of a container's is closed because there is no room for it.
+    pub fn refuses(&self, container: &str) -> bool {
+        self.refused.contains_key(container) || self.closed_links.contains_key(container)
     }
 
     /// Whether every endpoint of a container on a bridge network is open.
@@ -188,25 +195,72 @@ pub fn plan(snapshot: &Snapshot, host: &Host, live: &Live, options: &Options, ca
             p.desired.prefixes.insert(prefix_key(&broadcast.into()), PREFIX_BROADCAST);
         }
     }
-    for endpoint in &p.endpoints {
-        add_endpoint(&mut p.desired, host, endpoint);
-    }
     let changed: HashSet<&str> = live.publications.iter().map(|l| l.container.as_str()).collect();
-    let mut used = Cache::default();
+    let mut used = cache.next();
+    let mut parts: Vec<(&Container, Made)> = Vec::new();
     for container in snapshot.containers.values() {
         if !container.publications.is_empty() || changed.contains(container.id.as_str()) {
             for basis in Basis::all_of(&p, snapshot, host, live, options, container) {
-                let made = cache.take(&basis).unwrap_or_else(|| publish(&basis));
-                p.problems.extend(made.problems.iter().cloned());
-                p.desired.published.push(made.published.clone());
-                p.relays.push(&made.relays);
+                let made = cache.take(&basis).unwrap_or_else(|| publish(&basis, &mut used.lists));
+                parts.push((container, made.clone()));
                 used.keep(basis, made);
             }
         }
-        add_links(&mut p, snapshot, live, container);
     }
+    used.forget_lists();
     *cache = used;
+    // Without its endpoint nothing of a container is open.
+    p.refused = refuse(&p, snapshot, &parts);
+    p.endpoints.retain(|e| !p.refused.contains_key(&e.container));
+    for endpoint in &p.endpoints {
+        add_endpoint(&mut p.desired, host, endpoint);
+    }
+    for (_, made) in parts.iter().filter(|(c, _)| !p.refused.contains_key(&c.id)) {
+        p.problems.extend(made.problems.iter().cloned());
+        p.desired.published.push(made.published.clone());
+        p.relays.push(&made.relays);
+    }
+    let opened = snapshot.containers.values().map(|c| (c, add_links(&mut p, snapshot, live, c))).collect();
+    open_links(&mut p, opened);
+    p.problems.extend(p.refused.values().chain(p.closed_links.values()).cloned());
     p
+}
+
+/// Who is served nothing, since the kernel's tables have no room for what it wants: a line for each, by the container's id.
+fn refuse(p: &Plan, snapshot: &Snapshot, parts: &[(&Container, Made)]) -> BTreeMap<String, String> {
+    let by_container = || parts.chunk_by(|(a, _), (b, _)| a.id == b.id).filter_map(|c| Some((c.first()?.0, c)));
+    let total =
+        |count: fn(&Made) -> usize| by_container().map(move |(c, all)| (c, all.iter().map(|(_, m)| count(m)).sum()));
+    let mut refused = quota::refuse(&quota::PUBLICATIONS, total(|m| m.published.publications.len() + m.relays.len()));
+    refused.extend(quota::refuse(&quota::LIMITS, total(|m| m.published.limits.len())));
+    refused.extend(quota::refuse_lists(&quota::FILTERS, by_container().map(|(c, all)| (c, lists_of(all)))));
+    let endpoints = p.endpoints.chunk_by(|a, b| a.container == b.container);
+    let endpoints = endpoints.filter_map(|e| Some((snapshot.containers.get(&e.first()?.container)?, e.len())));
+    refused.extend(quota::refuse(&quota::ENDPOINTS, endpoints));
+    for (id, line) in &mut refused {
+        let name = snapshot.containers.get(id).map_or(id.as_str(), |c| c.name.as_str());
+        *line = format!("container {name} is closed: {line}");
+    }
+    refused
+}
+
+/// The lists of sources of a container, by their numbers.
+fn lists_of<'m>(parts: &'m [(&Container, Made)]) -> BTreeMap<u64, &'m Arc<Sources>> {
+    parts.iter().flat_map(|(_, made)| made.published.lists.iter().map(|(number, list)| (*number, list))).collect()
+}
+
+/// Opens what links open, as far as there is room for it.
+fn open_links(p: &mut Plan, opened: Vec<(&Container, BTreeMap<LinkKey, Link>)>) {
+    let refused = quota::refuse(&quota::LINKS, opened.iter().map(|(c, links)| (*c, links.len())));
+    for (container, links) in opened {
+        match refused.get(&container.id) {
+            Some(line) => {
+                let line = format!("container {}: its links open nothing: {line}", container.name);
+                p.closed_links.insert(container.id.clone(), line);
+            }
+            None => p.desired.links.extend(links),
+        }
+    }
 }
 
 /// Whether the datapath has anything to do with a network.
@@ -330,120 +384,4 @@ fn add_endpoint(desired: &mut Desired, host: &Host, e: &EndpointPlan) {
             Address { ifindex: e.ifindex, bridge: e.bridge, mac: e.mac, kind: ADDRESS_ENDPOINT, flags: flags as u8 };
         desired.addresses.insert(address.into(), entry);
     }
-}
-
-/// What of a container's is published, and what is wrong with it.
-fn publish(basis: &Basis) -> Made {
-    let mut made = Published::default();
-    let mut relays = Vec::new();
-    let mut problems = Vec::new();
-    let (container, endpoints) = (&basis.container, &basis.endpoints);
-    let begun = Identity::default().with("publication").with(&container.id);
-    let begun_closed = Identity::default().with("closed").with("publication").with(&container.id);
-    for EffectivePublication { publication, created, filter, closed } in basis.publications() {
-        let key = PublicationKey {
-            addr: publication.host_addr.into(),
-            port: publication.host_port.to_be(),
-            protocol: publication.container_port.protocol.number(),
-            reserved: 0,
-        };
-        let port = publication.container_port;
-        let identity =
-            |begun: Identity| begun.with(publication.host_addr).with(publication.host_port).with(port).with(created);
-        let close = || {
-            let generation = identity(begun_closed).generation();
-            (key, Publication { generation, flags: PUBLICATION_CLOSED, ..Publication::default() })
-        };
-        if closed {
-            made.publications.push(close());
-            continue;
-        }
-        let target = own_target(endpoints, &publication.host_addr);
-        let target = target.or_else(|| relay::target(endpoints, &publication));
-        let Some((endpoint, address)) = target else { continue };
-        if port.protocol == Protocol::Sctp && port.number != publication.host_port {
-            problems.push(format!(
-                "{}: {}:{} -> {port}: SCTP ports cannot be rewritten; publish it on the same port",
-                container.name, publication.host_addr, publication.host_port
-            ));
-            continue;
-        }
-        // What cannot be understood must not be served as if nothing had been said.
-        let filter = match filter {
-            Ok(filter) => filter,
-            Err(reason) => {
-                problems.push(format!("{}: its published ports are closed: {reason}", container.name));
-                made.publications.push(close());
-                continue;
-            }
-        };
-        let generation = identity(begun).with(endpoint.plan.generation).with(&filter).generation();
-        if let (IpAddr::V4(address), Some(key)) = (address, RelayKey::of(&publication)) {
-            let live = created != 0;
-            let to = SocketAddrV4::new(address, port.number);
-            relays.push((key, Relay { container: container.id.clone(), to, filter, generation, live }));
-            continue;
-        }
-        let entry = Publication {
-            generation,
-            addr: address.into(),
-            rule: 0,
-            ifindex: endpoint.plan.ifindex,
-            bridge: endpoint.plan.bridge,
-            port: port.number.to_be(),
-            flags: add_filter(&mut made, generation, &filter)
-                | from_loopback(endpoint, &address)
-                | ask(basis, publication.host_port, SocketAddr::new(address, port.number), port.protocol),
-            mac: endpoint.plan.mac,
-            reserved: 0,
-        };
-        made.publications.push((key, entry));
-    }
-    // A filter that cannot be understood is the same for all of them.
-    problems.dedup();
-    made.sort();
-    relays.sort_by_key(|(key, _)| *key);
-    Made { published: Arc::new(made), relays: relays.into(), problems: problems.into() }
-}
-
-/// The flags of a publication whose conversations the host's firewall has to let through.
-fn ask(basis: &Basis, host_port: u16, to: SocketAddr, protocol: Protocol) -> u16 {
-    match &basis.asked {
-        None => 0,
-        Some(rules) if rules.translates(protocol.name(), host_port, to) => {
-            PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES
-        }
-        Some(_) => PUBLICATION_ASK,
-    }
-}
-
-/// Puts a publication's conditions into the plan; returns the flags that make them count.
-fn add_filter(desired: &mut Published, generation: u64, filter: &Filter) -> u16 {
-    let mut flags = 0;
-    // Denied last: where both name the same prefix, that stays.
-    for (nets, value) in [(&filter.allow, FILTER_ALLOW), (&filter.deny, FILTER_DENY)] {
-        for net in nets {
-            let addr = Addr::from(net.network());
-            // An IPv4 prefix lies behind the 96 bits that every mapped address begins with.
-            let bits = u32::from(net.prefix_len()) + if net.addr().is_ipv4() { 96 } else { 0 };
-            desired.filters.insert((FilterKey { generation, addr }, bits), value);
-        }
-    }
-    if filter.names_sources() {
-        flags |= PUBLICATION_FILTERED;
-    }
-    if !filter.allow.is_empty() {
-        flags |= PUBLICATION_LISTED_ONLY;
-    }
-    if let Some(rate) = filter.max_rate {
-        desired.limits.insert(generation, rate);
-        flags |= PUBLICATION_LIMITED;
-    }
-    flags
-}
-
-/// Whether the host's sockets that are bound to a loopback address reach the container.
-fn from_loopback(endpoint: &OwnEndpoint, address: &IpAddr) -> u16 {
-    // IPv6 needs no leave of the bridge: its answers do not come through it.
-    if address.is_ipv6() || endpoint.routes_loopback { PUBLICATION_FROM_LOOPBACK } else { 0 }
 }

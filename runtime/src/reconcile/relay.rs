@@ -43,7 +43,7 @@ pub struct Relay {
     /// Its address and port.
     pub to: SocketAddrV4,
     /// Who may use it.
-    pub filter: Filter,
+    pub filter: Arc<Filter>,
     /// Changes with the publication, the filter and the container's endpoint: conversations of an older one are over.
     pub generation: u64,
     /// It was made on the running container.
@@ -104,7 +104,7 @@ mod tests {
             let key = RelayKey { protocol: Protocol::Tcp, address: Ipv6Addr::UNSPECIFIED, port: *port };
             let to = SocketAddrV4::new([172, 17, 0, 2].into(), *port);
             let container = container.to_owned();
-            (key, Relay { container, to, filter: Filter::default(), generation: 1, live: false })
+            (key, Relay { container, to, filter: Arc::default(), generation: 1, live: false })
         };
         ports.iter().map(relay).collect()
     }

@@ -240,6 +240,7 @@ impl World {
         let (rule, generation) = self.rule();
         let value = Publication {
             generation,
+            list: 0,
             addr: addr(if ip(host).is_ipv4() { to.v4 } else { to.v6 }),
             rule,
             ifindex: ifindex(to.name),

@@ -1,6 +1,7 @@
 //! The plan, from hand-made engines and hosts.
 
 mod interfaces;
+mod quota;
 mod swarm;
 
 use std::collections::BTreeMap;
