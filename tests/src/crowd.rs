@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ pub struct Crowd {
     lab: Lab,
     members: Vec<Child>,
     socket: PathBuf,
+    answers: Arc<Answers>,
 }
 
 impl Crowd {
@@ -35,11 +36,11 @@ impl Crowd {
         let lab = Lab::new("a crowd of containers");
         let members = (0..size).map(|_| member()).collect::<Result<Vec<_>>>();
         let socket = lab.dir().join("crowd.sock");
-        let crowd = Crowd { lab, members: members?, socket };
+        let members = members?;
+        let answers = Arc::new(Answers::of(members.iter().map(Child::id).collect()));
+        let crowd = Crowd { lab, members, socket, answers: Arc::clone(&answers) };
         crowd.wire()?;
-        let pids: Vec<u32> = crowd.members.iter().map(Child::id).collect();
         let listener = UnixListener::bind(&crowd.socket).context("the crowd's socket")?;
-        let answers = Arc::new(Answers { pids });
         // It ends with this program; nobody asks once the daemon is gone.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -117,6 +118,42 @@ impl Crowd {
         self.lab.pins().join("crowd")
     }
 
+    /// What the API says from now on of a container: whether it runs, and whether it is on the network.
+    pub fn set(&self, n: usize, runs: bool, connected: bool) {
+        lock(&self.answers.states)[n] = (runs, connected);
+    }
+
+    /// Tells of an event as Docker does: `connect` and `disconnect` are of the network, others of the container.
+    pub fn tell(&self, action: &str, n: usize) -> Result<()> {
+        let event = match action {
+            "connect" | "disconnect" => {
+                let attributes = json!({"container": id(n), "name": "bridge", "type": "bridge"});
+                json!({"Type": "network", "Action": action, "Actor": {"ID": NETWORK, "Attributes": attributes}})
+            }
+            _ => json!({"Type": "container", "Action": action, "Actor": {"ID": id(n), "Attributes": {}}}),
+        };
+        let line = format!("{event}\n");
+        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        let mut told = lock(&self.answers.listeners);
+        // Daemons that have ended hear nothing.
+        told.retain_mut(|stream| stream.write_all(chunk.as_bytes()).is_ok());
+        if told.is_empty() { bail!("nobody listens to events") } else { Ok(()) }
+    }
+
+    /// Waits until so many publications are served.
+    pub fn wait_served(&self, count: usize) -> Result<()> {
+        let status = self.words(&["status", "--format", "json"])?;
+        wait_until(&format!("{count} publications are served"), SOON, || {
+            served(&self.lab.host().run(&status).stdout) == count
+        });
+        Ok(())
+    }
+
+    /// What was asked since this was last called: each path with the bytes of its answer.
+    pub fn take_questions(&self) -> Vec<(String, usize)> {
+        std::mem::take(&mut lock(&self.answers.questions))
+    }
+
     /// Takes the datapath away.
     pub fn down(&self) -> Result<()> {
         self.lab.host().run(self.words(&["down"])?).ok();
@@ -158,9 +195,28 @@ fn id(n: usize) -> String {
 /// What the API knows.
 struct Answers {
     pids: Vec<u32>,
+    /// Whether each runs, and whether it is on the network.
+    states: Mutex<Vec<(bool, bool)>>,
+    /// Who listens to events.
+    listeners: Mutex<Vec<UnixStream>>,
+    /// What was asked, and how many bytes the answers had.
+    questions: Mutex<Vec<(String, usize)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Answers {
+    fn of(pids: Vec<u32>) -> Self {
+        let states = Mutex::new(vec![(true, true); pids.len()]);
+        Answers { pids, states, listeners: Mutex::default(), questions: Mutex::default() }
+    }
+
+    fn state(&self, n: usize) -> (bool, bool) {
+        lock(&self.states)[n]
+    }
+
     /// Answers one connection's requests until it ends.
     fn serve(&self, stream: UnixStream) -> std::io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
@@ -180,13 +236,15 @@ impl Answers {
                 writer.write_all(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
                 )?;
+                lock(&self.listeners).push(writer.try_clone()?);
                 continue;
             }
-            let (status, body) = match self.answer(path) {
+            let (status, body) = match self.answer(&target) {
                 Some(body) => ("200 OK", body),
                 None => ("404 Not Found", json!({"message": format!("no such thing: {path}")})),
             };
             let body = body.to_string();
+            lock(&self.questions).push((path.to_owned(), body.len()));
             let head = format!(
                 "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
                 body.len()
@@ -195,12 +253,16 @@ impl Answers {
         }
     }
 
-    fn answer(&self, path: &str) -> Option<Value> {
-        match path {
+    fn answer(&self, target: &str) -> Option<Value> {
+        match path(target) {
             "/version" => Some(json!({"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"})),
-            "/containers/json" => Some((0..self.pids.len()).map(|n| self.summary(n)).collect()),
+            "/containers/json" => {
+                let wanted = names(target);
+                let is_wanted = |n: &usize| wanted.as_ref().is_none_or(|w| w.contains(&format!("c{n}")));
+                Some((0..self.pids.len()).filter(is_wanted).map(|n| self.summary(n)).collect())
+            }
             "/networks" => Some(json!([{"Name": "bridge", "Id": NETWORK}])),
-            _ => {
+            path => {
                 if path.strip_prefix("/networks/") == Some(NETWORK) {
                     return Some(self.network());
                 }
@@ -212,6 +274,9 @@ impl Answers {
     }
 
     fn endpoint(&self, n: usize) -> Value {
+        if self.state(n) != (true, true) {
+            return json!({"NetworkID": "", "EndpointID": "", "IPAddress": "", "MacAddress": ""});
+        }
         json!({"NetworkID": NETWORK, "EndpointID": id(n), "Gateway": "172.30.0.1", "IPAddress": address(n), "IPPrefixLen": 16,
             "MacAddress": mac(n)})
     }
@@ -224,9 +289,10 @@ impl Answers {
 
     fn container(&self, n: usize) -> Value {
         let links = if n % 2 == 1 { json!([format!("/c{}:/c{n}/db", n - 1)]) } else { Value::Null };
+        let (runs, _) = self.state(n);
         let binding = json!([{"HostIp": "0.0.0.0", "HostPort": (FIRST_PORT + n).to_string()}]);
         json!({"Id": id(n), "Name": format!("/c{n}"),
-            "State": {"Status": "running", "Running": true, "Restarting": false, "Pid": self.pids[n], "StartedAt": "2024-01-01T00:00:00Z"},
+            "State": {"Running": runs, "Restarting": false, "Pid": if runs { self.pids[n] } else { 0 }, "StartedAt": "2024-01-01T00:00:00Z"},
             "HostConfig": {"NetworkMode": "default", "Links": links, "PortBindings": {"80/tcp": binding}},
             "Config": {"Hostname": format!("c{n}"), "ExposedPorts": {"80/tcp": {}}, "Env": [], "Labels": {}},
             "NetworkSettings": {"Ports": {"80/tcp": binding}, "Networks": {"bridge": self.endpoint(n)}}})
@@ -234,6 +300,7 @@ impl Answers {
 
     fn network(&self) -> Value {
         let members: serde_json::Map<String, Value> = (0..self.pids.len())
+            .filter(|n| self.state(*n).1)
             .map(|n| {
                 let endpoint = json!({"Name": format!("c{n}"), "EndpointID": id(n), "MacAddress": mac(n),
                     "IPv4Address": format!("{}/16", address(n)), "IPv6Address": ""});
@@ -251,6 +318,33 @@ fn address(n: usize) -> String {
     format!("172.30.{}.{}", 1 + n / 250, 1 + n % 250)
 }
 
+/// The names of containers that a request's filters ask for; none where it asks for all.
+fn names(target: &str) -> Option<Vec<String>> {
+    let (_, filters) = target.split_once("filters=")?;
+    let filters: Value = serde_json::from_str(&decoded(filters.split('&').next()?)).ok()?;
+    // `["..."]`, or `{"...": true}` as older clients have it.
+    let patterns = match &filters["name"] {
+        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::Object(set) => set.keys().cloned().collect::<Vec<_>>(),
+        _ => return None,
+    };
+    Some(patterns.iter().map(|p| p.trim_start_matches("^/?").trim_end_matches('$').to_owned()).collect())
+}
+
+/// Without `%XX`.
+fn decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut found = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => found.push(char::from(byte)),
+            None => found.push('%'),
+        }
+        found.push_str(part.get(2..).unwrap_or_default());
+    }
+    found
+}
+
 /// A request's path without the API's version and the query.
 fn path(target: &str) -> &str {
     let path = target.split('?').next().unwrap_or_default();
@@ -266,11 +360,13 @@ mod tests {
 
     #[test]
     fn the_api_tells_of_its_containers() {
-        let answers = Answers { pids: vec![11, 12] };
-        assert_eq!(answers.answer(path("/v1.41/containers/json?all=true")).expect("a list")[1]["Names"][0], "/c1");
+        let answers = Answers::of(vec![11, 12]);
+        assert_eq!(answers.answer("/v1.41/containers/json?all=true").expect("a list")[1]["Names"][0], "/c1");
         let inspect = answers.answer(&format!("/containers/{}/json", id(1))).expect("a container");
         assert_eq!((&inspect["State"]["Pid"], &inspect["HostConfig"]["Links"][0]), (&json!(12), &json!("/c0:/c1/db")));
         assert_eq!(answers.answer(&format!("/containers/{}/json", id(2))), None);
         assert_eq!(path("/version"), "/version");
+        let some = answers.answer("/containers/json?all=true&filters=%7B%22name%22%3A%5B%22%5E%2F%3Fc1%24%22%5D%7D");
+        assert_eq!(some.expect("a list").as_array().map(Vec::len), Some(1));
     }
 }

@@ -36,13 +36,19 @@ impl World {
                 self.set_snapshot(*snapshot);
             }
             Input::Container(id, result) => self.on_container(&id, result, refresh),
-            Input::Network(id, result) => match result {
-                Ok(network) => self.on_network(*network, refresh),
-                Err(EngineError::NotFound { .. }) => {
-                    self.snapshot.networks.remove(&id);
+            Input::Network(id, result) => {
+                let outdated = self.questions.answered(&id);
+                match result {
+                    Ok(network) => self.on_network(*network, refresh),
+                    Err(EngineError::NotFound { .. }) => {
+                        self.snapshot.networks.remove(&id);
+                    }
+                    Err(e) => warn!("network {id}: {e}"),
                 }
-                Err(e) => warn!("network {id}: {e}"),
-            },
+                if outdated {
+                    self.ask_network(&id, refresh);
+                }
+            }
             Input::Host => {}
             Input::Firewall(lines) => self.heed_firewall(lines),
             Input::Nat(rules, failed) => self.heed_nat(rules, &failed),
@@ -94,20 +100,37 @@ impl World {
                 Change::Updated => refresh.container(&id),
             },
             Event::Endpoint { network, container, connected } => {
-                if !connected && let Some(network) = self.snapshot.networks.get_mut(&network) {
-                    network.endpoints.remove(&container);
-                    self.dirty = true;
-                }
-                self.ask_network(&network, refresh);
-                if !self.snapshot.containers.contains_key(&container) || !connected {
-                    refresh.container(&container);
-                }
-                // A running container that is connected to one more network tells of it itself.
-                if self.snapshot.containers.get(&container).is_some_and(|c| c.running) {
-                    refresh.container(&container);
-                }
+                self.on_endpoint(&network, &container, connected, refresh);
             }
             Event::Network { id } => self.ask_network(&id, refresh),
+        }
+    }
+
+    /// A container was connected to a network, or disconnected. A network with many containers is asked only about what nobody else
+    /// tells: the engine answers nothing about a container that it is starting.
+    fn on_endpoint(&mut self, network: &str, container: &str, connected: bool, refresh: &mut Refresh<'_>) {
+        let known = self.snapshot.containers.get_mut(container);
+        let runs = known.as_ref().map(|c| c.running);
+        if runs == Some(true) || !connected {
+            self.questions.outdate(network);
+        }
+        if !connected {
+            // What it had there is over.
+            if let Some(known) = known {
+                known.endpoints.retain(|e| e.network != network);
+            }
+            if let Some(network) = self.snapshot.networks.get_mut(network) {
+                network.endpoints.remove(container);
+            }
+            self.dirty = true;
+        }
+        let by_network = connected && runs != Some(true);
+        if by_network || self.snapshot.networks.get(network).is_none_or(swarm::needs_gateway) {
+            self.ask_network(network, refresh);
+        }
+        // One that runs tells of itself; one that does not run has nothing to tell before it is started.
+        if runs == Some(true) || (connected && runs.is_none()) {
+            refresh.container(container);
         }
     }
 
@@ -118,8 +141,10 @@ impl World {
                     keep_links(known, &mut container, &self.snapshot);
                 }
                 // Not every engine tells of a network before its first container.
-                for e in container.endpoints.iter().filter(|e| !self.snapshot.networks.contains_key(&e.network)) {
-                    self.ask_network(&e.network, refresh);
+                for e in &container.endpoints {
+                    if !self.snapshot.networks.contains_key(&e.network) {
+                        self.ask_network(&e.network, refresh);
+                    }
                 }
                 // Nobody tells of who is connected to that one.
                 if swarm::may_use_gateway(&container, &self.snapshot) {
@@ -137,7 +162,10 @@ impl World {
         }
     }
 
-    fn ask_network(&self, id: &str, refresh: &mut Refresh<'_>) {
+    fn ask_network(&mut self, id: &str, refresh: &mut Refresh<'_>) {
+        if !self.questions.ask(id) {
+            return;
+        }
         // With a network come its rules; one that is there has them.
         refresh.network(id, !self.snapshot.networks.contains_key(id));
     }

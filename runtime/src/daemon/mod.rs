@@ -9,6 +9,7 @@ mod live_file;
 mod lock;
 mod peers;
 mod ports;
+mod questions;
 mod relay;
 mod renamed;
 mod report;

@@ -17,6 +17,7 @@ use super::hosts_files::HostsWriter;
 use super::live_file::LiveFile;
 use super::peers::Closing;
 use super::ports::HeldPorts;
+use super::questions::Questions;
 use super::relay::Relays;
 use super::watch::Lost;
 use super::{Refresh, takeover};
@@ -38,6 +39,8 @@ pub struct World {
     pub(super) live: LiveFile,
     pub(super) options: reconcile::Options,
     pub(super) snapshot: Snapshot,
+    /// What the engine has been asked and has not answered.
+    pub(super) questions: Questions,
     pub(super) host: Host,
     /// The containers' processes that it was read with.
     sandboxes: BTreeMap<String, u32>,
@@ -111,6 +114,7 @@ impl World {
             live,
             options,
             snapshot: Snapshot::default(),
+            questions: Questions::default(),
             host: Host::default(),
             sandboxes: BTreeMap::new(),
             plan: Plan::default(),

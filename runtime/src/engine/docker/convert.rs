@@ -265,14 +265,15 @@ pub fn network(inspect: NetworkInspect) -> Option<Network> {
     })
 }
 
-/// What of an inspected container can be understood only by who goes by a name: sources of links, and networks that it is not
-/// connected to.
-pub fn names_needed(inspect: &ContainerInspectResponse) -> (bool, bool) {
-    let endpoints = || inspect.network_settings.iter().filter_map(|s| s.networks.as_ref()).flat_map(HashMap::values);
-    let some = |links: Option<&Vec<String>>| links.is_some_and(|l| !l.is_empty());
-    let links = some(inspect.host_config.as_ref().and_then(|h| h.links.as_ref()))
-        || endpoints().any(|e| some(e.links.as_ref()));
-    (links, endpoints().any(|e| e.endpoint_id.as_deref().unwrap_or_default().is_empty()))
+/// What of an inspected container can be understood only by who goes by a name: the sources of its links as they are referred to, and
+/// networks that it is not connected to, by their names.
+pub fn names_needed(inspect: &ContainerInspectResponse) -> (BTreeSet<String>, BTreeSet<String>) {
+    let networks = || inspect.network_settings.iter().filter_map(|s| s.networks.as_ref()).flatten();
+    let of_host = inspect.host_config.iter().filter_map(|h| h.links.as_ref()).flatten();
+    let links = of_host.chain(networks().filter_map(|(_, e)| e.links.as_ref()).flatten());
+    let source = |link: &String| link.split(':').next().unwrap_or_default().trim_start_matches('/').to_owned();
+    let unconnected = networks().filter(|(_, e)| e.endpoint_id.as_deref().unwrap_or_default().is_empty());
+    (links.map(source).collect(), unconnected.map(|(name, _)| name.clone()).collect())
 }
 
 /// The ids and names of listed networks.

@@ -199,10 +199,14 @@ fn one_port_that_cannot_be_read_takes_nothing_else_along() {
 
 #[test]
 fn names_are_asked_for_where_they_matter_alone() {
-    let needed = |json: &str| names_needed(&serde_json::from_str(json).unwrap());
-    assert_eq!(needed(include_str!("../fixtures/container_web.json")), (true, false));
-    assert_eq!(needed(include_str!("../fixtures/container_webc.json")), (true, false));
-    assert_eq!(needed(include_str!("../fixtures/container_stopped.json")), (false, true));
+    let needed = |json: &str| {
+        let (containers, networks) = names_needed(&serde_json::from_str(json).unwrap());
+        (containers.into_iter().collect::<Vec<_>>().join(" "), networks.into_iter().collect::<Vec<_>>().join(" "))
+    };
+    let pair = |containers: &str, networks: &str| (containers.to_owned(), networks.to_owned());
+    assert_eq!(needed(include_str!("../fixtures/container_web.json")), pair("db2", ""));
+    assert_eq!(needed(include_str!("../fixtures/container_webc.json")), pair("dbc", ""));
+    assert_eq!(needed(include_str!("../fixtures/container_stopped.json")), pair("", "bridge"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod version;
 #[cfg(test)]
 mod version_tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bollard::models::{
     ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EventMessage, SystemVersion,
 };
-use bollard::query_parameters::ListNetworksOptions;
+use bollard::query_parameters::ListNetworksOptionsBuilder;
 use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::stream::BoxStream;
@@ -204,8 +204,30 @@ impl DockerEngine {
         Ok(events.filter_map(|e| async { e }).boxed())
     }
 
-    async fn network_names(&self, names: &mut Names) -> Result<Vec<String>, EngineError> {
-        let listed = self.client.list_networks(None::<ListNetworksOptions>).await;
+    /// Who is meant by these references to containers: names, ids, or beginnings of ids. Asks about those alone.
+    pub(super) async fn names_of(&self, references: &BTreeSet<String>) -> Result<Names, EngineError> {
+        let mut names = Names::default();
+        if references.is_empty() {
+            return Ok(names);
+        }
+        // Patterns of regular expressions; in names, only the dot means anything there.
+        let patterns = references.iter().map(|name| format!("^/?{}$", name.replace('.', "\\."))).collect();
+        names.add_containers(&self.list(true, &BTreeMap::from([("name".to_owned(), patterns)])).await?);
+        let is_id = |r: &&String| !r.is_empty() && r.bytes().all(|b| b.is_ascii_hexdigit());
+        let ids: Vec<String> =
+            references.iter().filter(|r| names.container(r).is_none()).filter(is_id).cloned().collect();
+        if !ids.is_empty() {
+            names.add_containers(&self.list(true, &BTreeMap::from([("id".to_owned(), ids)])).await?);
+        }
+        Ok(names)
+    }
+
+    /// Learns networks' names, of those whose names have one of `parts` in them; of all without any. Returns their ids.
+    async fn network_names(&self, names: &mut Names, parts: Vec<String>) -> Result<Vec<String>, EngineError> {
+        let filters: HashMap<String, Vec<String>> =
+            if parts.is_empty() { HashMap::new() } else { HashMap::from([("name".to_owned(), parts)]) };
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let listed = self.client.list_networks(Some(options)).await;
         let listed = listed.map_err(|e| self.error("network", "", e))?;
         let found: Vec<(String, String)> = listed.iter().filter_map(convert::network_name).collect();
         for (name, id) in &found {
@@ -250,7 +272,7 @@ impl Engine for DockerEngine {
         let mut names = Names::default();
         let listed = self.list(true, &BTreeMap::new()).await?;
         names.add_containers(&listed);
-        let network_ids = self.network_names(&mut names).await?;
+        let network_ids = self.network_names(&mut names, Vec::new()).await?;
 
         let questions: Vec<_> = network_ids.iter().map(|id| self.listed_network(id)).collect();
         let networks: Vec<Option<Network>> =
@@ -266,13 +288,10 @@ impl Engine for DockerEngine {
 
     async fn container(&self, id: &str) -> Result<Container, EngineError> {
         let inspect = self.inspect(id).await?;
-        let mut names = Names::default();
         let (containers, networks) = convert::names_needed(&inspect);
-        if containers {
-            names.add_containers(&self.list(true, &BTreeMap::new()).await?);
-        }
-        if networks {
-            self.network_names(&mut names).await?;
+        let mut names = self.names_of(&containers).await?;
+        if !networks.is_empty() {
+            self.network_names(&mut names, networks.into_iter().collect()).await?;
         }
         convert::container(inspect, &names).ok_or_else(|| no_id("container", id))
     }

@@ -103,10 +103,10 @@ fn a_container_that_waits_for_its_start_is_served_before_it() {
 fn names_are_asked_for_with_links_alone() {
     let mut web = inspect(include_str!("../fixtures/podman_container_web.json"));
     as_docker(&mut web, &[]);
-    assert_eq!(names_needed(&web), (false, false));
+    assert_eq!(names_needed(&web), Default::default());
     web.config.as_mut().unwrap().labels = Some(HashMap::from([(super::links::LINKS_LABEL.into(), "db".into())]));
     as_docker(&mut web, &[]);
-    assert_eq!(names_needed(&web), (true, false));
+    assert_eq!(names_needed(&web), (["db".to_owned()].into(), Default::default()));
 }
 
 #[test]

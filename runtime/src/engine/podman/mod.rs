@@ -87,12 +87,6 @@ impl PodmanEngine {
         let inspect = self.inspect(id).await?;
         docker::convert::container(inspect, names).ok_or_else(|| docker::no_id("container", id))
     }
-
-    async fn names(&self) -> Result<Names, EngineError> {
-        let mut names = Names::default();
-        names.add_containers(&self.compatible.list(true, &BTreeMap::new()).await?);
-        Ok(names)
-    }
 }
 
 #[async_trait]
@@ -118,11 +112,8 @@ impl Engine for PodmanEngine {
 
     async fn container(&self, id: &str) -> Result<Container, EngineError> {
         let inspect = self.inspect(id).await?;
-        let names = match docker::convert::names_needed(&inspect) {
-            (true, _) => self.names().await?,
-            // Podman tells the id of every network that a container is on.
-            (false, _) => Names::default(),
-        };
+        // Podman tells the id of every network that a container is on.
+        let names = self.compatible.names_of(&docker::convert::names_needed(&inspect).0).await?;
         docker::convert::container(inspect, &names).ok_or_else(|| docker::no_id("container", id))
     }
 
