@@ -49,8 +49,8 @@ pub trait Tables {
     fn answered(&self, key: &FlowKey) -> Option<NonNull<Flow>>;
     /// An entry of `PENDING`.
     fn pending(&self, key: &FlowKey) -> Option<NonNull<Flow>>;
-    /// Whether there may be an entry of either with this key, of [`Zone::Uplink`]: a cheap question that spares packets for the host
-    /// itself two searches in large tables.
+    /// Whether there may be an entry of either with this key, of [`Zone::Uplink`](crate::maps::Zone::Uplink): a cheap question
+    /// that spares packets for the host itself two searches in large tables.
     fn may_have_flow(&self, _key: &FlowKey) -> bool {
         true
     }
