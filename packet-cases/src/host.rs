@@ -8,6 +8,7 @@ mod tables;
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use runtime_common::decide::{
     Budget, Decision, Next, Step, admit_from_container, admit_from_outside, arp, begin_masqueraded, begin_published,
@@ -138,7 +139,7 @@ impl Host {
         }
         tables.publications.extend(entries.publications.iter().copied());
         tables.filters.extend(entries.filters.iter().copied());
-        tables.limits.extend(entries.limits.iter().map(|(g, l)| (*g, Box::new(UnsafeCell::new(*l)))));
+        tables.limits.extend(entries.limits.iter().map(|(g, l)| (*g, Rc::new(UnsafeCell::new(*l)))));
         tables.links.extend(entries.links.iter().copied());
         tables.endpoints.extend(entries.endpoints.iter().copied());
         tables.uplinks.push(ifindexes[0]);

@@ -191,6 +191,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "searches a long text, for minutes, and nothing in it is unsafe")]
     fn the_docs_have_the_same_table() {
         let docs = include_str!("../../docs/looking-inside.md");
         for v in Verdict::ALL {

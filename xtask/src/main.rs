@@ -101,6 +101,8 @@ enum Task {
     Book,
     /// Build the documentation of the crates, with warnings denied, and run its examples
     Doc,
+    /// Run the tests of the pure decision code under Miri, which finds undefined behaviour: needs a nightly toolchain that has it
+    Miri,
     /// Check the formatting
     Fmt,
     /// Run clippy, with warnings denied
@@ -143,6 +145,7 @@ impl Task {
             Self::Fuzz { arguments, parsers: None } => fuzz(root, &arguments),
             Self::Book => book::book(root),
             Self::Doc => doc(root),
+            Self::Miri => miri(),
             Self::Fmt => fmt(),
             Self::Clippy => {
                 setup::install_linker(root)?;
@@ -262,6 +265,27 @@ fn doc(root: &Path) -> Result<()> {
     run(cargo().args(["test", "--workspace", "--doc"]))
 }
 
+/// Nightly's cargo, with Miri: rustup alone finds it.
+fn nightly_miri() -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", "cargo", "miri"]).env_remove("CARGO").env_remove("LD_LIBRARY_PATH");
+    command
+}
+
+fn has_miri() -> bool {
+    nightly_miri().arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+fn miri() -> Result<()> {
+    if !has_miri() {
+        bail!(
+            "this machine has no nightly toolchain with Miri: `rustup toolchain install nightly --component miri,rust-src`"
+        );
+    }
+    phase("miri");
+    run(nightly_miri().args(["test", "--package", "runtime-common"]))
+}
+
 fn fmt() -> Result<()> {
     phase("fmt");
     run(cargo().args(["fmt", "--all", "--check"]))?;
@@ -283,6 +307,7 @@ fn ci(root: &Path) -> Result<()> {
         setup::setup(root, engine)?;
     }
     clippy()?;
+    phase("miri is no part of this: `cargo xtask miri`, where there is a nightly toolchain with it");
     // As many of these as this takes anywhere, and no more where the machine is slow.
     fuzz(root, &["--cases", "200000", "--seconds", "90"].map(OsString::from))?;
     // One Engine's failure does not hide another's.

@@ -112,7 +112,9 @@ impl Mac {
     pub fn write(self, b: &mut [u8; 6]) {
         // SAFETY: six bytes are there. Volatile: of zeros the compiler for BPF would make a loop over bytes.
         unsafe {
-            let (high, low) = (b.as_mut_ptr().cast::<u32>(), b.as_mut_ptr().add(4).cast::<u16>());
+            // One borrow for both: a second one would end the first.
+            let first = b.as_mut_ptr();
+            let (high, low) = (first.cast::<u32>(), first.add(4).cast::<u16>());
             if cfg!(target_arch = "bpf") {
                 high.write_volatile(self.high);
                 low.write_volatile(self.low);

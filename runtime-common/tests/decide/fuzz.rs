@@ -8,6 +8,9 @@ use super::frame::{Frame, translate_to};
 use super::world::*;
 use crate::forge::*;
 
+/// How many packets. Miri takes a thousand times longer for each: its run looks for undefined behaviour on the way, not for packets.
+const ROUNDS: usize = if cfg!(miri) { 200 } else { 200_000 };
+
 /// xorshift64 (Marsaglia 2003).
 struct Random(u64);
 
@@ -56,7 +59,7 @@ fn no_packet_upsets_parsing_deciding_or_translating() {
     w.link(0, ICMPV6, 10);
     let seeds: Vec<Vec<u8>> = seeds().iter().map(Forge::build).collect();
     let (mut read_at_all, mut translated, mut verdicts) = (0, 0, std::collections::HashSet::new());
-    for round in 0..200_000 {
+    for round in 0..ROUNDS {
         let mut packet = seeds[random.below(seeds.len())].clone();
         for _ in 0..random.below(4) {
             let at = if random.below(2) == 0 { random.below(packet.len()) } else { random.below(packet.len().min(60)) };
@@ -106,9 +109,9 @@ fn no_packet_upsets_parsing_deciding_or_translating() {
         }
     }
     // Or nothing was tried at all.
-    assert!(read_at_all > 200_000, "{read_at_all}");
-    assert!(translated > 50_000, "{translated}");
-    assert!(verdicts.len() > 15, "{verdicts:?}");
+    assert!(read_at_all > ROUNDS, "{read_at_all}");
+    assert!(translated > ROUNDS / 4, "{translated}");
+    assert!(verdicts.len() > if cfg!(miri) { 8 } else { 15 }, "{verdicts:?}");
 }
 
 /// Whether the sums of a packet are right; never where the plain implementation cannot tell.

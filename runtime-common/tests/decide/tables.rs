@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use runtime_common::Addr;
 use runtime_common::decide::{Opening, Tables};
@@ -12,7 +13,8 @@ use runtime_common::maps::{
 };
 use runtime_common::packet::{Headers, UDP};
 
-type Flows = RefCell<HashMap<FlowKey, Box<UnsafeCell<Flow>>>>;
+// Not boxes, which nobody may point into while they are moved.
+type Flows = RefCell<HashMap<FlowKey, Rc<UnsafeCell<Flow>>>>;
 
 /// Everything that userspace and the kernel side write.
 #[derive(Default)]
@@ -26,7 +28,7 @@ pub struct Memory {
     pub publications: HashMap<PublicationKey, Publication>,
     /// Exact sources only: prefixes are the kernel's trie's affair.
     pub filters: HashMap<FilterKey, u32>,
-    pub limits: HashMap<u64, Box<UnsafeCell<Limit>>>,
+    pub limits: HashMap<u64, Rc<UnsafeCell<Limit>>>,
     pub links: HashMap<LinkKey, Link>,
     /// What the kernel's map says of interfaces, of more than a test's world has.
     pub endpoints: HashMap<u32, Endpoint>,
@@ -50,8 +52,7 @@ pub struct Memory {
     pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     scratch: Box<UnsafeCell<Opening>>,
     /// Entries that were taken away: who still holds a pointer may read them, as in the kernel.
-    #[expect(clippy::vec_box, reason = "an entry must stay where those pointers point")]
-    graveyard: RefCell<Vec<Box<UnsafeCell<Flow>>>>,
+    graveyard: RefCell<Vec<Rc<UnsafeCell<Flow>>>>,
 }
 
 impl Memory {
@@ -64,7 +65,7 @@ impl Memory {
         if !flows.contains_key(key) && self.room.get().is_some_and(|room| flows.len() >= room) {
             return false;
         }
-        self.graveyard.borrow_mut().extend(flows.insert(*key, Box::new(UnsafeCell::new(*flow))));
+        self.graveyard.borrow_mut().extend(flows.insert(*key, Rc::new(UnsafeCell::new(*flow))));
         true
     }
 

@@ -70,7 +70,7 @@ fn an_adopted_connection_is_ended_by_nobody_before_its_sides_are_heard() {
         state: FLOW_ANSWERED | FLOW_REPLY,
         ..seed
     };
-    let insert = |key: FlowKey, flow: Flow| w.tables.flows.borrow_mut().insert(key, Box::new(flow.into()));
+    let insert = |key: FlowKey, flow: Flow| w.tables.flows.borrow_mut().insert(key, std::rc::Rc::new(flow.into()));
     insert(there_key, forward);
     insert(back_key, reply);
     let reset = tcp(CLIENT, 4000, HOST, 8080, RST).payload(b"");
