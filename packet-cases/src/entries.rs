@@ -3,13 +3,15 @@
 use runtime_common::Addr;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, ENDPOINT_MASQUERADE_V4,
-    ENDPOINT_MASQUERADE_V6, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, Limit, LinkKey, PREFIX_HOST,
-    PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED,
+    ENDPOINT_MASQUERADE_V6, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, Limit, LinkKey, PREFIX_BROADCAST,
+    PREFIX_HOST, PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED,
     PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, PublicationKey,
 };
 use runtime_common::maps::{Link as LinkValue, Publication as PublicationValue};
 
-use crate::world::{CONTAINERS, Change, Container, DB, GATEWAYS, KNOWN, Name, Opens, PREFIXES, TWO, World, hosts, ip};
+use crate::world::{
+    BROADCAST, CONTAINERS, Change, Container, DB, GATEWAYS, KNOWN, Name, Opens, PREFIXES, TWO, World, hosts, ip,
+};
 
 /// Entries of the maps, by name.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +103,7 @@ impl Entries {
                 e.prefix(prefix, bits, kind);
             }
         }
+        e.prefix(BROADCAST, 32, PREFIX_BROADCAST);
         if world.local_prefix {
             e.prefix("10.99.0.0", 16, PREFIX_HOST);
             e.prefix("fd99::", 64, PREFIX_HOST);

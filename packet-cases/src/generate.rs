@@ -51,7 +51,8 @@ pub fn case(seed: u64, n: u64, ifindexes: [u32; 9]) -> (Case, Vec<Outcome>, Host
     let host = Host::with(&world, ifindexes);
     let mut g = Generator { rng: Rng::with_seed(seed_of(seed, n)), host, world, seen: vec![] };
     let (mut events, mut outcomes) = (vec![], vec![]);
-    for _ in 0..g.rng.usize(1..9) {
+    let most = if g.one_in(8) { 25 } else { 9 };
+    for _ in 0..g.rng.usize(1..most) {
         if g.rng.u8(0..100) < 6
             && let Some(change) = g.change()
         {
@@ -301,7 +302,9 @@ impl Generator {
 
     /// Something that has to do with an earlier packet.
     fn follow_up(&mut self) -> (At, Packet) {
-        let index = self.rng.usize(0..self.seen.len());
+        // Mostly the last one: conversations are to go on.
+        let last = self.seen.len() - 1;
+        let index = if self.rng.bool() { last } else { self.rng.usize(0..=last) };
         let (at, before, after) = {
             let seen = &self.seen[index];
             (seen.at, seen.before.clone(), seen.after.clone())
@@ -429,6 +432,13 @@ impl Generator {
         if let IpAddr::V6(a) = target {
             ip.data = a.octets().to_vec();
         }
+        for _ in 0..self.rng.usize(0..3) {
+            // Source's and target's link-layer address, MTU, nonce, and what is none (RFC 4861, RFC 3971).
+            let option = self.rng.choice([1, 1, 2, 2, 5, 14, 3, 200]).unwrap();
+            let mac = CONTAINERS[if self.one_in(4) { other } else { c }].mac;
+            ip.data.extend([option, self.rng.choice([1, 1, 1, 1, 0, 4]).unwrap()]);
+            ip.data.extend(mac);
+        }
         ip.ttl = if self.one_in(5) { 64 } else { 255 };
         (at, ip.into())
     }
@@ -448,7 +458,11 @@ impl Generator {
         let port = self.rng.choice(SERVER_PORTS).unwrap();
         let mut ip = self.first(src, dst, port, protocol);
         match self.rng.u8(0..12) {
-            0 => ip.l4 = L4::Raw(self.rng.choice([2, 4, 41, 47, 50, 51, 135, 253]).unwrap()),
+            0 => {
+                ip.l4 = L4::Raw(self.rng.choice([2, 4, 41, 47, 50, 51, 103, 135, 253]).unwrap());
+                // Of IGMP: a query, a report (RFC 3376); of PIM: hello.
+                ip.data[0] = self.rng.choice([0x11, 0x16, 0x20]).unwrap();
+            }
             1 => ip.l4 = L4::Icmp { kind: self.rng.u8(..), code: self.rng.u8(0..4), rest: [0, 1, 0, 1] },
             _ => {}
         }

@@ -27,6 +27,7 @@
 #![warn(rustdoc::broken_intra_doc_links, rustdoc::private_intra_doc_links, rustdoc::invalid_html_tags)]
 #![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
 
+pub mod bytes;
 pub mod compare;
 pub mod entries;
 pub mod fixture;

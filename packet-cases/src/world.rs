@@ -92,6 +92,8 @@ pub const KNOWN: std::ops::Range<Name> = 0..NEW;
 pub const GATEWAYS: [[&str; 2]; 2] = [["172.17.0.1", "fd00:17::1"], ["172.18.0.1", "fd00:18::1"]];
 /// The host's own addresses outside.
 pub const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+/// Everybody next door.
+pub const BROADCAST: &str = "192.0.2.255";
 /// Prefixes of the networks, by family.
 pub const PREFIXES: [[(&str, u8); 2]; 2] =
     [[("172.17.0.0", 16), ("fd00:17::", 64)], [("172.18.0.0", 16), ("fd00:18::", 64)]];
@@ -116,6 +118,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("loopback2", "127.0.0.2", "::1"),
     ("any", "0.0.0.0", "::"),
     ("multicast", "224.0.0.251", "ff02::fb"),
+    ("everybody", BROADCAST, "ff02::1"),
     ("broadcast", "255.255.255.255", "ff02::1"),
     ("linklocal", "169.254.1.1", "fe80::2"),
 ];

@@ -2,14 +2,10 @@
 //! back to the same. `RUNTIME_PARSER_CASES` says how many of each are tried.
 #![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
 
-use std::collections::BTreeMap;
+#[path = "parsers/checks.rs"]
+mod checks;
 
 use fastrand::Rng;
-use runtime::model::filter::Filter;
-use runtime::model::hosts::{HostsEntry, update_hosts};
-use runtime::model::link::parse_link;
-use runtime::model::publish::{parse_expose, parse_publish};
-use runtime_api::wire::{read_request, request_line};
 
 /// Calls `check` with texts that come of these by a few changes, always the same ones.
 fn changed(corpus: &[&str], check: impl Fn(&[u8])) {
@@ -52,25 +48,13 @@ fn what_is_published() {
         "target=80,published=8080,protocol=udp,mode=host",
         "0.0.0.0::53/udp",
     ];
-    changed(&corpus, |bytes| {
-        let Ok(text) = std::str::from_utf8(bytes) else { return };
-        for request in parse_publish(text).into_iter().flatten() {
-            assert_eq!(parse_publish(&request.to_string()), Ok(vec![request.clone()]), "{text:?}: {request}");
-        }
-        for port in parse_expose(text).into_iter().flatten() {
-            assert_eq!(parse_expose(&port.to_string()), Ok(vec![port]), "{text:?}");
-        }
-    });
+    changed(&corpus, checks::published);
 }
 
 #[test]
 fn links() {
-    changed(&["db", "db:webdb", "/db:/web/webdb", "/db:webdb", "//db:webdb", "a:b:c", ":"], |bytes| {
-        let Ok(text) = std::str::from_utf8(bytes) else { return };
-        if let Ok(link) = parse_link(text) {
-            assert_eq!(parse_link(&link.to_string()), Ok(link.clone()), "{text:?}: {link}");
-        }
-    });
+    let corpus = ["db", "db:webdb", "/db:/web/webdb", "/db:webdb", "//db:webdb", "a:b:c", ":"];
+    changed(&corpus, checks::link);
 }
 
 #[test]
@@ -85,14 +69,7 @@ fn sources() {
         "::/0",
         "::ffff:192.0.2.1",
     ];
-    changed(&corpus, |bytes| {
-        let Ok(text) = std::str::from_utf8(bytes) else { return };
-        let words = [text.to_owned()];
-        for filter in [Filter::new(&words, &[], None), Filter::new(&[], &words, Some(text))].into_iter().flatten() {
-            let labels: BTreeMap<_, _> = filter.to_labels().map(|(label, value)| (label.to_owned(), value)).collect();
-            assert_eq!(Filter::of_labels(&labels), Ok(filter), "{text:?}");
-        }
-    });
+    changed(&corpus, checks::sources);
 }
 
 #[test]
@@ -104,17 +81,7 @@ fn hosts_files() {
         "db\n",
         "",
     ];
-    let entry = |address: &str, name: &str| HostsEntry {
-        address: address.parse().unwrap(),
-        names: vec![name.to_owned(), "5d1c".to_owned()],
-    };
-    let wanted = [entry("172.17.0.3", "db"), entry("fd00::3", "db"), entry("172.17.0.4", "cache")];
-    let removed = ["webdb".to_owned()];
-    changed(&corpus, |bytes| {
-        let updated = update_hosts(bytes, &wanted, &removed).unwrap_or(bytes.to_vec());
-        let again = update_hosts(&updated, &wanted, &removed);
-        assert_eq!(again, None, "{:?}", String::from_utf8_lossy(bytes));
-    });
+    changed(&corpus, checks::hosts_file);
 }
 
 #[test]
@@ -127,10 +94,5 @@ fn requests() {
         r#"{"command":"link","recipient":"web","source":"db","alias":"webdb","all_ports":true}"#,
         r#"{"command":"wait_served","container":"0123456789abcdef"}"#,
     ];
-    changed(&corpus, |bytes| {
-        if let Ok(request) = read_request(bytes) {
-            let text = request_line(&request).unwrap();
-            assert_eq!(read_request(text.as_bytes()).unwrap(), request, "{text}");
-        }
-    });
+    changed(&corpus, checks::request);
 }

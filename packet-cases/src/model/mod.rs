@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use crate::generate::owner;
 use crate::packet::{ACK, Body, Edit, Ip, L4, Packet, SYN};
-use crate::world::{At, CONTAINERS, Change, Fate, Name, Outcome, World};
+use crate::world::{self, At, BROADCAST, CONTAINERS, Change, DB, Fate, Name, Outcome, TWO, World};
 
 /// What a packet is to become.
 #[derive(Debug)]
@@ -144,6 +144,8 @@ impl Model {
                     self.gone.push(*c);
                 } else {
                     self.gone.retain(|gone| gone != c);
+                    // It has nothing to do with who the other network still has.
+                    self.world.shared &= ![DB, TWO].contains(c);
                 }
                 ended.push(Rule::Container(*c));
                 let publications = (0..self.world.publications.len()).filter(|n| self.world.publications[*n].to == *c);
@@ -179,7 +181,8 @@ impl Model {
             return None;
         }
         let odd = packet.macs.is_some() || packet.vlan.is_some() || !packet.edits.is_empty();
-        if odd || !ip.extensions.is_empty() || ip.fragment.is_some() {
+        let by_routes = [ip.src, ip.dst].contains(&world::ip(BROADCAST));
+        if odd || by_routes || !ip.extensions.is_empty() || ip.fragment.is_some() {
             return None;
         }
         let tuple = plain_tuple(ip)?;
