@@ -32,8 +32,8 @@ pub struct Labs {
     pub ours: Host,
     /// Docker with its rules, and this datapath as well: as it is where nothing of Docker's is configured.
     pub beside: Host,
-    /// The same servers outside of a container, in `bare` and in `docker`.
-    _processes: [Background; 2],
+    /// The same servers outside of a container, on ports that nobody publishes, in `bare`, `docker` and `ours`.
+    _processes: [Background; 3],
     up: [Up; 2],
 }
 
@@ -65,7 +65,7 @@ impl Labs {
         let peer = std::env::current_exe()?.with_file_name("peer");
         let words = ["taskset", "-c", SERVER_CORE, peer.to_str().context("the program's path is not UTF-8")?];
         let servers = servers(SHIFT);
-        let processes = [&bare, &docker].map(|Host { lab, .. }| {
+        let processes = [&bare, &docker, &ours].map(|Host { lab, .. }| {
             lab.host().spawn(&lab.dir().join("peer.log"), words.into_iter().chain(servers.iter().map(String::as_str)))
         });
         Ok(Labs { docker, proxy, nft, bare, ours, beside, _processes: processes, up })
@@ -238,6 +238,24 @@ fn external(labs: &Labs, family: Family) -> Place {
     )
 }
 
+/// What is none of the datapath's: a process of the host that nothing publishes, with and without `runtime up`.
+fn not_published(labs: &Labs, family: Family) -> Place {
+    let host = family.host();
+    let title = match family {
+        Family::V4 => "Process of the host that is not published, external client, IPv4",
+        Family::V6 => "Process of the host that is not published, external client, IPv6",
+    };
+    place(
+        title,
+        vec![
+            ("without `up`", labs.bare.lab.client(), host, SHIFT),
+            ("without `up` again", labs.bare.lab.client(), host, SHIFT),
+            ("with `up`", labs.ours.lab.client(), host, SHIFT),
+            ("with `up` again", labs.ours.lab.client(), host, SHIFT),
+        ],
+    )
+}
+
 fn local(labs: &Labs, family: Family) -> Place {
     let (own, host) = (family.loopback(), family.host());
     let title = match family {
@@ -313,7 +331,12 @@ impl Place {
 pub fn measure_all(labs: &Labs, rounds: usize, time: Duration) -> Result<Vec<Suite>> {
     let mut places = Vec::new();
     for family in [Family::V4, Family::V6] {
-        places.extend([external(labs, family), local(labs, family), sibling(labs, family)]);
+        places.extend([
+            external(labs, family),
+            local(labs, family),
+            sibling(labs, family),
+            not_published(labs, family),
+        ]);
     }
     places.iter().try_for_each(|p| p.check(labs))?;
     for round in 0..rounds {
