@@ -9,11 +9,11 @@ use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use runtime_common::decide::host::{Dial, Dialled, HostTables, dial, peer_name, sender_name};
-use runtime_common::maps::{Address, HostSocket, HostSocketKey, Publication, PublicationKey};
+use runtime_common::maps::{Address, HostPeerKey, HostSocket, Publication, PublicationKey};
 use runtime_common::packet::{TCP, UDP};
 use runtime_common::{Addr, Verdict};
 
-use crate::maps::{ADDRESSES, HOST_NETNS, HOST_SOCKETS, PUBLICATIONS, RULES};
+use crate::maps::{ADDRESSES, HOST_NETNS, HOST_PEERS, HOST_SOCKETS, PUBLICATIONS, RULES};
 use crate::report::count;
 
 /// What the kernel takes for "go on" and "it fails".
@@ -31,22 +31,22 @@ static CAN_SET_RETVAL: u8 = 0;
 
 #[cgroup_sock_addr(connect4)]
 pub fn host_connect4(ctx: SockAddrContext) -> i32 {
-    outgoing::<false>(&ctx, false)
+    outgoing::<false>(&ctx, false, false)
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn host_connect6(ctx: SockAddrContext) -> i32 {
-    outgoing::<true>(&ctx, false)
+    outgoing::<true>(&ctx, false, false)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn host_sendmsg4(ctx: SockAddrContext) -> i32 {
-    outgoing::<false>(&ctx, Call(ctx.sock_addr).is_connected())
+    outgoing::<false>(&ctx, true, Call(ctx.sock_addr).is_connected())
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn host_sendmsg6(ctx: SockAddrContext) -> i32 {
-    outgoing::<true>(&ctx, Call(ctx.sock_addr).is_connected())
+    outgoing::<true>(&ctx, true, Call(ctx.sock_addr).is_connected())
 }
 
 #[cgroup_sock_addr(recvmsg4)]
@@ -71,7 +71,7 @@ pub fn host_getpeername6(ctx: SockAddrContext) -> i32 {
 
 /// `V6` is the family of the socket address; a mapped IPv4 one may be in it.
 #[inline(always)]
-fn outgoing<const V6: bool>(ctx: &SockAddrContext, connected: bool) -> i32 {
+fn outgoing<const V6: bool>(ctx: &SockAddrContext, sends: bool, connected: bool) -> i32 {
     let Some(protocol) = ours(ctx) else {
         return ALLOW;
     };
@@ -82,9 +82,10 @@ fn outgoing<const V6: bool>(ctx: &SockAddrContext, connected: bool) -> i32 {
         addr: call.addr::<V6>(),
         port: call.port(),
         bound: call.bound::<V6>(),
+        sends,
         connected,
     };
-    match dial(&HostMaps, &d) {
+    match dial(&HostMaps(ctx), &d) {
         Dialled::Alone => ALLOW,
         Dialled::To(addr, port) => {
             call.set::<V6>(&addr, port);
@@ -105,14 +106,14 @@ fn outgoing<const V6: bool>(ctx: &SockAddrContext, connected: bool) -> i32 {
 }
 
 #[inline(always)]
-fn incoming<const V6: bool>(
-    ctx: &SockAddrContext,
-    name: impl Fn(&HostMaps, &HostSocketKey) -> Option<(Addr, u16)>,
+fn incoming<'a, const V6: bool>(
+    ctx: &'a SockAddrContext,
+    name: impl Fn(&HostMaps<'a>, &HostPeerKey) -> Option<(Addr, u16)>,
 ) -> i32 {
     if let Some(protocol) = ours(ctx) {
         let call = Call(ctx.sock_addr);
-        let key = HostSocketKey::new(cookie(ctx), call.addr::<V6>(), call.port(), protocol);
-        if let Some((addr, port)) = name(&HostMaps, &key) {
+        let key = HostPeerKey::new(cookie(ctx), call.addr::<V6>(), call.port(), protocol);
+        if let Some((addr, port)) = name(&HostMaps(ctx), &key) {
             call.set::<V6>(&addr, port);
         }
     }
@@ -218,9 +219,9 @@ impl Call {
 }
 
 /// The decisions' tables, as maps. Without the scratch room: these programs run for processes, which packets interrupt.
-struct HostMaps;
+struct HostMaps<'a>(&'a SockAddrContext);
 
-impl HostTables for HostMaps {
+impl HostTables for HostMaps<'_> {
     #[inline(always)]
     fn publication(&self, key: &PublicationKey) -> Option<&Publication> {
         // SAFETY: userspace replaces entries as a whole, and a freed one stays readable while the program runs (RCU).
@@ -239,18 +240,44 @@ impl HostTables for HostMaps {
     }
 
     #[inline(always)]
-    fn socket(&self, key: &HostSocketKey) -> Option<&HostSocket> {
-        // SAFETY: entries are this socket's alone; two threads that use it at once see one or the other.
-        unsafe { HOST_SOCKETS.get(key) }
+    fn socket(&self) -> Option<&HostSocket> {
+        // SAFETY: the kernel gives what the socket has, or nothing; two threads that use it at once see one or the other.
+        unsafe { HOST_SOCKETS.get_ptr_mut(self.0).as_ref() }
     }
 
     #[inline(always)]
-    fn remember(&self, key: &HostSocketKey, socket: &HostSocket) {
-        let _ = HOST_SOCKETS.insert(key, socket, u64::from(BPF_ANY));
+    fn remember(&self, socket: &HostSocket) {
+        let mut socket = *socket;
+        // SAFETY: as above. Where there was one already the kernel has left it as it was. A socket that has no memory left for it
+        // is shown the container.
+        unsafe {
+            if let Some(own) = HOST_SOCKETS.get_or_insert_ptr_mut(self.0, Some(&mut socket)).as_mut() {
+                *own = socket;
+            }
+        }
     }
 
     #[inline(always)]
-    fn forget(&self, key: &HostSocketKey) {
-        let _ = HOST_SOCKETS.remove(key);
+    fn forget(&self) {
+        // SAFETY: as above.
+        if let Some(own) = unsafe { HOST_SOCKETS.get_ptr_mut(self.0).as_mut() } {
+            own.generation = 0;
+        }
+    }
+
+    #[inline(always)]
+    fn peer(&self, key: &HostPeerKey) -> Option<&HostSocket> {
+        // SAFETY: entries are this socket's alone; as above.
+        unsafe { HOST_PEERS.get(key) }
+    }
+
+    #[inline(always)]
+    fn remember_peer(&self, key: &HostPeerKey, socket: &HostSocket) {
+        let _ = HOST_PEERS.insert(key, socket, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn forget_peer(&self, key: &HostPeerKey) {
+        let _ = HOST_PEERS.remove(key);
     }
 }

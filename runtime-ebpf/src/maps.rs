@@ -1,12 +1,12 @@
 //! The maps. Names and layouts are an interface: `bpftool map dump` shows them, and a new daemon adopts them.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap};
 use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
-    ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostSocket,
-    HostSocketKey, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOW_PORTS, MAX_FLOWS,
-    MAX_FRAGMENTS, MAX_HOST_SOCKETS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES,
+    ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostPeerKey,
+    HostSocket, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOW_PORTS, MAX_FLOWS,
+    MAX_FRAGMENTS, MAX_HOST_PEERS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES,
     MAX_UNSERVED, MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
@@ -91,10 +91,14 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, MAX_FRAGMENTS> = Lr
 #[btf_map]
 pub static HOST_NETNS: Array<u64, 1> = Array::new();
 
-/// What sockets of the host dialled. Under pressure the oldest are forgotten: their connections go on, and show the
-/// container's address.
+/// What each socket of the host dialled: with the socket itself, and gone with it.
 #[btf_map]
-pub static HOST_SOCKETS: LruHashMap<HostSocketKey, HostSocket, MAX_HOST_SOCKETS> = LruHashMap::new();
+pub static HOST_SOCKETS: SkStorage<HostSocket> = SkStorage::new();
+
+/// The same of further peers, where a socket sends datagrams to several, and of connected sockets of UDP, which the daemon cannot ask
+/// for theirs. Under pressure the oldest are forgotten: answers of such further peers show the container's address.
+#[btf_map]
+pub static HOST_PEERS: LruHashMap<HostPeerKey, HostSocket, MAX_HOST_PEERS> = LruHashMap::new();
 
 /// Ports that the daemon relays, for packets that the host itself takes in: those of IPv6 publications of containers that have IPv4
 /// alone.

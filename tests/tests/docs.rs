@@ -174,12 +174,13 @@ fn maps() {
             let (kind, rest) = rest.split_once('<').expect("its parameters");
             let parameters: Vec<_> = rest.split('>').next().unwrap_or_default().split(", ").collect();
             let size = if kind == "RingBuf" || kind == "SockMap" { parameters.last() } else { parameters.get(2) };
-            let size = match (kind, size, parameters.get(1)) {
-                (_, Some(size), _) if kind != "Array" && kind != "PerCpuArray" => *size,
-                (_, _, Some(size)) => *size,
+            let entries = match (kind, size, parameters.get(1)) {
+                ("SkStorage", ..) => "one a socket".to_owned(),
+                (_, Some(size), _) if kind != "Array" && kind != "PerCpuArray" => value(size, &sizes).to_string(),
+                (_, _, Some(size)) => value(size, &sizes).to_string(),
                 _ => panic!("{name}: no size in {line}"),
             };
-            let _ = writeln!(table, "| `{name}` | {kind} | {} | {} |", value(size, &sizes), words.join(" "));
+            let _ = writeln!(table, "| `{name}` | {kind} | {entries} | {} |", words.join(" "));
             words.clear();
         } else if !line.starts_with("#[") {
             words.clear();

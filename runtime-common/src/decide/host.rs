@@ -4,7 +4,7 @@
 //! the host's own routes; the container sees the address that the host has on its network.
 
 use crate::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, HostSocket, HostSocketKey, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, HostPeerKey, HostSocket, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
     Publication, PublicationKey,
 };
 use crate::packet::{TCP, UDP, is_loopback};
@@ -18,12 +18,18 @@ pub trait HostTables {
     fn address(&self, addr: &Addr) -> Option<&Address>;
     /// The generation in `RULES[slot]`; 0 where there is no rule.
     fn generation(&self, slot: u32) -> u64;
-    /// An entry of `HOST_SOCKETS`.
-    fn socket(&self, key: &HostSocketKey) -> Option<&HostSocket>;
-    /// Puts an entry into `HOST_SOCKETS`, in place of what is there.
-    fn remember(&self, key: &HostSocketKey, socket: &HostSocket);
-    /// Removes an entry from `HOST_SOCKETS`.
-    fn forget(&self, key: &HostSocketKey);
+    /// The socket's own entry of `HOST_SOCKETS`.
+    fn socket(&self) -> Option<&HostSocket>;
+    /// Makes that the socket's entry.
+    fn remember(&self, socket: &HostSocket);
+    /// Has the socket's entry say nothing any more; it stays.
+    fn forget(&self);
+    /// An entry of `HOST_PEERS`.
+    fn peer(&self, key: &HostPeerKey) -> Option<&HostSocket>;
+    /// Puts an entry into `HOST_PEERS`, in place of what is there.
+    fn remember_peer(&self, key: &HostPeerKey, socket: &HostSocket);
+    /// Removes an entry from `HOST_PEERS`.
+    fn forget_peer(&self, key: &HostPeerKey);
 }
 
 /// A socket that connects, or sends a datagram.
@@ -39,8 +45,18 @@ pub struct Dial {
     pub port: u16,
     /// The address that the socket is bound to; a wildcard where the kernel is to choose.
     pub bound: Addr,
+    /// It sends a datagram, and may send the next to somebody else.
+    pub sends: bool,
     /// The socket is connected already and sends: Linux shows some such datagrams of IPv4 in IPv6 sockets as if dialled.
     pub connected: bool,
+}
+
+impl Dial {
+    /// The key in `HOST_PEERS` of what goes there; `port` in network byte order.
+    #[inline(always)]
+    fn peer(&self, addr: &Addr, port: u16) -> HostPeerKey {
+        HostPeerKey::new(self.cookie, *addr, port, self.protocol)
+    }
 }
 
 /// What becomes of a [`Dial`].
@@ -77,9 +93,8 @@ pub fn dial<T: HostTables>(t: &T, d: &Dial) -> Dialled {
             Some(a) if a.kind == ADDRESS_HOST => {}
             Some(a) if a.kind == ADDRESS_ENDPOINT => {
                 // From now on this socket means the container itself, unless it was sent there before.
-                let key = HostSocketKey::new(d.cookie, d.addr, d.port, d.protocol);
-                if !d.connected && t.socket(&key).is_some() {
-                    t.forget(&key);
+                if !d.connected {
+                    forget(t, &d.peer(&d.addr, d.port));
                 }
                 return Dialled::Alone;
             }
@@ -102,29 +117,83 @@ pub fn dial<T: HostTables>(t: &T, d: &Dial) -> Dialled {
     if is_loopback(&d.bound) && p.flags & PUBLICATION_FROM_LOOPBACK == 0 {
         return Dialled::Alone;
     }
-    let key = HostSocketKey::new(d.cookie, p.addr, p.port, d.protocol);
-    let socket = HostSocket { generation: p.generation, dialled: here, rule: p.rule, port: d.port, reserved: 0 };
-    // Each datagram of an unconnected socket comes by: most find their entry as it should be.
-    if t.socket(&key) != Some(&socket) {
-        t.remember(&key, &socket);
-    }
+    let socket = HostSocket {
+        generation: p.generation,
+        dialled: here,
+        addr: p.addr,
+        rule: p.rule,
+        port: d.port,
+        peer_port: p.port,
+    };
+    remember(t, d, &socket);
     Dialled::To(p.addr, p.port)
+}
+
+/// Each datagram of an unconnected socket comes by: most find their entry as it should be.
+#[inline(always)]
+fn remember<T: HostTables>(t: &T, d: &Dial, socket: &HostSocket) {
+    match t.socket() {
+        Some(own) if own == socket => {}
+        // Its first peer is the socket's own entry; the others it shares a table with other sockets for.
+        Some(own) if d.sends && own.is_used() && !own.is_of(&socket.addr, socket.peer_port) => {
+            let key = d.peer(&socket.addr, socket.peer_port);
+            if t.peer(&key) != Some(socket) {
+                t.remember_peer(&key, socket);
+            }
+        }
+        _ => {
+            t.remember(socket);
+            // Those of TCP the kernel tells userspace of; of these it does not.
+            if d.protocol == UDP && !d.sends {
+                t.remember_peer(&d.peer(&socket.addr, socket.peer_port), socket);
+            }
+        }
+    }
+}
+
+/// What the socket dialled, that went there.
+#[inline(always)]
+fn known<'a, T: HostTables>(t: &'a T, key: &HostPeerKey) -> Option<&'a HostSocket> {
+    // Of sockets that never dialled a published port nothing else is asked.
+    let own = t.socket()?;
+    if own.is_of(&key.addr, key.port) { Some(own) } else { other(t, key) }
+}
+
+/// Those that send to several.
+#[inline(always)]
+fn other<'a, T: HostTables>(t: &'a T, key: &HostPeerKey) -> Option<&'a HostSocket> {
+    if key.protocol == UDP { t.peer(key) } else { None }
+}
+
+/// From now on the socket means the container itself.
+#[inline(always)]
+fn forget<T: HostTables>(t: &T, key: &HostPeerKey) {
+    let Some(own) = t.socket() else {
+        return;
+    };
+    if own.is_of(&key.addr, key.port) {
+        // It stays, unused: without it nobody would look for the others.
+        t.forget();
+    }
+    if other(t, key).is_some() {
+        t.forget_peer(key);
+    }
 }
 
 /// Whom a connected socket believes to be connected to: what it dialled, whatever became of the publication since.
 #[inline(always)]
-pub fn peer_name<T: HostTables>(t: &T, key: &HostSocketKey) -> Option<(Addr, u16)> {
-    t.socket(key).map(|s| (s.dialled, s.port))
+pub fn peer_name<T: HostTables>(t: &T, key: &HostPeerKey) -> Option<(Addr, u16)> {
+    known(t, key).map(|s| (s.dialled, s.port))
 }
 
 /// Whom a datagram comes from: what was dialled, as long as it is the same container that answers.
 #[inline(always)]
-pub fn sender_name<T: HostTables>(t: &T, key: &HostSocketKey) -> Option<(Addr, u16)> {
-    let s = t.socket(key)?;
+pub fn sender_name<T: HostTables>(t: &T, key: &HostPeerKey) -> Option<(Addr, u16)> {
+    let s = known(t, key)?;
     if t.generation(s.rule) == s.generation {
         return Some((s.dialled, s.port));
     }
     // Another container may have the address by now.
-    t.forget(key);
+    forget(t, key);
     None
 }

@@ -171,10 +171,10 @@ pub struct Uplink {
     pub is_port: u16,
 }
 
-/// Key of `HOST_SOCKETS`: a socket of the host and where its packets really go.
+/// Key of `HOST_PEERS`: a socket of the host and where its packets really go.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct HostSocketKey {
+pub struct HostPeerKey {
     /// The kernel's cookie of the socket: never given out twice.
     pub cookie: u64,
     /// The container's address.
@@ -187,28 +187,64 @@ pub struct HostSocketKey {
     pub reserved: [u8; 5],
 }
 
-impl HostSocketKey {
+impl HostPeerKey {
     /// A key; `port` in network byte order.
     #[inline(always)]
     pub const fn new(cookie: u64, addr: Addr, port: u16, protocol: u8) -> Self {
-        HostSocketKey { cookie, addr, port, protocol, reserved: [0; 5] }
+        HostPeerKey { cookie, addr, port, protocol, reserved: [0; 5] }
     }
 }
 
-/// Value of `HOST_SOCKETS`: what the program dialled, to be shown to it again.
+/// What a socket of the host keeps in `HOST_SOCKETS`, and value of `HOST_PEERS`: what the program dialled, to be shown to it again.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostSocket {
-    /// Generation of the publication.
+    /// Generation of the publication; 0 where the socket has dialled the container itself since.
     pub generation: u64,
     /// The address that was dialled.
     pub dialled: Addr,
+    /// The container's address.
+    pub addr: Addr,
     /// Slot in `RULES` of the publication.
     pub rule: u32,
     /// The port that was dialled (network byte order).
     pub port: u16,
-    /// Always zero.
-    pub reserved: u16,
+    /// The container's port (network byte order).
+    pub peer_port: u16,
+}
+
+impl HostSocket {
+    /// As the kernel shows it to userspace; `None` where it is not as long as that.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != size_of::<Self>() {
+            return None;
+        }
+        let (generation, rest) = bytes.split_first_chunk()?;
+        let (dialled, rest) = rest.split_first_chunk()?;
+        let (addr, rest) = rest.split_first_chunk()?;
+        let (rule, rest) = rest.split_first_chunk()?;
+        let (port, rest) = rest.split_first_chunk()?;
+        Some(HostSocket {
+            generation: u64::from_ne_bytes(*generation),
+            dialled: Addr(*dialled),
+            addr: Addr(*addr),
+            rule: u32::from_ne_bytes(*rule),
+            port: u16::from_ne_bytes(*port),
+            peer_port: u16::from_ne_bytes(*rest.first_chunk()?),
+        })
+    }
+
+    /// Whether it says anything.
+    #[inline(always)]
+    pub const fn is_used(&self) -> bool {
+        self.generation != 0
+    }
+
+    /// Whether it is of what goes there; `port` in network byte order.
+    #[inline(always)]
+    pub fn is_of(&self, addr: &Addr, port: u16) -> bool {
+        self.is_used() && self.peer_port == port && self.addr == *addr
+    }
 }
 
 /// Where a port (host byte order) of a protocol has its bit in `PORTS`: the element, and the bit alone.
@@ -346,8 +382,8 @@ pub const MAX_FLOWS: usize = 262_144;
 pub const MAX_PENDING: usize = 65_536;
 /// Entries of `FRAGMENTS`: datagrams of which further fragments may come.
 pub const MAX_FRAGMENTS: usize = 8_192;
-/// Entries of `HOST_SOCKETS`: peers of the host's sockets that what they dialled is known of.
-pub const MAX_HOST_SOCKETS: usize = 65_536;
+/// Entries of `HOST_PEERS`: peers of UDP sockets of the host that are connected, or send to several published ports.
+pub const MAX_HOST_PEERS: usize = 65_536;
 
 macro_rules! plain_data {
     ($($t:ty = $size:literal: $($field:ty),+;)+) => {
@@ -377,8 +413,8 @@ plain_data! {
     FragmentKey = 40: Addr, Addr, u32, u8, u8, u16;
     FragmentPorts = 4: u16, u16;
     Address = 16: u32, u32, [u8; 6], u8, u8;
-    HostSocketKey = 32: u64, Addr, u16, u8, [u8; 5];
-    HostSocket = 32: u64, Addr, u32, u16, u16;
+    HostPeerKey = 32: u64, Addr, u16, u8, [u8; 5];
+    HostSocket = 48: u64, Addr, Addr, u32, u16, u16;
     Uplink = 40: Addr, Addr, [u8; 6], u16;
     Way = 64: Addr, Addr, u32, u32, u32, [u8; 6], [u8; 6], u16, u8, [u8; 5];
     Config = 8: u32, u32;

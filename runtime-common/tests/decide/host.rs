@@ -1,11 +1,11 @@
 //! What sockets of the host dial.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use runtime_common::decide::host::{Dial, Dialled, HostTables, dial, peer_name, sender_name};
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, HostSocket, HostSocketKey, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, HostPeerKey, HostSocket, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
     Publication, PublicationKey,
 };
 use runtime_common::packet::{SCTP, TCP, UDP};
@@ -17,7 +17,8 @@ struct Memory {
     addresses: HashMap<Addr, Address>,
     rules: HashMap<u32, u64>,
     /// Boxed and never freed before the test ends: references into it outlive changes, as in the kernel.
-    sockets: RefCell<HashMap<HostSocketKey, &'static HostSocket>>,
+    own: Cell<Option<&'static HostSocket>>,
+    peers: RefCell<HashMap<HostPeerKey, &'static HostSocket>>,
 }
 
 impl HostTables for Memory {
@@ -30,14 +31,23 @@ impl HostTables for Memory {
     fn generation(&self, slot: u32) -> u64 {
         self.rules.get(&slot).copied().unwrap_or(0)
     }
-    fn socket(&self, key: &HostSocketKey) -> Option<&HostSocket> {
-        self.sockets.borrow().get(key).copied()
+    fn socket(&self) -> Option<&HostSocket> {
+        self.own.get()
     }
-    fn remember(&self, key: &HostSocketKey, socket: &HostSocket) {
-        self.sockets.borrow_mut().insert(*key, Box::leak(Box::new(*socket)));
+    fn remember(&self, socket: &HostSocket) {
+        self.own.set(Some(Box::leak(Box::new(*socket))));
     }
-    fn forget(&self, key: &HostSocketKey) {
-        self.sockets.borrow_mut().remove(key);
+    fn forget(&self) {
+        self.own.set(self.own.get().map(|s| &*Box::leak(Box::new(HostSocket { generation: 0, ..*s }))));
+    }
+    fn peer(&self, key: &HostPeerKey) -> Option<&HostSocket> {
+        self.peers.borrow().get(key).copied()
+    }
+    fn remember_peer(&self, key: &HostPeerKey, socket: &HostSocket) {
+        self.peers.borrow_mut().insert(*key, Box::leak(Box::new(*socket)));
+    }
+    fn forget_peer(&self, key: &HostPeerKey) {
+        self.peers.borrow_mut().remove(key);
     }
 }
 
@@ -83,15 +93,16 @@ fn world() -> Memory {
 }
 
 fn to(text: &str, port: u16) -> Dial {
-    Dial { cookie: 7, protocol: TCP, addr: addr(text), port: port.to_be(), bound: Addr::ANY_V6, connected: false }
+    let bound = Addr::ANY_V6;
+    Dial { cookie: 7, protocol: TCP, addr: addr(text), port: port.to_be(), bound, sends: false, connected: false }
 }
 
 fn sent_to((text, port): (&str, u16)) -> Dialled {
     Dialled::To(addr(text), port.to_be())
 }
 
-fn key((text, port): (&str, u16)) -> HostSocketKey {
-    HostSocketKey::new(7, addr(text), port.to_be(), TCP)
+fn key((text, port): (&str, u16)) -> HostPeerKey {
+    HostPeerKey::new(7, addr(text), port.to_be(), TCP)
 }
 
 #[test]
@@ -152,7 +163,6 @@ fn what_was_dialled_is_shown_until_the_socket_dials_the_container_itself() {
     assert_eq!(peer_name(&m, &key(WEB)), shown("127.0.0.1", 8000), "as a local server would have named itself");
     dial(&m, &to("192.0.2.1", 8001));
     assert_eq!(sender_name(&m, &key(WEB)), shown("192.0.2.1", 8001), "the last counts");
-    assert_eq!(sender_name(&m, &HostSocketKey { cookie: 8, ..key(WEB) }), None, "another socket");
     dial(&m, &Dial { connected: true, ..to(WEB.0, WEB.1) });
     assert_eq!(sender_name(&m, &key(WEB)), shown("192.0.2.1", 8001), "a connected socket goes where it went");
     dial(&m, &to(WEB.0, WEB.1));
@@ -166,5 +176,40 @@ fn answers_of_a_container_that_is_no_longer_meant_are_shown_as_they_are() {
     m.rules.insert(2, 999);
     assert_eq!(peer_name(&m, &key(WEB)), Some((addr("192.0.2.1"), 8001u16.to_be())), "who was dialled stays true");
     assert_eq!(sender_name(&m, &key(WEB)), None);
-    assert!(m.sockets.borrow().is_empty(), "nothing is kept for nobody");
+    assert!(m.own.get().is_none_or(|own| !own.is_used()), "nothing is kept for nobody");
+}
+
+#[test]
+fn a_datagram_socket_knows_each_that_it_sends_to() {
+    let mut m = world();
+    for (n, port) in [(0, 9000u16), (1, 9001)] {
+        let generation = 200 + u64::from(n);
+        m.rules.insert(20 + n, generation);
+        m.publications.insert(
+            PublicationKey { addr: addr("0.0.0.0"), port: port.to_be(), protocol: UDP, reserved: 0 },
+            Publication {
+                generation,
+                addr: addr(WEB.0),
+                rule: 20 + n,
+                port: (port + 100).to_be(),
+                ..Publication::default()
+            },
+        );
+    }
+    let sends = |port: u16| Dial { protocol: UDP, sends: true, ..to("127.0.0.1", port) };
+    let key = |port: u16| HostPeerKey { protocol: UDP, ..key((WEB.0, port)) };
+    let shown = |port: u16| Some((addr("127.0.0.1"), port.to_be()));
+    for port in [9000, 9001, 9000] {
+        assert_eq!(dial(&m, &sends(port)), sent_to((WEB.0, port + 100)));
+    }
+    assert_eq!((sender_name(&m, &key(9100)), sender_name(&m, &key(9101))), (shown(9000), shown(9001)));
+    assert_eq!(m.peers.borrow().len(), 1, "the first is the socket's own");
+    // The first is meant itself from now on; the other is still known.
+    dial(&m, &Dial { addr: addr(WEB.0), port: 9100u16.to_be(), ..sends(0) });
+    assert_eq!((sender_name(&m, &key(9100)), sender_name(&m, &key(9101))), (None, shown(9001)));
+    dial(&m, &Dial { addr: addr(WEB.0), port: 9101u16.to_be(), ..sends(0) });
+    assert_eq!(sender_name(&m, &key(9101)), None);
+    // Of connected ones userspace has to be told.
+    dial(&m, &Dial { sends: false, ..sends(9001) });
+    assert_eq!((peer_name(&m, &key(9101)), m.peers.borrow().len()), (shown(9001), 1));
 }

@@ -3,18 +3,18 @@
 //! The kernel is asked to close one connection at a time, and there can be thousands: that is done beside the loop. What
 //! has ended is over before it begins, for the rules are gone; the command that took them away is answered when it is done.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::world::World;
-use crate::datapath::EndedPeer;
-use crate::host::{End, close_connections, close_sockets, namespace_of};
+use crate::datapath::{EndedPeer, EndedSockets};
+use crate::host::{End, close_connections, close_datagrams, close_stored, namespace_of};
 use crate::reconcile::EndpointPlan;
 use runtime_api::wire::Answer;
 
@@ -27,8 +27,8 @@ pub(super) const UNSUPPORTED: &str = "this kernel cannot close connections of ot
 pub(super) struct Closing {
     /// In containers: their namespaces, and the ends there.
     connections: Vec<(File, HashMap<End, bool>)>,
-    /// The host's own, by cookie and where they are connected to: a connected UDP socket would send to nobody.
-    sockets: HashSet<(u64, SocketAddr)>,
+    /// The host's own: a connected UDP socket would send to nobody.
+    sockets: Vec<EndedSockets>,
     /// The daemon's own, which held the ports of what is gone: closing ten thousand takes its time as well.
     pub(super) held_ports: Vec<OwnedFd>,
 }
@@ -46,8 +46,11 @@ impl Closing {
         for (namespace, ends) in self.connections {
             heed("connections", close_connections(namespace, ends));
         }
-        if !self.sockets.is_empty() {
-            heed("sockets of the host", close_sockets(&self.sockets));
+        for sockets in self.sockets {
+            heed("sockets of the host", close_stored(sockets.map(), |peer, value| sockets.has(peer, value)));
+            if !sockets.datagrams().is_empty() {
+                heed("UDP sockets of the host", close_datagrams(sockets.datagrams()));
+            }
         }
         able
     }
@@ -58,7 +61,10 @@ impl World {
     /// the rules stood.
     pub(super) fn collect_peers(&mut self, before: &[EndpointPlan]) {
         let ended = self.datapath.take_ended();
-        self.closing.sockets.extend(self.datapath.take_ended_sockets());
+        match self.datapath.take_ended_sockets() {
+            Ok(sockets) => self.closing.sockets.extend(sockets),
+            Err(e) => warn!("sockets of the host: {e}"),
+        }
         for (pid, ends) in self.by_process(before, ended) {
             match namespace_of(pid) {
                 Ok(namespace) => self.closing.connections.push((namespace, ends)),

@@ -2,22 +2,18 @@
 //!
 //! Without them everything else works: what is missing is told as a problem, and `up` goes on.
 
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use nix::libc;
-use runtime_common::maps::{HostSocket, HostSocketKey};
 
 use super::hook::{Hook, HookStatus};
 use super::load::Loader;
-use super::table::read_entries;
 use super::{Pins, chain, features, map_error, sys, take};
 use crate::failpoint;
 
@@ -157,18 +153,6 @@ fn load(loader: &Loader<'_>, ebpf: &mut Ebpf) -> Result<Array<MapData, u64>, Str
     }
     let netns = take(ebpf, "HOST_NETNS").map_err(|e| e.to_string())?;
     Array::try_from(netns).map_err(|e| map_error("HOST_NETNS", &e).to_string())
-}
-
-/// The sockets that were sent to a container by a publication of those generations.
-pub(super) fn ended_sockets(
-    sockets: &HashMap<MapData, HostSocketKey, HostSocket>,
-    generations: &BTreeSet<u64>,
-) -> Vec<(u64, SocketAddr)> {
-    if generations.is_empty() {
-        return Vec::new();
-    }
-    let ended = read_entries(sockets).into_iter().filter(|(_, socket)| generations.contains(&socket.generation));
-    ended.map(|(key, _)| (key.cookie, SocketAddr::new(key.addr.to_ip(), u16::from_be(key.port)))).collect()
 }
 
 /// Whether a pin is of a program on a cgroup.

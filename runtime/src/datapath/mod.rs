@@ -15,6 +15,7 @@ mod flows;
 mod hook;
 mod hooks;
 mod host_hooks;
+mod host_sockets;
 mod keep;
 mod load;
 mod object;
@@ -36,6 +37,7 @@ pub use features::kernel_release;
 pub use filters::Sources;
 pub use flows::{Seed, SeedKind};
 pub use hook::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
+pub use host_sockets::EndedSockets;
 pub use object::OBJECT;
 pub use peers::EndedPeer;
 pub use pin_lock::PinLock;
@@ -45,15 +47,14 @@ pub use relay_lookup::RelaySockets;
 pub use standing::Standing;
 pub use state::{Desired, Operations};
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use runtime_api::FlowCount;
 use runtime_common::Verdict;
-use runtime_common::maps::{Config, Flow, FlowKey, HostSocket, HostSocketKey, LAYOUT, PublicationKey};
+use runtime_common::maps::{Config, Flow, FlowKey, HostPeerKey, HostSocket, LAYOUT, PublicationKey};
 
 use crate::failpoint;
 
@@ -110,8 +111,8 @@ pub struct Datapath {
     hooks: hooks::Attached,
     host: host_hooks::HostHooks,
     relay: relay_lookup::RelayLookup,
-    host_sockets: HashMap<MapData, HostSocketKey, HostSocket>,
-    ended_sockets: HashSet<(u64, SocketAddr)>,
+    host_peers: HashMap<MapData, HostPeerKey, HostSocket>,
+    ended_sockets: EndedSockets,
     state: state::State,
     config: Array<MapData, Config>,
     flows: HashMap<MapData, FlowKey, Flow>,
@@ -177,8 +178,8 @@ impl Datapath {
         config.set(0, Config { layout: LAYOUT, enforce }, 0).map_err(|e| map_error("CONFIG", &e))?;
         Ok(Datapath {
             flows: hash(&mut ebpf, "FLOWS")?,
-            host_sockets: hash(&mut ebpf, "HOST_SOCKETS")?,
-            ended_sockets: HashSet::new(),
+            host_peers: hash(&mut ebpf, "HOST_PEERS")?,
+            ended_sockets: EndedSockets::of(&take(&mut ebpf, "HOST_SOCKETS")?)?,
             pending: hash(&mut ebpf, "PENDING")?,
             flow_ports: flow_ports::FlowPorts::adopt(&take(&mut ebpf, "FLOW_PORTS")?)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|e| map_error("COUNTERS", &e))?,
@@ -292,13 +293,16 @@ impl Datapath {
     /// The containers' ends of the TCP connections whose rules ended since this was last asked.
     pub fn take_ended(&mut self) -> Vec<EndedPeer> {
         let generations = self.state.take_ended();
-        self.ended_sockets.extend(host_hooks::ended_sockets(&self.host_sockets, &generations));
+        self.ended_sockets.add(&generations, &self.host_peers);
         if generations.is_empty() { Vec::new() } else { peers::ended(&self.flows, &generations) }
     }
 
-    /// The host's own sockets, by their cookies and where they went, whose publications [`Datapath::take_ended`] told of.
-    pub fn take_ended_sockets(&mut self) -> HashSet<(u64, SocketAddr)> {
-        std::mem::take(&mut self.ended_sockets)
+    /// The host's own sockets whose publications [`Datapath::take_ended`] told of; none where it told of none.
+    ///
+    /// # Errors
+    /// Where there are no more file descriptors.
+    pub fn take_ended_sockets(&mut self) -> Result<Option<EndedSockets>, DatapathError> {
+        self.ended_sockets.take()
     }
 
     /// Packets by verdict, over all CPUs.

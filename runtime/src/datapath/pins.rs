@@ -35,6 +35,7 @@ pub const MAPS: &[&str] = &[
     "FRAGMENTS",
     "HOST_NETNS",
     "HOST_SOCKETS",
+    "HOST_PEERS",
     "RELAYED",
     "RELAY_SOCKETS",
     "COUNTERS",

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use nix::libc;
@@ -49,7 +50,7 @@ pub fn close_connections(namespace: File, ends: HashMap<End, bool>) -> Result<us
     // A thread of its own enters the namespace, and ends in it.
     std::thread::spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-        close_where(libc::IPPROTO_TCP, |found| match ends.get(&found.end) {
+        close_where(Diag::open(libc::IPPROTO_TCP as u8)?, |found| match ends.get(&found.end) {
             Some(both) => !(*both && found.state == CLOSE_WAIT),
             None => false,
         })
@@ -58,18 +59,27 @@ pub fn close_connections(namespace: File, ends: HashMap<End, bool>) -> Result<us
     .unwrap_or_else(|_| Err(Error::other("the thread ended early")))
 }
 
-/// Closes connected sockets of this process's own network namespace, TCP and UDP, by their cookies and where they are
-/// connected to; returns how many there were to close.
+/// Closes TCP connections of this process's own network namespace that are `meant` by where they lead and by what they have in
+/// `storage`, a BPF map of socket storage; returns how many there were to close.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] where the kernel cannot do it.
-pub fn close_sockets(sockets: &HashSet<(u64, SocketAddr)>) -> Result<usize> {
-    let meant = |found: &Found| sockets.contains(&(found.cookie(), found.end.1));
-    Ok(close_where(libc::IPPROTO_TCP, meant)? + close_where(libc::IPPROTO_UDP, meant)?)
+pub fn close_stored(storage: BorrowedFd<'_>, meant: impl Fn(SocketAddr, &[u8]) -> bool) -> Result<usize> {
+    let diag = Diag { storage: Some(storage), ..Diag::open(libc::IPPROTO_TCP as u8)? };
+    close_where(diag, |found| found.stored.as_ref().is_some_and(|value| meant(found.end.1, value)))
 }
 
-fn close_where(protocol: i32, to_close: impl Fn(&Found) -> bool) -> Result<usize> {
-    let mut diag = Diag::open(protocol as u8)?;
+/// Closes connected UDP sockets of this process's own network namespace, by their cookies and where they are connected to, for
+/// the kernel tells nobody what they have in socket storage; returns how many there were to close.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] where the kernel cannot do it.
+pub fn close_datagrams(sockets: &HashSet<(u64, SocketAddr)>) -> Result<usize> {
+    let diag = Diag::open(libc::IPPROTO_UDP as u8)?;
+    close_where(diag, |found| sockets.contains(&(found.cookie(), found.end.1)))
+}
+
+fn close_where(mut diag: Diag<'_>, to_close: impl Fn(&Found) -> bool) -> Result<usize> {
     let mut closed = 0;
     for family in [libc::AF_INET, libc::AF_INET6] {
         // Asked for once, however many are to be closed.
@@ -91,6 +101,8 @@ pub(super) struct Found {
     /// `struct inet_diag_sockid` as the kernel wrote it: with the cookie, it means this very socket and no later one, and
     /// never the listener of its port.
     id: [u8; ID_LEN],
+    /// What it has in the storage that was asked for.
+    stored: Option<Vec<u8>>,
 }
 
 impl Found {
@@ -107,25 +119,29 @@ const ID_LEN: usize = 48;
 const REQUEST_LEN: usize = 8 + ID_LEN;
 
 /// A conversation with sock_diag.
-pub(super) struct Diag {
+pub(super) struct Diag<'a> {
     socket: Socket,
     sequence: u32,
     protocol: u8,
+    /// A map of socket storage whose values are to be told with the sockets.
+    storage: Option<BorrowedFd<'a>>,
 }
 
-impl Diag {
+impl Diag<'_> {
     pub(super) fn open(protocol: u8) -> Result<Self> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
-        Ok(Diag { socket, sequence: 0, protocol })
+        Ok(Diag { socket, sequence: 0, protocol, storage: None })
     }
 
     /// Sockets in one of these states, a bit each.
     pub(super) fn sockets(&mut self, family: u8, states: u32) -> Result<Vec<Found>> {
         let mut found = Vec::new();
-        self.ask(BY_FAMILY, NLM_F_DUMP, request((family, self.protocol), states, &[0; ID_LEN]), |bytes| {
-            found.extend(parse(bytes))
-        })?;
+        let mut question = request((family, self.protocol), states, &[0; ID_LEN]);
+        if let Some(map) = self.storage {
+            question.extend(storage_request(map));
+        }
+        self.ask(BY_FAMILY, NLM_F_DUMP, question, |bytes| found.extend(parse(bytes)))?;
         Ok(found)
     }
 
@@ -211,6 +227,47 @@ fn request((family, protocol): (u8, u8), states: u32, id: &[u8; ID_LEN]) -> Vec<
     bytes
 }
 
+/// Asks for what sockets have in a map: `SK_DIAG_BPF_STORAGE_REQ_MAP_FD` in `INET_DIAG_REQ_SK_BPF_STORAGES`.
+fn storage_request(map: BorrowedFd<'_>) -> Vec<u8> {
+    const STORAGES: u16 = 2;
+    const MAP_FD: u16 = 1;
+    attribute(STORAGES | libc::NLA_F_NESTED as u16, &attribute(MAP_FD, &map.as_raw_fd().to_ne_bytes()))
+}
+
+/// An attribute of netlink; its value's length is one of those that need no padding.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = (ATTRIBUTE_HEAD + value.len()) as u16;
+    [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()
+}
+
+/// Length of `struct nlattr`: length, kind.
+const ATTRIBUTE_HEAD: usize = 4;
+
+/// The value of the first attribute of that kind.
+fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let (head, _) = attributes.split_first_chunk::<ATTRIBUTE_HEAD>()?;
+        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let kind = u16::from_ne_bytes([head[2], head[3]]) & libc::NLA_TYPE_MASK as u16;
+        let value = attributes.get(ATTRIBUTE_HEAD..length)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+/// What is told of a socket's storage: `SK_DIAG_BPF_STORAGE_MAP_VALUE` in `SK_DIAG_BPF_STORAGE` in `INET_DIAG_SK_BPF_STORAGES`.
+fn stored(attributes: &[u8]) -> Option<Vec<u8>> {
+    const STORAGES: u16 = 20;
+    const STORAGE: u16 = 1;
+    const MAP_VALUE: u16 = 3;
+    find(find(find(attributes, STORAGES)?, STORAGE)?, MAP_VALUE).map(<[u8]>::to_vec)
+}
+
+/// Length of `struct inet_diag_msg`, after which attributes follow.
+const TOLD_LEN: usize = 4 + ID_LEN + 20;
+
 /// `struct inet_diag_msg`: family, state, timer, retransmissions, id, and more that does not matter here.
 fn parse(bytes: &[u8]) -> Option<Found> {
     let (family, state) = (*bytes.first()?, *bytes.get(1)?);
@@ -224,7 +281,7 @@ fn parse(bytes: &[u8]) -> Option<Found> {
         Some(Ipv6Addr::from(<[u8; 16]>::try_from(&id[at..at + 16]).ok()?).to_canonical())
     };
     let end = (SocketAddr::new(address(4)?, port(0)), SocketAddr::new(address(20)?, port(2)));
-    Some(Found { family, state, end, id })
+    Some(Found { family, state, end, id, stored: bytes.get(TOLD_LEN..).and_then(stored) })
 }
 
 #[cfg(test)]

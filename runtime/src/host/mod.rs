@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use destroy::{End, close_connections, close_sockets, namespace_of};
+pub use destroy::{End, close_connections, close_datagrams, close_stored, namespace_of};
 pub use firewall::passed_by;
 pub use gro::set_gro;
 pub use listeners::{Listener, listeners};

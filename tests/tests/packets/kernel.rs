@@ -97,7 +97,7 @@ impl Kernel {
                 .map_max_entries("FLOWS", flows)
                 .map_max_entries("PENDING", pending)
                 .map_max_entries("FRAGMENTS", fragments)
-                .map_max_entries("HOST_SOCKETS", 64)
+                .map_max_entries("HOST_PEERS", 64)
                 .verifier_log_level(VerifierLogLevel::STATS)
                 .load(&std::fs::read(object()).unwrap())
                 .unwrap()
