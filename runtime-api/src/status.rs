@@ -42,6 +42,9 @@ pub struct StatusReport {
     pub netfilter: Netfilter,
     /// Conversations.
     pub flows: FlowCount,
+    /// Whether those that are over are being collected.
+    #[serde(default)]
+    pub collecting: bool,
     /// Packets by verdict.
     pub counters: Vec<CounterRow>,
     /// The last drops that the kernel told of, oldest first.
@@ -130,9 +133,9 @@ pub enum Netfilter {
 /// How many conversations there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowCount {
-    /// Answered ones.
+    /// Those whose client has gone on after an answer.
     pub answered: usize,
-    /// Unanswered ones.
+    /// All others.
     pub pending: usize,
 }
 

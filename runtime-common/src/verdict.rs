@@ -151,6 +151,8 @@ verdicts! {
     Filtered = 60, Drop, "filtered", "the published port's filter refuses this source";
     /// More conversations than the publication's limit allows.
     RateLimited = 61, Drop, "rate_limited", "more new conversations than the published port's limit allows";
+    /// Its publication, container or source has as many conversations as leave others room.
+    ShareSpent = 62, Drop, "share_spent", "a new connection beyond the share of the flow table that its published port, container or source has";
 }
 
 /// Room for every verdict's number, and for more to come.

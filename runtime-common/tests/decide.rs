@@ -11,6 +11,7 @@ mod decide {
     mod masquerade;
     mod parse;
     mod policy;
+    mod shares;
     pub mod tables;
     mod tcp;
     pub mod world;

@@ -4,10 +4,11 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingB
 use aya_ebpf::macros::btf_map;
 use runtime_common::decide::Scratch;
 use runtime_common::maps::{
-    ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, HostPeerKey,
-    HostSocket, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_FILTERS, MAX_FLOW_PORTS, MAX_FLOWS,
-    MAX_FRAGMENTS, MAX_HOST_PEERS, MAX_LIMITS, MAX_LINKS, MAX_PENDING, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES,
-    MAX_UNSERVED, MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication, PublicationKey, RELAY_SLOTS, Uplink, Way,
+    ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Holder,
+    HostPeerKey, HostSocket, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_CLOSED, MAX_ENDPOINTS, MAX_FILTERS,
+    MAX_FLOW_PORTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOLDERS, MAX_HOST_PEERS, MAX_LIMITS, MAX_LINKS, MAX_PENDING,
+    MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication,
+    PublicationKey, RELAY_SLOTS, Uplink, Way,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -82,6 +83,26 @@ pub static FLOWS: HashMap<FlowKey, Flow, MAX_FLOWS> = HashMap::new();
 /// Conversations whose client has not gone on after an answer: under pressure the oldest make room, and others never do.
 #[btf_map]
 pub static PENDING: LruHashMap<FlowKey, Flow, MAX_PENDING> = LruHashMap::new();
+
+/// One entry: how many open conversations `FLOWS` holds.
+#[btf_map]
+pub static HELD: Array<u64, 1> = Array::new();
+
+/// How many of them under each rule, by slot.
+#[btf_map]
+pub static HELD_BY_RULE: Array<u64, MAX_RULES> = Array::new();
+
+/// How many of them lead to each container, and come from each source.
+#[btf_map]
+pub static HELD_BY: LruHashMap<Holder, u64, MAX_HOLDERS> = LruHashMap::new();
+
+/// Closed connections, which make room first: a ring.
+#[btf_map]
+pub static CLOSED: Array<FlowKey, MAX_CLOSED> = Array::new();
+
+/// How many connections were ever noted in `CLOSED`, and how many of them were read again.
+#[btf_map]
+pub static CLOSED_ENDS: Array<u64, 2> = Array::new();
 
 /// Ports of fragmented datagrams.
 #[btf_map]

@@ -7,10 +7,10 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use runtime_common::Addr;
-use runtime_common::decide::{Clock, Opening, Scratch, Tables};
+use runtime_common::decide::{Clock, Opening, Scratch, Tables, hold, make_room, release_closed};
 use runtime_common::maps::{
-    Address, Endpoint, FLOW_PORT_HALVES, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey,
-    Publication, PublicationKey, Zone, address_bit, port_bit,
+    Address, Endpoint, FLOW_PORT_HALVES, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Holder, Limit, Link,
+    LinkKey, MAX_CLOSED, MAX_FLOWS, Publication, PublicationKey, Zone, address_bit, port_bit,
 };
 
 use runtime_common::packet::Headers;
@@ -18,9 +18,13 @@ use runtime_common::packet::Headers;
 use crate::fib::FibRoom;
 use crate::kernel_lookup;
 use crate::maps::{
-    ADDRESS_BITS, ADDRESSES, ENDPOINTS, FILTERS, FLOW_PORTS, FLOWS, FRAGMENTS, LIMITS, LINKS, PENDING, PORTS, PREFIXES,
-    PUBLICATIONS, RULES, SCRATCH, UNSERVED, UPLINKS,
+    ADDRESS_BITS, ADDRESSES, CLOSED, CLOSED_ENDS, ENDPOINTS, FILTERS, FLOW_PORTS, FLOWS, FRAGMENTS, HELD, HELD_BY,
+    HELD_BY_RULE, LIMITS, LINKS, PENDING, PORTS, PREFIXES, PUBLICATIONS, RULES, SCRATCH, UNSERVED, UPLINKS,
 };
+
+/// How many conversations `FLOWS` is to take: tests have smaller tables.
+#[unsafe(no_mangle)]
+static FLOW_ROOM: u32 = (MAX_FLOWS / 2) as u32;
 
 /// The kernel's maps, this run's scratch room, and what it was called with.
 #[derive(Clone, Copy)]
@@ -147,6 +151,73 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn room(&self) -> u64 {
+        // SAFETY: read once, so that the verifier sees the loader's constant.
+        u64::from(unsafe { (&raw const FLOW_ROOM).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn held(&self) -> Option<NonNull<u64>> {
+        HELD.get_ptr_mut(0).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn held_by_rule(&self, slot: u32) -> Option<NonNull<u64>> {
+        HELD_BY_RULE.get_ptr_mut(slot).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn held_by(&self, holder: &Holder) -> Option<NonNull<u64>> {
+        HELD_BY.get_ptr_mut(holder).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn begin_holding(&self, holder: &Holder) {
+        let _ = HELD_BY.insert(holder, 1, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn note_closed(&self, key: &FlowKey) {
+        let Some(written) = CLOSED_ENDS.get_ptr_mut(0) else {
+            return;
+        };
+        // SAFETY: an element of a map; where two processors race, one of their connections is left to the daemon.
+        let at = unsafe { *written };
+        let _ = CLOSED.set((at % MAX_CLOSED as u64) as u32, key, 0);
+        // SAFETY: as above.
+        unsafe { *written = at + 1 };
+    }
+
+    #[inline(always)]
+    fn next_closed(&self) -> Option<FlowKey> {
+        let written = *CLOSED_ENDS.get(0)?;
+        let read = CLOSED_ENDS.get_ptr_mut(1)?;
+        // SAFETY: an element of a map; where two processors race, one reads what the other does.
+        let next = unsafe { *read }.max(written.saturating_sub(MAX_CLOSED as u64));
+        if next >= written {
+            return None;
+        }
+        // SAFETY: as above.
+        unsafe { *read = next + 1 };
+        CLOSED.get((next % MAX_CLOSED as u64) as u32).copied()
+    }
+
+    #[inline(always)]
+    fn hold(&self, _: &FlowKey) -> bool {
+        hold_conversation() != 0
+    }
+
+    #[inline(always)]
+    fn release_closed(&self, _: &FlowKey) {
+        release_connection();
+    }
+
+    #[inline(always)]
+    fn make_room(&self) -> bool {
+        make_room_in_flows() != 0
+    }
+
+    #[inline(always)]
     fn scratch(&self) -> Option<NonNull<Opening>> {
         // SAFETY: a field of a valid object.
         NonNull::new(unsafe { &raw mut (*self.0.as_ptr()).opening })
@@ -250,6 +321,29 @@ impl Tables for Maps {
     fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
         let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
     }
+}
+
+// Rare, and verified each by itself: the packet's key is in the scratch room.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hold_conversation() -> u32 {
+    Maps::new().map_or(0, |maps| u32::from(hold(&maps, &maps.headers().key)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn release_connection() -> u32 {
+    if let Some(maps) = Maps::new() {
+        release_closed(&maps, &maps.headers().key);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn make_room_in_flows() -> u32 {
+    Maps::new().map_or(0, |maps| u32::from(make_room(&maps)))
 }
 
 #[inline(always)]

@@ -60,6 +60,14 @@ impl<A: Into<IpAddr> + Copy> Way<A> {
         frame
     }
 
+    /// A TCP segment this way that acknowledges the answer to a SYN whose sequence number was 1.
+    pub fn handshake_end(&self, from_port: u16, to_port: u16, ack: u32) -> Vec<u8> {
+        let builder = self.ip().tcp(from_port, to_port, 2, 64240).ack(ack);
+        let mut frame = Vec::with_capacity(builder.size(0));
+        built(builder.write(&mut frame, &[]));
+        frame
+    }
+
     /// A "destination unreachable" this way, of IPv4: its code, the MTU where it tells of one, and the frame that it quotes.
     pub fn unreachable(&self, code: u8, mtu: u16, about: &[u8]) -> Vec<u8> {
         /// Bytes of the Ethernet header.
@@ -143,6 +151,15 @@ impl Wire {
         Ok(Wire { socket })
     }
 
+    /// Keeps what a flood answers with until it is read.
+    #[track_caller]
+    pub fn keep_much(&self) {
+        const BYTES: usize = 64 << 20;
+        if let Err(e) = nix::sys::socket::setsockopt(&self.socket, nix::sys::socket::sockopt::RcvBufForce, &BYTES) {
+            panic!("a packet socket with much room: {e}");
+        }
+    }
+
     /// Sends a frame as it is.
     #[track_caller]
     pub fn send(&self, frame: &[u8]) {
@@ -190,6 +207,22 @@ impl Wire {
                 }
             }
             left -= now;
+        }
+    }
+
+    /// Sends what `answer` makes of the frames that were seen, until none comes for so long.
+    #[track_caller]
+    pub fn answer(&self, silence: Duration, answer: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+        let mut buffer = vec![0; 65536];
+        if let Err(e) = self.socket.set_read_timeout(Some(silence)) {
+            panic!("a packet socket without a timeout: {e}");
+        }
+        while let Ok(n) =
+            nix::sys::socket::recv(self.socket.as_raw_fd(), &mut buffer, nix::sys::socket::MsgFlags::empty())
+        {
+            if let Some(frame) = answer(&buffer[..n]) {
+                self.send(&frame);
+            }
         }
     }
 

@@ -6,10 +6,11 @@ use super::flow::{Rules, Target, expect_at_gate, fill, open, prepare};
 use super::masquerade::expect_answers;
 use super::ports::{allocate_source_port, is_through_stack};
 use super::publication::{lookup, refused};
+use super::share::is_within_shares;
 use super::{Next, Opening, Step, Tables};
 use crate::Verdict;
 use crate::maps::{Endpoint, FlowAction, FlowKey, Zone};
-use crate::packet::{Headers, Mac};
+use crate::packet::{Headers, Mac, TCP};
 
 /// Begins the flow with a published port or over a link that admission has prepared in the scratch room.
 #[inline(always)]
@@ -21,6 +22,9 @@ pub fn begin_published<T: Tables>(t: &T, h: &Headers) -> Step {
     let Some(opening) = t.scratch() else {
         return Step::finish(Verdict::FlowTableFull);
     };
+    if action(opening) != STACK && is_beyond_share(t, h, opening) {
+        return Step::finish(Verdict::ShareSpent);
+    }
     // A client's port may lead to several host ports of one container, and a recipient may use the same port for the source
     // itself and for a port that it publishes: the container has to see them apart.
     if !allocate_source_port::<T, false>(t, &h.key, opening) {
@@ -87,6 +91,9 @@ pub fn begin_masqueraded<T: Tables>(t: &T, h: &Headers) -> Step {
     let Some(opening) = t.scratch() else {
         return Step::finish(Verdict::FlowTableFull);
     };
+    if is_beyond_share(t, h, opening) {
+        return Step::finish(Verdict::ShareSpent);
+    }
     if !allocate_source_port::<T, true>(t, &h.key, opening) {
         return Step::finish(Verdict::PortsExhausted);
     }
@@ -110,6 +117,13 @@ pub fn begin_untranslated<T: Tables>(t: &T, ep: &Endpoint, ifindex: u32, h: &Hea
     }
     expect_answers(t, ep, h);
     Step::finish(Verdict::Outbound)
+}
+
+/// Whether it is a connection that could not be told apart from a flood's. Other protocols' one-packet exchanges need no share.
+#[inline(always)]
+fn is_beyond_share<T: Tables>(t: &T, h: &Headers, opening: NonNull<Opening>) -> bool {
+    // SAFETY: the scratch room belongs to this run of the program alone.
+    h.key.protocol == TCP && !is_within_shares(t, &h.key.tuple.src, &unsafe { opening.as_ref() }.forward)
 }
 
 #[inline(always)]

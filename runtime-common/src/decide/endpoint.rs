@@ -2,7 +2,8 @@
 
 use super::admit::{admit_from_container, is_hosts};
 use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
-use super::flow::{Found, complete_fragment, established, follow, touch};
+use super::flow::{Found, established, follow, touch};
+use super::fragment::complete_fragment;
 use super::icmp::{About, Origin, quoted_flow};
 use super::masquerade::moved;
 use super::neighbour::{check_neighbour, check_unrouted_source};
@@ -15,10 +16,10 @@ use crate::{Addr, Verdict};
 
 /// Decides about an IP packet from the container with the MAC address `mac` behind `ifindex`, where an answered conversation
 /// has them both: whether the container may have them, and everything else that [`endpoint`] looks at, was looked at when it
-/// began. `None` for all others.
+/// began. `None` for all others, and for what may close a connection.
 #[inline(always)]
 pub fn endpoint_known<T: Tables>(t: &T, ifindex: u32, mac: Mac, h: &Headers) -> Option<Decision> {
-    if !matches!(h.message, Message::TcpSegment | Message::Datagram) || h.syn() || h.first_fragment {
+    if !matches!(h.message, Message::TcpSegment | Message::Datagram) || h.flags != 0 || h.first_fragment {
         return None;
     }
     let flow = established(t, h, ifindex, mac)?;

@@ -3,10 +3,11 @@
 use core::ptr::NonNull;
 
 use super::Tables;
+use super::share::is_closed;
 use super::tcp::{begin, follow_segment};
 use crate::maps::{
-    Endpoint, FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, FlowKey, FragmentKey,
-    FragmentPorts, Sums, Tuple, Zone,
+    Endpoint, FLOW_ANSWERED, FLOW_COUNTED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, FlowKey, Sums,
+    Tuple, Zone,
 };
 use crate::packet::{Headers, ICMP, ICMPV6, Mac, Message, TCP};
 
@@ -18,42 +19,6 @@ pub(super) enum Found {
     Ended,
     /// Nothing.
     None,
-}
-
-/// Completes the ports of a fragment, or remembers those of a first fragment for the ones that follow.
-///
-/// False where the ports of a later fragment are not known.
-#[inline(always)]
-pub(super) fn complete_fragment<T: Tables>(t: &T, h: &mut Headers) -> bool {
-    if !matches!(h.message, Message::LaterFragment) && !h.first_fragment {
-        return true;
-    }
-    fragment_ports(t, h)
-}
-
-// Rare: out of the way, with a stack frame of its own (the kernel gives a program 512 bytes of stack in all).
-#[inline(never)]
-fn fragment_ports<T: Tables>(t: &T, h: &mut Headers) -> bool {
-    let key = FragmentKey {
-        src: h.key.tuple.src,
-        dst: h.key.tuple.dst,
-        id: h.id,
-        protocol: h.key.protocol,
-        zone: h.key.zone,
-        reserved: 0,
-    };
-    if h.first_fragment {
-        t.remember_fragment(&key, FragmentPorts { sport: h.key.tuple.sport, dport: h.key.tuple.dport });
-        return true;
-    }
-    match t.fragment(&key) {
-        Some(ports) => {
-            h.key.tuple.sport = ports.sport;
-            h.key.tuple.dport = ports.dport;
-            true
-        }
-        None => false,
-    }
 }
 
 /// Finds the flow of a packet and counts the packet in it.
@@ -72,6 +37,9 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
                 return Found::None;
             }
             touch(t, flow, h);
+            if is_closing(flow) {
+                t.release_closed(key);
+            }
             return Found::Live(found);
         }
         ended = true;
@@ -91,7 +59,11 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
         return Found::None;
     }
     touch(t, flow, h);
-    if is_answered(t, key, flow, h) && answer(t, key, flow) {
+    // Each called from here, not one from another: the kernel adds the stack frames up.
+    if is_answered(t, key, flow, h)
+        && (flow.state & FLOW_COUNTED != 0 || t.hold(key))
+        && (answer(t, key, flow) || t.make_room() && answer(t, key, flow))
+    {
         return t.answered(key).map_or(Found::Live(found), Found::Live);
     }
     Found::Live(found)
@@ -136,6 +108,9 @@ pub(super) fn pair_of<T: Tables>(t: &T, flow: &Flow, protocol: u8) -> Option<Non
     t.pending(key).or_else(|| t.answered(key))
 }
 
+/// After which time conntrack as well takes a UDP flow with answers for more than a question.
+const STREAM: u64 = 2_000_000_000;
+
 /// The first retransmissions of everything that matters come after a second or more.
 const RETRY: u64 = 500_000_000;
 
@@ -145,9 +120,10 @@ fn lacks_pair<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
     let Some(pair) = pair_of(t, flow, key.protocol) else {
         return true;
     };
-    // What its answers made meanwhile, as if they were the container's own words, is no pair of it.
     // SAFETY: entries stay valid while the program runs.
-    unsafe { pair.as_ref() }.pair(key.protocol) != *key
+    let pair = unsafe { pair.as_ref() };
+    // What its answers made meanwhile, as if they were the container's own words, is no pair of it.
+    pair.pair(key.protocol) != *key || key.protocol == TCP && is_closed(flow, pair)
 }
 
 /// Whether a packet would open a connection from where this one's answers come: it is no part of it.
@@ -180,14 +156,12 @@ fn crosses_syn<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
 #[inline(always)]
 fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &Flow, h: &Headers) -> bool {
     if key.protocol != TCP {
+        // Echoes are never more than questions and answers.
+        let is_echo = matches!(key.protocol, ICMP | ICMPV6);
         if flow.state & FLOW_REPLY == 0 {
-            // Echoes are never more than questions and answers.
-            return flow.state & FLOW_ANSWERED != 0 && !matches!(key.protocol, ICMP | ICMPV6);
+            return flow.state & FLOW_ANSWERED != 0 && !is_echo;
         }
-        if flow.packets == 1 {
-            note_answer(t, key, flow);
-        }
-        return false;
+        return is_streamed(t, key, flow) && !is_echo;
     }
     // A port that answers every SYN, or refuses it, has said nothing about its sender yet.
     if h.rst() || h.syn() {
@@ -196,14 +170,18 @@ fn is_answered<T: Tables>(t: &T, key: &FlowKey, flow: &Flow, h: &Headers) -> boo
     flow.state & FLOW_REPLY != 0 || acknowledges(t, flow, h)
 }
 
-/// Notes the first answer where the client's next packet finds it.
-// Once a conversation: with a stack frame of its own.
+/// Notes an answer where the client's next packet finds it. Whether answers still come so long after the question that more is
+/// going on than one exchange: a stream that its client is silent about.
+// Until then alone: with a stack frame of its own.
 #[inline(never)]
-fn note_answer<T: Tables>(t: &T, key: &FlowKey, reply: &Flow) {
-    if let Some(forward) = pair_of(t, reply, key.protocol) {
-        // SAFETY: entries stay valid while the program runs; bits may race and only that.
-        unsafe { (*forward.as_ptr()).state |= FLOW_ANSWERED };
-    }
+fn is_streamed<T: Tables>(t: &T, key: &FlowKey, reply: &Flow) -> bool {
+    let Some(forward) = pair_of(t, reply, key.protocol) else {
+        return false;
+    };
+    // SAFETY: entries stay valid while the program runs; bits may race and only that.
+    let forward = unsafe { &mut *forward.as_ptr() };
+    forward.state |= FLOW_ANSWERED;
+    t.now().wrapping_sub(forward.last_seen) > STREAM
 }
 
 /// Whether a segment acknowledges the SYN of the other side.
@@ -233,7 +211,9 @@ fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
         Some(pair) => {
             // SAFETY: as in `follow`.
             let pair = unsafe { &mut *pair.as_ptr() };
-            pair.state |= FLOW_ANSWERED;
+            // Both are counted, but that was not noted through these references.
+            flow.state |= FLOW_COUNTED;
+            pair.state |= FLOW_ANSWERED | FLOW_COUNTED;
             if !t.promote(pair_key, pair) {
                 return false;
             }
@@ -243,6 +223,12 @@ fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     }
     flow.state |= FLOW_ANSWERED;
     t.promote(key, flow)
+}
+
+/// Whether a counted connection may have been closed by the packet that was just counted in it.
+#[inline(always)]
+pub(super) fn is_closing(flow: &Flow) -> bool {
+    flow.state & (FLOW_FIN | FLOW_RST) != 0 && flow.state & FLOW_COUNTED != 0
 }
 
 /// Counts a packet in its flow.

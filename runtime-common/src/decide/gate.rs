@@ -1,6 +1,7 @@
 //! Packets that are about to enter a container from the host's stack or its bridge: the last gate.
 
-use super::flow::{Found, complete_fragment, follow, let_through};
+use super::flow::{Found, follow, let_through};
+use super::fragment::complete_fragment;
 use super::icmp::{About, Origin, quoted_flow};
 use super::loopback::from_loopback;
 use super::{Decision, Tables};

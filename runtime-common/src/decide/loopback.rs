@@ -3,7 +3,8 @@
 
 use core::ptr::NonNull;
 
-use super::flow::{Found, Rules, Target, complete_fragment, follow, open, prepare};
+use super::flow::{Found, Rules, Target, follow, open, prepare};
+use super::fragment::complete_fragment;
 use super::{Decision, Tables};
 use crate::maps::{Endpoint, Flow, FlowAction, FlowKey, Tuple, Zone};
 use crate::packet::{Headers, Mac, TCP, UDP};

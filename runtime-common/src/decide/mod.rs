@@ -11,6 +11,7 @@ mod admit;
 mod begin;
 mod endpoint;
 mod flow;
+mod fragment;
 mod gate;
 pub mod host;
 mod icmp;
@@ -19,6 +20,7 @@ mod masquerade;
 mod neighbour;
 mod ports;
 mod publication;
+mod share;
 mod step;
 mod tcp;
 mod uplink;
@@ -31,11 +33,12 @@ pub use endpoint::{endpoint, endpoint_known, track_from_container};
 pub use flow::Opening;
 pub use gate::{gate, is_strangers};
 pub use neighbour::arp;
+pub use share::{hold, make_room, release_closed};
 pub use step::{Next, Step};
 pub use uplink::{uplink, uplink_known};
 
 use crate::maps::{
-    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey, Publication,
+    Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Holder, Limit, Link, LinkKey, Publication,
     PublicationKey,
 };
 use crate::packet::Headers;
@@ -60,6 +63,26 @@ pub trait Tables {
     fn promote(&self, key: &FlowKey, flow: &Flow) -> bool;
     /// Removes an entry from `FLOWS`.
     fn forget(&self, key: &FlowKey);
+    /// How many conversations `FLOWS` is to take.
+    fn room(&self) -> u64;
+    /// How many open ones are counted.
+    fn held(&self) -> Option<NonNull<u64>>;
+    /// How many of them under the rule in a slot.
+    fn held_by_rule(&self, slot: u32) -> Option<NonNull<u64>>;
+    /// How many of them of a container or a source; none where there was never any.
+    fn held_by(&self, holder: &Holder) -> Option<NonNull<u64>>;
+    /// Counts the first one of a container or a source.
+    fn begin_holding(&self, holder: &Holder);
+    /// Notes the forward entry of a connection that is closed.
+    fn note_closed(&self, key: &FlowKey);
+    /// The oldest of them, and forgets it.
+    fn next_closed(&self) -> Option<FlowKey>;
+    /// Has [`hold`] count a conversation: the packet's own.
+    fn hold(&self, key: &FlowKey) -> bool;
+    /// Has [`release_closed`] count a connection no more: the packet's own.
+    fn release_closed(&self, key: &FlowKey);
+    /// Has [`make_room`] take entries of a closed connection away.
+    fn make_room(&self) -> bool;
     /// Room for one flow while it is made, this run's alone.
     fn scratch(&self) -> Option<NonNull<Opening>>;
     /// The generation in `RULES[slot]`; 0 where there is no rule.

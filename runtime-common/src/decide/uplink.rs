@@ -2,7 +2,8 @@
 
 use super::admit::admit_from_outside;
 use super::begin::{begin_published, resume_published};
-use super::flow::{Found, complete_fragment, follow, is_asked};
+use super::flow::{Found, follow, is_asked};
+use super::fragment::complete_fragment;
 use super::icmp::{About, Origin, quoted_flow};
 use super::{Decision, Next, Tables};
 use crate::Verdict;

@@ -129,6 +129,9 @@ pub const FLOW_REPLY: u8 = 8;
 /// TCP: a SYN of this side was seen, which says nothing about whoever it answers.
 pub const FLOW_SYN: u8 = 16;
 
+/// The conversation is counted in the shares of the table.
+pub const FLOW_COUNTED: u8 = 128;
+
 /// The largest factor of a TCP window, as a power of two (RFC 7323 §2.3): also what is taken of a connection whose SYN was
 /// not seen.
 pub const MAX_WINDOW_SCALE: u8 = 14;
@@ -186,6 +189,32 @@ pub struct Flow {
     pub client_rule: u32,
     /// Host-side interface of that container; 0 where they come from elsewhere, or where it is not known.
     pub from_ifindex: u32,
+}
+
+/// Key of `HELD_BY`: whose conversations are counted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// The address of who begins them, of IPv6 its first half: whoever has one address there has 2^64. All zero of a container.
+    pub source: Addr,
+    /// Host-side interface of the container that they lead to; 0 of a source.
+    pub ifindex: u32,
+}
+
+impl Holder {
+    /// Who begins conversations.
+    #[inline(always)]
+    pub const fn source(addr: &Addr) -> Self {
+        let w = addr.as_words();
+        let source = if addr.is_v4() { *addr } else { Addr::words([w[0], w[1], 0, 0]) };
+        Holder { source, ifindex: 0 }
+    }
+
+    /// The container behind an interface.
+    #[inline(always)]
+    pub const fn container(ifindex: u32) -> Self {
+        Holder { source: Addr::words([0; 4]), ifindex }
+    }
 }
 
 /// What a translation does to the checksums of a packet: one's complement differences, see [`crate::checksum`].

@@ -329,7 +329,7 @@ pub struct Config {
 }
 
 /// The layout that this crate describes.
-pub const LAYOUT: u32 = 10;
+pub const LAYOUT: u32 = 11;
 
 /// A drop, as the ring buffer `EVENTS` carries it.
 #[repr(C)]
@@ -380,6 +380,10 @@ pub const MAX_UNSERVED: usize = 1_024;
 pub const MAX_FLOWS: usize = 262_144;
 /// Entries of `PENDING`: two a conversation.
 pub const MAX_PENDING: usize = 65_536;
+/// Entries of `HELD_BY`: containers and sources whose conversations are counted.
+pub const MAX_HOLDERS: usize = 65_536;
+/// Elements of `CLOSED`: a power of two.
+pub const MAX_CLOSED: usize = 32_768;
 /// Entries of `FRAGMENTS`: datagrams of which further fragments may come.
 pub const MAX_FRAGMENTS: usize = 8_192;
 /// Entries of `HOST_PEERS`: peers of UDP sockets of the host that are connected, or send to several published ports.
@@ -401,6 +405,7 @@ plain_data! {
     Addr = 16: [u8; 16];
     Tuple = 36: Addr, Addr, u16, u16;
     FlowKey = 40: Tuple, u8, u8, u16;
+    Holder = 20: Addr, u32;
     Sums = 8: u32, u32;
     Flow = 144: u64, u64, u64, u64, u64, u32, u32, u32, Tuple, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, u8, [u8; 6], u32, u32;
     PublicationKey = 20: Addr, u16, u8, u8;

@@ -3,8 +3,8 @@
 use runtime_common::Verdict;
 use runtime_common::decide::{Decision, Tables as _, arp};
 use runtime_common::maps::{
-    FLOW_ANSWERED, FLOW_SYN, Flow, FlowAction, FlowKey, Link, LinkKey, PUBLICATION_FILTERED, PUBLICATION_LISTED_ONLY,
-    Zone,
+    FLOW_ANSWERED, FLOW_COUNTED, FLOW_SYN, Flow, FlowAction, FlowKey, Link, LinkKey, PUBLICATION_FILTERED,
+    PUBLICATION_LISTED_ONLY, Zone,
 };
 use runtime_common::packet::{ICMP, TCP, UDP};
 
@@ -49,7 +49,7 @@ fn a_conversation_through_a_publication() {
     assert_eq!(w.uplink(&ack).verdict(), Verdict::Published);
     assert!(w.tables.pending.borrow().is_empty());
     let forward = Memory::flow(&w.tables.flows, &key(&syn, Zone::Uplink)).unwrap();
-    assert_eq!((forward.state, forward.last_seen), (FLOW_ANSWERED | FLOW_SYN, 6));
+    assert_eq!((forward.state, forward.last_seen), (FLOW_ANSWERED | FLOW_COUNTED | FLOW_SYN, 6));
 }
 
 #[test]

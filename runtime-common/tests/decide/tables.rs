@@ -1,15 +1,15 @@
 //! The tables of decisions as ordinary collections.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
 use runtime_common::Addr;
-use runtime_common::decide::{Opening, Tables};
+use runtime_common::decide::{Opening, Tables, hold, make_room, release_closed};
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Limit, Link, LinkKey,
-    Publication, PublicationKey, address_bit, port_bit,
+    ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Holder, Limit, Link,
+    LinkKey, Publication, PublicationKey, address_bit, port_bit,
 };
 use runtime_common::packet::{Headers, UDP};
 
@@ -24,6 +24,12 @@ pub struct Memory {
     pub pending: Flows,
     /// How many entries `flows` and `pending` take; nothing for no end.
     pub room: Cell<Option<usize>>,
+    /// How many conversations the shares are of; nothing for no end.
+    pub shared: Cell<Option<u64>>,
+    pub held: Box<UnsafeCell<u64>>,
+    pub held_by_rule: HashMap<u32, Box<UnsafeCell<u64>>>,
+    held_by: RefCell<Vec<(Holder, Box<UnsafeCell<u64>>)>>,
+    pub closed: RefCell<VecDeque<FlowKey>>,
     pub rules: HashMap<u32, u64>,
     pub publications: HashMap<PublicationKey, Publication>,
     /// Exact sources only: prefixes are the kernel's trie's affair.
@@ -73,6 +79,12 @@ impl Memory {
         self.graveyard.borrow_mut().extend(flows.borrow_mut().remove(key));
     }
 
+    /// How many conversations are counted.
+    pub fn count(&self) -> u64 {
+        // SAFETY: nothing runs beside this.
+        unsafe { *self.held.get() }
+    }
+
     /// A copy of an entry.
     pub fn flow(flows: &Flows, key: &FlowKey) -> Option<Flow> {
         // SAFETY: entries live as long as the memory, and nothing runs beside this.
@@ -115,6 +127,47 @@ impl Tables for Memory {
 
     fn forget(&self, key: &FlowKey) {
         self.remove(&self.flows, key);
+    }
+
+    fn room(&self) -> u64 {
+        self.shared.get().unwrap_or(1 << 32)
+    }
+
+    fn held(&self) -> Option<NonNull<u64>> {
+        NonNull::new(self.held.get())
+    }
+
+    fn held_by_rule(&self, slot: u32) -> Option<NonNull<u64>> {
+        NonNull::new(self.held_by_rule.get(&slot)?.get())
+    }
+
+    fn held_by(&self, holder: &Holder) -> Option<NonNull<u64>> {
+        let held_by = self.held_by.borrow();
+        held_by.iter().find(|(h, _)| h == holder).and_then(|(_, count)| NonNull::new(count.get()))
+    }
+
+    fn begin_holding(&self, holder: &Holder) {
+        self.held_by.borrow_mut().push((*holder, Box::new(UnsafeCell::new(1))));
+    }
+
+    fn note_closed(&self, key: &FlowKey) {
+        self.closed.borrow_mut().push_back(*key);
+    }
+
+    fn next_closed(&self) -> Option<FlowKey> {
+        self.closed.borrow_mut().pop_front()
+    }
+
+    fn hold(&self, key: &FlowKey) -> bool {
+        hold(self, key)
+    }
+
+    fn release_closed(&self, key: &FlowKey) {
+        release_closed(self, key);
+    }
+
+    fn make_room(&self) -> bool {
+        make_room(self)
     }
 
     fn scratch(&self) -> Option<NonNull<Opening>> {

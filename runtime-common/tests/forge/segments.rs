@@ -200,13 +200,13 @@ pub fn connections() -> Vec<(&'static str, Vec<Step>)> {
                 step(Client, RST, 111, 0, (Rst, Nothing)),
             ])
         }),
-        ("a SYN does not open what is closed, its answer does", {
+        ("a SYN of the ports of what is closed begins anew", {
             established(vec![
                 step(Client, FIN | ACK, 101, 201, (Fin, Nothing)),
                 step(Server, FIN | ACK, 201, 102, (Fin, Fin)),
                 step(Client, ACK, 102, 202, (Fin, Fin)),
-                step(Client, SYN, far, 0, (Fin, Fin)).options(SCALE_7),
-                step(Server, SYN | ACK, far, far, (Fin, Fin)).options(SCALE_7),
+                step(Client, SYN, far, 0, open).options(SCALE_7),
+                step(Server, SYN | ACK, far, far, open).options(SCALE_7),
                 step(Server, SYN | ACK, far, far + 1, open).options(SCALE_7),
                 step(Client, ACK, far + 1, far + 1, open).len(5),
                 step(Server, ACK, far + 1, far + 6, open),

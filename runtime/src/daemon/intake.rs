@@ -17,10 +17,13 @@ impl World {
     /// Takes in what happened; `reconcile` is to follow. Returns the answer to be given when the daemon is to end.
     pub(super) fn handle(&mut self, input: Input, refresh: &mut Refresh<'_>) -> Option<oneshot::Sender<Answer>> {
         // An event of the engine matters by what it has asked anew, and by what it ends.
-        self.dirty |= !matches!(input, Input::Engine(_) | Input::Firewall(_) | Input::Nat(..) | Input::Listeners(_));
+        self.dirty |= !matches!(
+            input,
+            Input::Engine(_) | Input::Firewall(_) | Input::Nat(..) | Input::Listeners(_) | Input::Collected(..)
+        );
         self.stale |= match &input {
             Input::Request(request, _) => !request.is_change(),
-            Input::Firewall(_) | Input::Nat(..) | Input::Listeners(_) => false,
+            Input::Firewall(_) | Input::Nat(..) | Input::Listeners(_) | Input::Collected(..) => false,
             _ => true,
         };
         match input {
@@ -52,6 +55,7 @@ impl World {
             Input::Host => {}
             Input::Firewall(lines) => self.heed_firewall(lines),
             Input::Nat(rules, failed) => self.heed_nat(rules, &failed),
+            Input::Collected(collector, result) => self.heed_collected(collector, result),
             Input::Listeners(found) => self.heed_listeners(found),
             Input::Request(request, answer) => return self.on_request(request, answer, refresh),
         }

@@ -31,11 +31,11 @@ use futures_util::StreamExt;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
 use runtime_api::wire::Answer;
-use runtime_api::{Refusal, Request};
+use runtime_api::{FlowCount, Refusal, Request};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::datapath::{Datapath, HookOptions, Pins, remove_everything};
+use crate::datapath::{Collector, Datapath, DatapathError, HookOptions, Pins, remove_everything};
 use crate::engine::{Engine, EngineError, Event};
 use crate::host::{Listener, NatRules, Netlink, listeners, passed_by, read_nat};
 use crate::model::{Container, Network, Snapshot};
@@ -76,6 +76,8 @@ enum Input {
     Firewall(Vec<String>),
     /// What the host's own rules do with sources, read anew, and why not all of them could be.
     Nat(NatRules, Vec<String>),
+    /// What is left of the conversations, and who has collected the others.
+    Collected(Box<Collector>, Result<FlowCount, DatapathError>),
     /// Who listens on the host's ports, asked anew.
     Listeners(BTreeSet<Listener>),
     Request(Request, oneshot::Sender<Answer>),
@@ -285,6 +287,15 @@ impl Refresh<'_> {
         let inputs = self.inputs.clone();
         tokio::spawn(async move { send_nat(&inputs).await });
     }
+}
+
+/// Collects conversations that are over, beside the loop: a full table takes a while to be read.
+fn send_collected(inputs: mpsc::Sender<Input>, mut collector: Box<Collector>) -> std::io::Result<()> {
+    let collect = move || {
+        let result = collector.collect();
+        let _ = inputs.blocking_send(Input::Collected(collector, result));
+    };
+    std::thread::Builder::new().name("collector".to_owned()).spawn(collect).map(drop)
 }
 
 /// Nobody tells of a program that begins to listen.

@@ -50,6 +50,7 @@ impl World {
             masquerade: self.plan.masquerade.clone(),
             netfilter: self.options.netfilter.into(),
             flows: self.flows,
+            collecting: self.collecting,
             counters: counters
                 .into_iter()
                 .map(|(v, packets)| CounterRow {

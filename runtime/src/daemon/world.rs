@@ -20,8 +20,8 @@ use super::ports::HeldPorts;
 use super::questions::Questions;
 use super::relay::Relays;
 use super::watch::Lost;
-use super::{Refresh, takeover};
-use crate::datapath::{Datapath, Events};
+use super::{Refresh, send_collected, takeover};
+use crate::datapath::{Collector, Datapath, DatapathError, Events};
 use crate::host::{Host, Listener, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
 use crate::model::{Container, Publication, Snapshot};
@@ -53,6 +53,10 @@ pub struct World {
     pub(super) relays: Relays,
     pub(super) drops: VecDeque<DropEvent>,
     pub(super) flows: FlowCount,
+    /// Who collects conversations that are over; none where none is at hand, or at work.
+    collector: Option<Box<Collector>>,
+    /// Whether one is at work.
+    pub(super) collecting: bool,
     /// Rules of the host's firewall that redirected packets pass by, a line each.
     pub(super) firewall: Vec<String>,
     /// The kernel cannot close connections: their peers are not told.
@@ -126,6 +130,8 @@ impl World {
             relays: Relays::default(),
             drops: VecDeque::new(),
             flows: FlowCount::default(),
+            collector: None,
+            collecting: false,
             firewall: Vec::new(),
             cannot_tell: false,
             closing: Closing::default(),
@@ -194,10 +200,15 @@ impl World {
     /// Collects flows that are over.
     pub(super) fn collect(&mut self, refresh: &Refresh<'_>) {
         // Whom a daemon that is killed has not told, the next one finds by their flows.
-        if self.telling.is_empty() {
-            match self.datapath.collect_flows() {
-                Ok(count) => self.flows = count,
-                Err(e) => warn!("{e}"),
+        if self.telling.is_empty() && !self.collecting {
+            let collector = match self.collector.take() {
+                Some(collector) => Ok(collector),
+                None => self.datapath.collector().map(Box::new).map_err(anyhow::Error::from),
+            };
+            let begun = collector.and_then(|c| Ok(send_collected(refresh.inputs.clone(), c)?));
+            self.collecting = begun.is_ok();
+            if let Err(e) = begun {
+                warn!("cannot collect conversations that are over: {e:#}");
             }
         }
         // Nobody tells of a firewall that is loaded anew.
@@ -205,6 +216,16 @@ impl World {
         if self.nat_age >= NAT_ROUNDS {
             self.nat_age = 0;
             refresh.nat();
+        }
+    }
+
+    /// Takes in what was collected, and keeps who did it for the next time.
+    pub(super) fn heed_collected(&mut self, collector: Box<Collector>, result: Result<FlowCount, DatapathError>) {
+        self.collecting = false;
+        self.collector = Some(collector);
+        match result {
+            Ok(count) => self.flows = count,
+            Err(e) => warn!("{e}"),
         }
     }
 

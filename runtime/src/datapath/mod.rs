@@ -5,6 +5,7 @@
 
 mod bits;
 mod clsact;
+mod collect;
 mod entries;
 mod events;
 mod expedited;
@@ -32,6 +33,7 @@ mod state;
 mod sys;
 mod table;
 
+pub use collect::Collector;
 pub use events::Events;
 pub use features::kernel_release;
 pub use filters::Sources;
@@ -51,10 +53,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
-use runtime_api::FlowCount;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use runtime_common::Verdict;
-use runtime_common::maps::{Config, Flow, FlowKey, HostPeerKey, HostSocket, LAYOUT, PublicationKey};
+use runtime_common::maps::{Config, Flow, FlowKey, Holder, HostPeerKey, HostSocket, LAYOUT, PublicationKey};
 
 use crate::failpoint;
 
@@ -117,7 +118,9 @@ pub struct Datapath {
     config: Array<MapData, Config>,
     flows: HashMap<MapData, FlowKey, Flow>,
     pending: HashMap<MapData, FlowKey, Flow>,
-    flow_ports: flow_ports::FlowPorts,
+    flow_ports: Map,
+    held: Array<MapData, u64>,
+    held_by: HashMap<MapData, Holder, u64>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -158,7 +161,8 @@ impl Datapath {
         let host = host_hooks::HostHooks::load(&loader, &mut ebpf);
         let relay = relay_lookup::RelayLookup::load(&loader, &mut ebpf)?;
         let state = state::State::adopt(state::Maps {
-            rules: Array::try_from(take(&mut ebpf, "RULES")?).map_err(|e| map_error("RULES", &e))?,
+            rules: array(&mut ebpf, "RULES")?,
+            held_by_rule: array(&mut ebpf, "HELD_BY_RULE")?,
             endpoints: hash(&mut ebpf, "ENDPOINTS")?,
             addresses: hash(&mut ebpf, "ADDRESSES")?,
             uplinks: hash(&mut ebpf, "UPLINKS")?,
@@ -181,7 +185,9 @@ impl Datapath {
             host_peers: hash(&mut ebpf, "HOST_PEERS")?,
             ended_sockets: EndedSockets::of(&take(&mut ebpf, "HOST_SOCKETS")?)?,
             pending: hash(&mut ebpf, "PENDING")?,
-            flow_ports: flow_ports::FlowPorts::adopt(&take(&mut ebpf, "FLOW_PORTS")?)?,
+            flow_ports: take(&mut ebpf, "FLOW_PORTS")?,
+            held: array(&mut ebpf, "HELD")?,
+            held_by: hash(&mut ebpf, "HELD_BY")?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|e| map_error("COUNTERS", &e))?,
             keeper: keep::Keeper::of(&pins, lock)?,
             ebpf,
@@ -321,9 +327,17 @@ impl Datapath {
         Events::new(take(&mut self.ebpf, "EVENTS")?)
     }
 
-    /// Removes flows that are over or idle; returns how many live ones there are.
-    pub fn collect_flows(&mut self) -> Result<FlowCount, DatapathError> {
-        flows::collect(&mut self.flows, &self.pending, &mut self.flow_ports, &self.state)
+    /// Who collects the conversations that are over, for a thread of its own.
+    pub fn collector(&self) -> Result<Collector, DatapathError> {
+        Collector::new(&collect::Maps {
+            flows: &self.flows,
+            pending: &self.pending,
+            flow_ports: &self.flow_ports,
+            rules: self.state.rules(),
+            held: &self.held,
+            held_by_rule: self.state.held_by_rule(),
+            held_by: &self.held_by,
+        })
     }
 
     /// Puts conversations that are older than the datapath into the flow table.
@@ -341,6 +355,10 @@ fn hash<K: aya::Pod, V: aya::Pod>(
     name: &'static str,
 ) -> Result<HashMap<MapData, K, V>, DatapathError> {
     HashMap::try_from(take(ebpf, name)?).map_err(|e| map_error(name, &e))
+}
+
+fn array(ebpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, u64>, DatapathError> {
+    Array::try_from(take(ebpf, name)?).map_err(|e| map_error(name, &e))
 }
 
 fn bits(ebpf: &mut Ebpf, name: &'static str) -> Result<bits::Bits, DatapathError> {

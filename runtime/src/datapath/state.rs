@@ -62,6 +62,7 @@ pub struct Operations {
 /// The maps of this module.
 pub(super) struct Maps {
     pub rules: Array<MapData, u64>,
+    pub held_by_rule: Array<MapData, u64>,
     pub endpoints: HashMap<MapData, u32, Endpoint>,
     pub addresses: HashMap<MapData, Addr, Address>,
     pub uplinks: HashMap<MapData, u32, Uplink>,
@@ -81,6 +82,7 @@ type Prefixes = BTreeMap<(Addr, u32), u32>;
 /// The maps with what they hold: this daemon is their only writer.
 pub(super) struct State {
     pub(super) rules: Array<MapData, u64>,
+    held_by_rule: Array<MapData, u64>,
     pub(super) endpoints: Table<u32, Endpoint>,
     pub(super) addresses: Table<Addr, Address>,
     pub(super) uplinks: Table<u32, Uplink>,
@@ -122,6 +124,7 @@ impl State {
         let limits = limits.collect::<Result<_, MapError>>().map_err(|e| map_error("LIMITS", &e))?;
         let mut state = State {
             rules: maps.rules,
+            held_by_rule: maps.held_by_rule,
             endpoints: Table::adopt("ENDPOINTS", MAX_ENDPOINTS, maps.endpoints)?,
             addresses: Table::adopt("ADDRESSES", MAX_ADDRESSES, maps.addresses)?,
             uplinks: Table::adopt("UPLINKS", MAX_UPLINKS, maps.uplinks)?,
@@ -171,6 +174,16 @@ impl State {
         write_elements("RULES", &mut self.rules, &unnamed)
     }
 
+    /// The generations in force, by slot.
+    pub fn rules(&self) -> &Array<MapData, u64> {
+        &self.rules
+    }
+
+    /// How many conversations each of them has, by slot: the kernel side counts.
+    pub fn held_by_rule(&self) -> &Array<MapData, u64> {
+        &self.held_by_rule
+    }
+
     /// Slot of a rule that is in force.
     pub fn slot(&self, generation: u64) -> Option<u32> {
         self.slots.of(generation)
@@ -181,11 +194,6 @@ impl State {
         let rules = [(flow.rule, flow.generation), (flow.client_rule, flow.client_generation)];
         let needed = rules.into_iter().enumerate().filter(|(n, (_, generation))| *n == 0 || *generation != 0);
         needed.map(|(_, rule)| rule).find(|(slot, generation)| self.slot(*generation) != Some(*slot)).map(|(_, g)| g)
-    }
-
-    /// Whether everything that a flow needs is there.
-    pub fn stands(&self, flow: &Flow) -> bool {
-        self.ended_rule(flow).is_none()
     }
 
     /// See [`super::Datapath::standing`].
@@ -350,6 +358,9 @@ impl State {
             begun.push((self.slots.take(generation)?, generation));
             Ok(())
         });
+        // The conversations of who had the slot before are nobody's any more, and are not counted back.
+        let none: Vec<_> = begun.iter().map(|(slot, _)| (*slot, 0)).collect();
+        let result = result.and_then(|()| write_elements("HELD_BY_RULE", &mut self.held_by_rule, &none));
         let result = result.and_then(|()| write_elements("RULES", &mut self.rules, &begun));
         if result.is_err() {
             // Not known to be written: to be done again, and not taken for rules that have ended.

@@ -1,11 +1,13 @@
 //! The life of flows.
 
 use runtime_common::Verdict;
-use runtime_common::maps::{FLOW_ANSWERED, FLOW_REPLY, FLOW_SYN, Flow, FlowAction, Zone};
+use runtime_common::maps::{FLOW_ANSWERED, FLOW_COUNTED, FLOW_REPLY, FLOW_SYN, Flow, FlowAction, Zone};
 use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
 use crate::forge::*;
+
+const ESTABLISHED: u8 = FLOW_ANSWERED | FLOW_COUNTED;
 
 /// Sends a request through port 8080 and the answer to it.
 fn converse(w: &mut World, flags: u8, answer_flags: u8) {
@@ -41,7 +43,7 @@ fn the_end_of_the_handshake_makes_a_flow_answered() {
     assert_eq!(w.run(Uplink, &ack.build(), 1).code, 7);
     assert_eq!(w.flows("PENDING"), []);
     let (forward, reply) = pair(&mut w, "FLOWS");
-    assert_eq!((forward.state, reply.state), (FLOW_ANSWERED | FLOW_SYN, FLOW_ANSWERED | FLOW_REPLY | FLOW_SYN));
+    assert_eq!((forward.state, reply.state), (ESTABLISHED | FLOW_SYN, ESTABLISHED | FLOW_REPLY | FLOW_SYN));
     assert_eq!((forward.packets, reply.packets), (3, 1));
     assert_eq!((forward.bytes, reply.bytes), (141, 47));
     assert!(reply.last_seen > 0 && forward.last_seen >= reply.last_seen);
@@ -132,6 +134,28 @@ fn a_link_that_is_taken_away_ends_its_flows() {
     w.end(rule);
     w.expect("segment", Leaving("web"), &ack.build(), Verdict::FlowEnded);
     w.expect("answer", Leaving("db"), &back.build(), Verdict::FlowEnded);
+}
+
+#[test]
+fn whose_share_is_spent_is_refused_until_a_connection_of_his_has_closed() {
+    let mut w = World::with_shares(5);
+    w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
+    w.publish("0.0.0.0", 7070, TCP, &DB, 70);
+    let at = |packet: Forge, port: u16| packet.ports(port, 8080);
+    for port in 40000..40004 {
+        assert_eq!(w.run(Uplink, &at(inbound(tcp(CLIENT, 1, HOST, 1, SYN)), port).build(), 1).code, 7);
+        assert_eq!(w.run(Leaving("web"), &sent(tcp(WEB.v4, 80, CLIENT, port, SYN | ACK), &WEB).build(), 1).code, 7);
+        assert_eq!(w.run(Uplink, &at(inbound(tcp(CLIENT, 1, HOST, 1, ACK)), port).build(), 1).code, 7);
+    }
+    assert_eq!(w.flows("FLOWS").len(), 8);
+    let fifth = inbound(tcp(CLIENT, 40004, HOST, 8080, SYN));
+    w.expect("a fifth", Uplink, &fifth.build(), Verdict::ShareSpent);
+    let other = inbound(tcp(CLIENT, 40004, HOST, 7070, SYN));
+    w.forwards("at another port", Uplink, &other, Verdict::Published, &published(&other, Uplink, &DB, 70));
+    converse(&mut w, FIN | ACK, ACK);
+    w.expect("half closed", Uplink, &fifth.build(), Verdict::ShareSpent);
+    converse(&mut w, ACK, FIN | ACK);
+    w.forwards("closed", Uplink, &fifth, Verdict::Published, &published(&fifth, Uplink, &WEB, 80));
 }
 
 #[test]

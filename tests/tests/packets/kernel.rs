@@ -92,8 +92,15 @@ impl Kernel {
     /// As [`Kernel::load`], with room for that many fragmented datagrams and conversations that have just begun. A map of little
     /// room is read and emptied sooner.
     pub fn with_room(flows: u32, pending: u32, fragments: u32) -> Self {
+        // What is forgotten between tests stays counted.
+        Kernel::sharing(flows, (pending, fragments), u32::MAX)
+    }
+
+    /// The same, with shares of a table for `shared` conversations.
+    pub fn sharing(flows: u32, (pending, fragments): (u32, u32), shared: u32) -> Self {
         let open = || {
             EbpfLoader::new()
+                .override_global("FLOW_ROOM", &shared, true)
                 .map_max_entries("FLOWS", flows)
                 .map_max_entries("PENDING", pending)
                 .map_max_entries("FRAGMENTS", fragments)

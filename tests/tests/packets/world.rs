@@ -114,6 +114,13 @@ impl World {
         World::with_flows(4096)
     }
 
+    /// With shares of a table for so many conversations.
+    pub fn with_shares(conversations: u32) -> Self {
+        World::new();
+        // More than is kept for other tests, whose shares are others.
+        World::with_kernel(Kernel::sharing(5_000, (4_096, 1_024), conversations))
+    }
+
     /// A namespace for this thread, and so for this test, which ends with it.
     pub fn with_flows(flows: u32) -> Self {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -150,7 +157,11 @@ impl World {
 
     /// The programs and the maps once more, for the same interfaces.
     pub fn again(flows: u32) -> Self {
-        let mut world = World { kernel: Kernel::load(flows), rules: 0 };
+        World::with_kernel(Kernel::load(flows))
+    }
+
+    fn with_kernel(kernel: Kernel) -> Self {
+        let mut world = World { kernel, rules: 0 };
         world.enforce(true);
         for a in [HOST, HOST6, "172.17.0.1", "fd00:17::1", "172.18.0.1", "fd00:18::1"] {
             world.add_host_address(a);
