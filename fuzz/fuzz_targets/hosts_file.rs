@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_targets::checks::hosts_file(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| parser_checks::hosts_file(bytes));

@@ -1,15 +1,12 @@
 //! The host build of the decisions, put together as the kernel's hooks put them together (`runtime-ebpf/src`: one function here
 //! for each of its programs), with tables in memory and the world's routes.
 
-#[path = "../../runtime-common/tests/decide/tables.rs"]
-#[allow(dead_code, reason = "shared with the unit tests, which use other parts")]
-mod tables;
-
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use memory_tables::Memory;
 use runtime_common::decide::{
     Budget, Decision, Next, Step, admit_from_container, admit_from_outside, arp, begin_masqueraded, begin_published,
     begin_untranslated, endpoint_known, gate, is_strangers, prepare_masqueraded, resume_published,
@@ -23,7 +20,6 @@ use runtime_common::packet::{
 use runtime_common::rewrite::{PacketMut, set_macs, translate, translate_segment};
 use runtime_common::router::{Complaint, Envelope, envelope_len, is_due, quoted, sum_words};
 use runtime_common::{Addr, Verdict};
-use tables::Memory;
 
 use crate::entries::{Entries, Removed, addresses, interface};
 use crate::world::{

@@ -13,12 +13,12 @@ use runtime_common::maps::{ADDRESS_ENDPOINT, Config, LAYOUT, Uplink, address_bit
 use runtime_common::{Addr, Verdict};
 
 use crate::entries::{Entries, Removed, addresses};
-use crate::harness::Kernel;
 use crate::host::Remembered;
 use crate::packet::Mac;
 use crate::world::{
     At, Change, Fate, GATEWAYS, HOST, INTERFACES, MAC_BRIDGE, MAC_CLIENT, MAC_UPLINK, Outcome, World, ip,
 };
+use packet_lab::kernel::Kernel;
 
 const SCRATCH: usize = size_of::<Scratch>();
 
@@ -198,7 +198,7 @@ impl KernelWorld {
         let i = &self.ifindexes;
         let (program, interfaces) = match at {
             At::Uplink => ("uplink_ingress", Some((i[0], i[0]))),
-            At::Xdp => (crate::harness::XDP, None),
+            At::Xdp => (packet_lab::kernel::XDP, None),
             At::From(c) => ("from_endpoint", Some((i[4 + c], i[4 + c]))),
             At::To(c, from) => ("to_endpoint", Some((i[4 + c], from.map_or(0, |from| i[from])))),
         };

@@ -32,8 +32,6 @@ pub mod compare;
 pub mod entries;
 pub mod fixture;
 pub mod generate;
-#[path = "../../tests/tests/packets/kernel.rs"]
-pub mod harness;
 pub mod host;
 pub mod kernel;
 pub mod model;

@@ -12,8 +12,6 @@ mod decide {
     mod parse;
     mod policy;
     mod shares;
-    pub mod tables;
     mod tcp;
     pub mod world;
 }
-mod forge;

@@ -2,13 +2,10 @@
 //! that is not, each attack has its effect: so it is one.
 #![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
 
-#[path = "../../runtime-common/tests/forge/mod.rs"]
-mod forge;
-
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use forge::{Forge, icmp, ip, ones_complement, raw};
+use packet_builder::{PacketBuilder, icmp, ip, ones_complement, raw};
 use tests::frames::Wire;
 use tests::{Container, Image, Lab, wait_for, wait_until};
 
@@ -50,7 +47,7 @@ fn scene<'l>(lab: &'l Lab, isolated: bool, bridge: &'static str, prefix: &str) -
 
 impl Scene<'_> {
     /// Sends what has to be dropped for a reason, where the network is isolated.
-    fn sends(&self, reason: &str, packet: Forge, to: [u8; 6]) {
+    fn sends(&self, reason: &str, packet: PacketBuilder, to: [u8; 6]) {
         let frame = packet.macs(self.attacker.ns().mac("eth0"), to).build();
         if self.isolated {
             self.lab.assert_dropped(reason, || self.wire.send(&frame));
@@ -117,7 +114,7 @@ impl Scene<'_> {
 }
 
 /// A general query for listeners (RFC 2710), behind the router alert that it needs.
-fn mld_query(from: &str) -> Forge {
+fn mld_query(from: &str) -> PacketBuilder {
     let (IpAddr::V6(src), IpAddr::V6(dst)) = (ip(from), ip(ALL_NODES.0)) else { panic!("MLD is for IPv6") };
     let mut message = [0; 24];
     (message[0], message[4]) = (130, 0x27);

@@ -140,7 +140,7 @@ impl Task {
             Self::Up { arguments } => up(root, &arguments),
             Self::Vm(options) => vm::vm(root, &options),
             Self::Fuzz { parsers: Some(cases), .. } => run(cargo()
-                .args(["test", "--package", "runtime", "--test", "parsers"])
+                .args(["test", "--package", "parser-checks", "--test", "by_chance"])
                 .env("RUNTIME_PARSER_CASES", cases.to_string())),
             Self::Fuzz { arguments, parsers: None } => fuzz(root, &arguments),
             Self::Book => book::book(root),
@@ -228,7 +228,8 @@ fn tool(root: &Path, name: &str, engine: Engine, arguments: &[OsString]) -> Resu
     run(cargo().args(["build", "--workspace", "--release", "--bins"]))?;
     phase(name);
     let mut command = on(engine, cargo());
-    run(command.args(["run", "--quiet", "--package", "tests", "--release", "--bin", name, "--"]).args(arguments))
+    let package = if name == "bench" { name } else { "tests" };
+    run(command.args(["run", "--quiet", "--package", package, "--release", "--bin", name, "--"]).args(arguments))
 }
 
 /// The daemon of a debug build: no other has places to be killed at.

@@ -6,7 +6,7 @@ use runtime_common::maps::{FlowAction, PUBLICATION_ASK, PUBLICATION_HOST_TRANSLA
 use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
 
 fn world(flags: u16) -> World {
     let mut w = World::new();

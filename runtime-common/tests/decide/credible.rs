@@ -5,8 +5,8 @@ use runtime_common::maps::Zone;
 use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
-use crate::forge::errors::{Ends, Heard, Origin, conversations, errors};
-use crate::forge::*;
+use packet_builder::errors::{Ends, Heard, Origin, conversations, errors};
+use packet_builder::*;
 
 const ENDS: [Ends; 2] = [
     Ends { client: CLIENT, host: HOST, gateway: "172.17.0.1", router: "203.0.113.9", web: WEB.0, db: DB.0 },
@@ -23,7 +23,7 @@ fn world() -> World {
     w
 }
 
-fn decide(w: &World, from: Origin, packet: &Forge) -> Verdict {
+fn decide(w: &World, from: Origin, packet: &PacketBuilder) -> Verdict {
     match from {
         Origin::Outside | Origin::Straight => w.uplink(packet).verdict(),
         Origin::Web => w.endpoint(0, packet).verdict(),
@@ -83,10 +83,10 @@ fn an_error_leaves_its_flow_as_it_is() {
         decide(&w, from, &packet);
     }
     let key = read(&tcp(CLIENT, 4000, HOST, 8080, ACK).build(), Zone::Uplink).unwrap().key;
-    let before = super::tables::Memory::flow(&w.tables.flows, &key).unwrap();
+    let before = memory_tables::Memory::flow(&w.tables.flows, &key).unwrap();
     w.tables.now.set(9);
     for (_, from, error, _) in errors(&ENDS[0]) {
         decide(&w, from, &error);
     }
-    assert_eq!(super::tables::Memory::flow(&w.tables.flows, &key), Some(before));
+    assert_eq!(memory_tables::Memory::flow(&w.tables.flows, &key), Some(before));
 }

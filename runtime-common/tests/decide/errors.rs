@@ -8,7 +8,7 @@ use runtime_common::{Addr, Verdict};
 
 use super::frame::{Frame, translate_to};
 use super::world::read;
-use crate::forge::*;
+use packet_builder::*;
 
 /// Both families: the container, the client, the host, and a router on the way.
 const ENDS: [[&str; 4]; 2] = [
@@ -21,7 +21,7 @@ fn tuple(src: &str, sport: u16, dst: &str, dport: u16) -> Tuple {
 }
 
 /// An error about `about`, of which `len` bytes are quoted from the IP header on.
-fn too_big(src: &str, dst: &str, about: &[u8], len: usize) -> Forge {
+fn too_big(src: &str, dst: &str, about: &[u8], len: usize) -> PacketBuilder {
     let [kind, code] = if ip(src).is_ipv4() { [3, 4] } else { [2, 0] };
     icmp(src, dst, kind, code, [0, 0, 5, 0]).payload(&about[ETH_LEN..][..len])
 }

@@ -6,7 +6,7 @@ use runtime_common::{Addr, Verdict};
 
 use super::frame::{Frame, translate_to};
 use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
 
 /// How many packets. Miri takes a thousand times longer for each: its run looks for undefined behaviour on the way, not for packets.
 const ROUNDS: usize = if cfg!(miri) { 200 } else { 200_000 };
@@ -27,7 +27,7 @@ impl Random {
     }
 }
 
-fn seeds() -> Vec<Forge> {
+fn seeds() -> Vec<PacketBuilder> {
     let mut seeds = vec![];
     for (a, b) in [(CLIENT, HOST), (CLIENT6, HOST6), (WEB.0, DB.0), (WEB.1, DB.1), (WEB.0, HOST), (DB.1, CLIENT6)] {
         let syn = tcp(a, 4000, b, 80, SYN);
@@ -57,7 +57,7 @@ fn no_packet_upsets_parsing_deciding_or_translating() {
     w.link(80, TCP, 10);
     w.link(0, ICMP, 10);
     w.link(0, ICMPV6, 10);
-    let seeds: Vec<Vec<u8>> = seeds().iter().map(Forge::build).collect();
+    let seeds: Vec<Vec<u8>> = seeds().iter().map(PacketBuilder::build).collect();
     let (mut read_at_all, mut translated, mut verdicts) = (0, 0, std::collections::HashSet::new());
     for round in 0..ROUNDS {
         let mut packet = seeds[random.below(seeds.len())].clone();

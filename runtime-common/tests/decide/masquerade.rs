@@ -7,9 +7,9 @@ use runtime_common::decide::Decision;
 use runtime_common::maps::{ENDPOINT_MASQUERADE_V4, ENDPOINT_MASQUERADE_V6, Flow, FlowAction, FlowKey, Zone};
 use runtime_common::packet::{SCTP, TCP, UDP};
 
-use super::tables::Memory;
 use super::world::*;
-use crate::forge::*;
+use memory_tables::Memory;
+use packet_builder::*;
 
 /// Both containers' networks are masqueraded, IPv4 alone.
 fn world() -> World {
@@ -29,7 +29,7 @@ fn flow(decision: Decision) -> (Verdict, Flow) {
 
 /// Opens a conversation of a container; its source as the outside sees it.
 #[track_caller]
-fn leaves(w: &World, which: usize, packet: &Forge) -> (String, u16) {
+fn leaves(w: &World, which: usize, packet: &PacketBuilder) -> (String, u16) {
     let (verdict, flow) = flow(w.endpoint(which, packet));
     assert_eq!((verdict, flow.action), (Verdict::Masqueraded, FlowAction::Masquerade as u8));
     (flow.to.src.to_ip().to_string(), u16::from_be(flow.to.sport))
@@ -37,7 +37,7 @@ fn leaves(w: &World, which: usize, packet: &Forge) -> (String, u16) {
 
 /// Where an answer from outside goes: interface, address and port.
 #[track_caller]
-fn comes_back(w: &World, packet: &Forge) -> (u32, String, u16) {
+fn comes_back(w: &World, packet: &PacketBuilder) -> (u32, String, u16) {
     let (verdict, flow) = flow(w.uplink(packet));
     assert_eq!(verdict, Verdict::MasqueradedReply);
     (flow.ifindex, flow.to.dst.to_ip().to_string(), u16::from_be(flow.to.dport))
@@ -130,7 +130,7 @@ fn half_a_conversation_is_opened_anew_at_the_same_port() {
     leaves(&w, 0, &udp(WEB.0, 4000, CLIENT, 53));
     let (_, port) = leaves(&w, 1, &udp(DB.0, 4000, CLIENT, 53));
     let answer = udp(CLIENT, 53, HOST, port);
-    let key = |p: &Forge, zone| -> FlowKey { read(&p.build(), zone).unwrap().key };
+    let key = |p: &PacketBuilder, zone| -> FlowKey { read(&p.build(), zone).unwrap().key };
     for lost in [key(&answer, Zone::Uplink), key(&udp(DB.0, 4000, CLIENT, 53), Zone::Endpoint)] {
         w.tables.pending.borrow_mut().remove(&lost).expect("an entry");
         w.tables.now.set(w.tables.now.get() + 1_000_000_000);

@@ -7,7 +7,7 @@ use runtime_common::{Addr, Verdict};
 
 use super::frame::{Frame, translate_to};
 use super::world::{EMPTY, read};
-use crate::forge::*;
+use packet_builder::*;
 
 fn ports(h: &Headers) -> (u16, u16) {
     (u16::from_be(h.key.tuple.sport), u16::from_be(h.key.tuple.dport))

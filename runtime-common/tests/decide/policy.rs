@@ -9,11 +9,11 @@ use runtime_common::maps::{
 use runtime_common::packet::{ICMP, TCP, UDP};
 
 use super::frame::Frame;
-use super::tables::Memory;
 use super::world::*;
-use crate::forge::{self, *};
+use memory_tables::Memory;
+use packet_builder::*;
 
-fn key(packet: &Forge, zone: Zone) -> FlowKey {
+fn key(packet: &PacketBuilder, zone: Zone) -> FlowKey {
     read(&packet.build(), zone).unwrap().key
 }
 
@@ -205,10 +205,10 @@ fn a_container_speaks_for_itself_only() {
     let ep = &w.endpoints[0];
     let other = w.endpoints[1].mac;
     let cases = [
-        (forge::arp(ep.mac, ep.mac, WEB.0, DB.0, false), Decision::pass(Verdict::Neighbour)),
-        (forge::arp(ep.mac, other, WEB.0, DB.0, false), Decision::drop(Verdict::SpoofedMac)),
-        (forge::arp(ep.mac, ep.mac, DB.0, WEB.0, true), Decision::drop(Verdict::SpoofedAddress)),
-        (forge::arp(ep.mac, ep.mac, "0.0.0.0", WEB.0, false), Decision::pass(Verdict::Neighbour)),
+        (packet_builder::arp(ep.mac, ep.mac, WEB.0, DB.0, false), Decision::pass(Verdict::Neighbour)),
+        (packet_builder::arp(ep.mac, other, WEB.0, DB.0, false), Decision::drop(Verdict::SpoofedMac)),
+        (packet_builder::arp(ep.mac, ep.mac, DB.0, WEB.0, true), Decision::drop(Verdict::SpoofedAddress)),
+        (packet_builder::arp(ep.mac, ep.mac, "0.0.0.0", WEB.0, false), Decision::pass(Verdict::Neighbour)),
         (vec![0; 31], Decision::drop(Verdict::Malformed)),
     ];
     for (frame, decision) in cases {

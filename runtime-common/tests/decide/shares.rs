@@ -5,7 +5,7 @@ use runtime_common::decide::Decision;
 use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
 
 /// Published ports of both containers, and a table for so many conversations.
 fn served(conversations: u64) -> World {

@@ -4,10 +4,10 @@ use runtime_common::Verdict;
 use runtime_common::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, Zone};
 use runtime_common::packet::TCP;
 
-use super::tables::Memory;
 use super::world::*;
-use crate::forge::segments::{BASES, By, Said, connections};
-use crate::forge::*;
+use memory_tables::Memory;
+use packet_builder::segments::{BASES, By, Said, connections};
+use packet_builder::*;
 
 fn said(flow: &Flow) -> Said {
     match flow.state & (FLOW_FIN | FLOW_RST) {
@@ -20,7 +20,7 @@ fn said(flow: &Flow) -> Said {
 
 /// What is remembered of client and server.
 fn state(w: &World) -> (Said, Said) {
-    let of = |p: Forge, zone| {
+    let of = |p: PacketBuilder, zone| {
         let key = FlowKey { ..read(&p.build(), zone).unwrap().key };
         let found = Memory::flow(&w.tables.flows, &key).or_else(|| Memory::flow(&w.tables.pending, &key));
         said(&found.expect("the connection is known"))
@@ -54,7 +54,7 @@ fn an_adopted_connection_is_ended_by_nobody_before_its_sides_are_heard() {
     w.publish("0.0.0.0", 8080, TCP, 80, 9, 900);
     let there = tcp(CLIENT, 4000, HOST, 8080, ACK);
     let back = tcp(WEB.0, 80, CLIENT, 4000, ACK);
-    let key = |p: &Forge, zone| read(&p.build(), zone).unwrap().key;
+    let key = |p: &PacketBuilder, zone| read(&p.build(), zone).unwrap().key;
     let (there_key, back_key) = (key(&there, Zone::Uplink), key(&back, Zone::Endpoint));
     let seed = Flow { generation: 900, rule: 9, window_scale: 14, state: FLOW_ANSWERED, ..Flow::default() };
     let forward = Flow {

@@ -9,8 +9,8 @@ use runtime_common::packet::{Headers, Message, ethernet, headers};
 use runtime_common::{Addr, Verdict};
 
 use super::frame::Frame;
-use super::tables::Memory;
-use crate::forge::{Forge, ip};
+use memory_tables::Memory;
+use packet_builder::{PacketBuilder, ip};
 
 pub const HOST: &str = "192.0.2.1";
 pub const HOST6: &str = "2001:db8::1";
@@ -123,14 +123,14 @@ impl World {
     }
 
     /// What is decided where a packet comes from outside.
-    pub fn uplink(&self, packet: &Forge) -> Decision {
+    pub fn uplink(&self, packet: &PacketBuilder) -> Decision {
         let packet = packet.build();
         let mut h = read(&packet, Zone::Uplink).unwrap();
         uplink(&Frame(packet), &self.tables, &mut h)
     }
 
     /// What is decided where a container sends a packet; 0 or 1.
-    pub fn endpoint(&self, which: usize, packet: &Forge) -> Decision {
+    pub fn endpoint(&self, which: usize, packet: &PacketBuilder) -> Decision {
         let packet = packet.build();
         let mut h = read(&packet, Zone::Endpoint).unwrap();
         let frame = Frame(packet);
@@ -140,12 +140,12 @@ impl World {
     }
 
     /// What is decided where a packet is about to enter a container by the bridge.
-    pub fn gate(&self, which: usize, packet: &Forge) -> Decision {
+    pub fn gate(&self, which: usize, packet: &PacketBuilder) -> Decision {
         self.gate_from(1, which, packet)
     }
 
     /// As [`World::gate`], where it came in by another interface than the uplink.
-    pub fn gate_from(&self, ingress: u32, which: usize, packet: &Forge) -> Decision {
+    pub fn gate_from(&self, ingress: u32, which: usize, packet: &PacketBuilder) -> Decision {
         let packet = packet.build();
         let mut h = read(&packet, Zone::Gate).unwrap();
         gate(&Frame(packet), &self.tables, &self.endpoints[which], &mut h, ingress)

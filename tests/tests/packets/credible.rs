@@ -4,9 +4,9 @@ use runtime_common::Verdict;
 use runtime_common::maps::{Flow, FlowKey};
 use runtime_common::packet::{TCP, UDP};
 
-use super::world::*;
-use crate::forge::errors::{Ends, Heard, Origin, conversations, errors};
-use crate::forge::*;
+use packet_builder::errors::{Ends, Heard, Origin, conversations, errors};
+use packet_builder::*;
+use packet_lab::world::*;
 
 const ENDS: [Ends; 2] = [
     Ends { client: CLIENT, host: HOST, gateway: "172.17.0.1", router: "203.0.113.9", web: WEB.v4, db: DB.v4 },

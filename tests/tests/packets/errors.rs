@@ -3,8 +3,8 @@
 use runtime_common::Verdict;
 use runtime_common::packet::{TCP, UDP};
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 /// Time exceeded in transit; IPv4: fragmentation needed; IPv6: packet too big.
 const TIME4: [u8; 2] = [11, 0];
@@ -170,7 +170,7 @@ fn fragments_before_their_first_one_are_dropped_by_reason() {
         let answer = sent(udp(web, 80, client, 4000).payload(&[9; 64]).id(78), &WEB);
         w.expect("later", Leaving("web"), &answer.clone().fragment(48, 24).build(), Verdict::Fragment);
         let first = answer.clone().fragment(0, 48);
-        let out = |p: Forge| p.between(host, client).ports(8080, 4000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
+        let out = |p: PacketBuilder| p.between(host, client).ports(8080, 4000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
         w.forwards("first", Leaving("web"), &first, Verdict::PublishedReply, &out(first.clone()));
         let later = answer.fragment(48, 24);
         w.forwards("later", Leaving("web"), &later, Verdict::PublishedReply, &out(later.clone()));

@@ -4,8 +4,8 @@ use runtime_common::Verdict;
 use runtime_common::maps::{FLOW_ANSWERED, FLOW_COUNTED, FLOW_REPLY, FLOW_SYN, Flow, FlowAction, Zone};
 use runtime_common::packet::{TCP, UDP};
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 const ESTABLISHED: u8 = FLOW_ANSWERED | FLOW_COUNTED;
 
@@ -141,7 +141,7 @@ fn whose_share_is_spent_is_refused_until_a_connection_of_his_has_closed() {
     let mut w = World::with_shares(5);
     w.publish("0.0.0.0", 8080, TCP, &WEB, 80);
     w.publish("0.0.0.0", 7070, TCP, &DB, 70);
-    let at = |packet: Forge, port: u16| packet.ports(port, 8080);
+    let at = |packet: PacketBuilder, port: u16| packet.ports(port, 8080);
     for port in 40000..40004 {
         assert_eq!(w.run(Uplink, &at(inbound(tcp(CLIENT, 1, HOST, 1, SYN)), port).build(), 1).code, 7);
         assert_eq!(w.run(Leaving("web"), &sent(tcp(WEB.v4, 80, CLIENT, port, SYN | ACK), &WEB).build(), 1).code, 7);

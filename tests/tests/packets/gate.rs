@@ -2,8 +2,8 @@
 
 use runtime_common::Verdict;
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 #[test]
 fn the_gate_lets_the_host_and_answers_in() {

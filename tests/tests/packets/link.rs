@@ -4,11 +4,11 @@ use runtime_common::Verdict;
 use runtime_common::maps::ALL_PROTOCOLS;
 use runtime_common::packet::{ICMP, ICMPV6, TCP, UDP};
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 /// Of a packet from one container to another: both MAC addresses are theirs.
-fn between(p: Forge, by: &Container, to: &Container) -> Forge {
+fn between(p: PacketBuilder, by: &Container, to: &Container) -> PacketBuilder {
     p.macs(by.mac, to.mac)
 }
 

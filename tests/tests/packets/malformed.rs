@@ -3,8 +3,8 @@
 use runtime_common::Verdict;
 use runtime_common::packet::TCP;
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 /// The packet with some bytes replaced.
 fn with(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
@@ -13,7 +13,7 @@ fn with(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The packet cut after `len` bytes; its lengths say so too where `honest`.
-fn cut(packet: &Forge, len: usize, honest: bool) -> Vec<u8> {
+fn cut(packet: &PacketBuilder, len: usize, honest: bool) -> Vec<u8> {
     let mut b = packet.build();
     b.truncate(len);
     if honest && packet.src.is_ipv4() {

@@ -3,8 +3,8 @@
 use runtime_common::Verdict;
 use runtime_common::maps::PREFIX_ISOLATED;
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 /// Options with the container's own MAC address: of a solicitation, and of an advertisement.
 const SOURCE: &[u8] = &[1, 1, 2, 0, 0, 0, 17, 2];
@@ -19,17 +19,17 @@ const WEBS_GROUP: &str = "ff02::1:ff00:2";
 const DBS_GROUP: &str = "ff02::1:ff00:3";
 
 /// A neighbour solicitation (135) or advertisement (136) about `target`.
-fn neighbour(src: &str, dst: &str, kind: u8, target: &str) -> Forge {
+fn neighbour(src: &str, dst: &str, kind: u8, target: &str) -> PacketBuilder {
     with_options(src, dst, kind, target, &[])
 }
 
-fn with_options(src: &str, dst: &str, kind: u8, target: &str, options: &[u8]) -> Forge {
+fn with_options(src: &str, dst: &str, kind: u8, target: &str, options: &[u8]) -> PacketBuilder {
     let std::net::IpAddr::V6(target) = ip(target) else { panic!("neighbour discovery is for IPv6") };
     icmp(src, dst, kind, 0, [0x60, 0, 0, 0]).payload(&[&target.octets(), options].concat()).ttl(255)
 }
 
 /// Whether `web` may send it.
-fn expect_all(w: &mut World, cases: Vec<(&str, Forge, Verdict)>) {
+fn expect_all(w: &mut World, cases: Vec<(&str, PacketBuilder, Verdict)>) {
     for (what, packet, verdict) in cases {
         w.expect(what, Leaving("web"), &sent(packet, &WEB).build(), verdict);
     }
@@ -200,7 +200,7 @@ fn nobody_listens_to_an_interface_that_is_not_known() {
     w.add_prefix("172.17.0.0", 96 + 16, PREFIX_ISOLATED);
     // A conversation with the outside, which somebody might know of.
     w.run(Leaving("web"), &sent(udp(WEB.v4, 4000, FAR, 53), &WEB).build(), 1);
-    let by_bridge = |p: Forge| arriving(p, &WEB).build();
+    let by_bridge = |p: PacketBuilder| arriving(p, &WEB).build();
     let frames = [
         ("ARP, a question", arp([2; 6], [2; 6], "172.17.0.9", WEB.v4, false), Verdict::Neighbour),
         ("ARP, an answer as the host", arp([2; 6], [2; 6], "172.17.0.1", WEB.v4, true), Verdict::Neighbour),

@@ -4,8 +4,8 @@ use runtime_common::Verdict;
 use runtime_common::maps::{PREFIX_BROADCAST, PREFIX_ISOLATED, PREFIX_NETWORK};
 use runtime_common::packet::{TCP, UDP};
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 fn world() -> World {
     let mut w = World::new();

@@ -4,8 +4,8 @@ use runtime_common::Verdict;
 use runtime_common::maps::{FLOW_REPLY, FlowAction, PREFIX_HOST, PREFIX_ISOLATED, Uplink as UplinkEntry};
 use runtime_common::packet::{SCTP, TCP, UDP};
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 const UPLINK_HOOKS: [At; 2] = [Uplink, Xdp];
 const SOON: std::time::Duration = std::time::Duration::from_secs(10);
@@ -17,7 +17,7 @@ fn published_ports_lead_to_their_container() {
         w.publish("0.0.0.0", port, protocol, &WEB, 80);
         w.publish("::", port, protocol, &WEB, 80);
     }
-    let cases: &[(&str, Forge)] = &[
+    let cases: &[(&str, PacketBuilder)] = &[
         ("TCP SYN", tcp(CLIENT, 40000, HOST, 8080, SYN).payload(b"")),
         ("TCP SYN with data of odd length", tcp(CLIENT, 40001, HOST, 8080, SYN)),
         ("TCP SYN over IPv6", tcp(CLIENT6, 40000, HOST6, 8080, SYN)),
@@ -49,7 +49,7 @@ fn a_udp_checksum_that_comes_out_as_zero_is_written_as_all_ones() {
     w.publish("0.0.0.0", 53, UDP, &WEB, 53);
     // Two bytes of data that bring the sum to zero after translation.
     let translated = |data: &[u8]| inbound(udp(CLIENT, 4000, WEB.v4, 53)).ttl(63).payload(data);
-    let sum = |p: &Forge| u16::from_be_bytes(p.build()[40..42].try_into().unwrap());
+    let sum = |p: &PacketBuilder| u16::from_be_bytes(p.build()[40..42].try_into().unwrap());
     let data = sum(&translated(&[0, 0])).to_be_bytes();
     assert_eq!(sum(&translated(&data)), 0xffff);
     let packet = inbound(udp(CLIENT, 4000, HOST, 53)).payload(&data);
@@ -134,7 +134,7 @@ fn what_is_not_published_is_left_to_the_host() {
     w.publish("0.0.0.0", 80, TCP, &WEB, 80);
     w.publish("0.0.0.0", 81, TCP, &WEB, 80);
     w.close("0.0.0.0", 81, TCP);
-    let cases: &[(&str, Forge, Verdict)] = &[
+    let cases: &[(&str, PacketBuilder, Verdict)] = &[
         ("another port", tcp(CLIENT, 1, HOST, 82, SYN), Verdict::Host),
         ("another protocol", udp(CLIENT, 1, HOST, 80), Verdict::Host),
         ("the other family", tcp(CLIENT6, 1, HOST6, 80, SYN), Verdict::Host),
@@ -295,7 +295,7 @@ fn answers_go_out_as_the_hosts_own() {
         w.publish("::", port, protocol, &WEB, 80);
     }
     // The request, and the answer at the container.
-    let cases: &[(Forge, Forge)] = &[
+    let cases: &[(PacketBuilder, PacketBuilder)] = &[
         (tcp(CLIENT, 40000, HOST, 8080, SYN), tcp(WEB.v4, 80, CLIENT, 40000, SYN | ACK)),
         (tcp(CLIENT6, 40000, HOST6, 8080, SYN), tcp(WEB.v6, 80, CLIENT6, 40000, SYN | ACK)),
         (udp(CLIENT, 40000, HOST, 5353), udp(WEB.v4, 80, CLIENT, 40000)),
@@ -410,7 +410,7 @@ fn fragments_follow_their_first_one() {
 
 /// An error from `src` to `dst` about `about`, of which nothing but addresses and ports may have been rewritten: the
 /// checksum behind the quoted IP header is still the one of `sums`.
-fn error(src: &str, dst: &str, about: &Forge, sums: &Forge) -> Forge {
+fn error(src: &str, dst: &str, about: &PacketBuilder, sums: &PacketBuilder) -> PacketBuilder {
     let mut error = unreachable(src, dst, about);
     let at = if about.src.is_ipv4() { 20 } else { 40 } + if matches!(about.l4, L4::Tcp { .. }) { 16 } else { 6 };
     let other = unreachable(src, dst, sums);
@@ -421,7 +421,7 @@ fn error(src: &str, dst: &str, about: &Forge, sums: &Forge) -> Forge {
 }
 
 /// The same packet as an answer: of TCP, to a SYN.
-fn answer(p: &Forge) -> Forge {
+fn answer(p: &PacketBuilder) -> PacketBuilder {
     let mut answer = p.clone();
     if let L4::Tcp { flags, .. } = &mut answer.l4 {
         *flags = SYN | ACK;

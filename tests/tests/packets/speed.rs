@@ -1,6 +1,6 @@
 //! What the verifier has to go through.
 
-use super::world::*;
+use packet_lab::world::*;
 
 #[test]
 fn the_verifier_is_far_from_its_limit() {

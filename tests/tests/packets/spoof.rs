@@ -3,8 +3,8 @@
 use runtime_common::Verdict;
 use runtime_common::packet::{TCP, UDP};
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 const STRANGER: [u8; 6] = [2, 6, 6, 6, 6, 6];
 
@@ -23,7 +23,7 @@ fn an_answered_conversation_is_its_own_containers_alone() {
     w.publish("0.0.0.0", 5353, UDP, &WEB, 53);
     w.link(&WEB, &DB, 5432, UDP);
     let (answer, asked) = (udp(WEB.v4, 53, CLIENT, 40000), udp(WEB.v4, 7000, DB.v4, 5432));
-    let mut counts = |what: &str, at: At, packet: &Forge, verdict: Verdict| {
+    let mut counts = |what: &str, at: At, packet: &PacketBuilder, verdict: Verdict| {
         assert_eq!(w.run(at, &packet.build(), 1).counted, [(verdict, 1)], "{what}");
     };
     counts("question", Uplink, &inbound(udp(CLIENT, 40000, HOST, 5353)), Verdict::Published);

@@ -4,8 +4,8 @@ use runtime_common::Verdict;
 use runtime_common::maps::{FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow};
 use runtime_common::packet::TCP;
 
-use super::world::*;
-use crate::forge::segments::{BASES, By, Said, connections};
+use packet_builder::segments::{BASES, By, Said, connections};
+use packet_lab::world::*;
 
 fn said(flow: &Flow) -> Said {
     match flow.state & (FLOW_FIN | FLOW_RST) {

@@ -3,8 +3,8 @@
 use runtime_common::Verdict;
 use runtime_common::packet::{TCP, UDP};
 
-use super::world::*;
-use crate::forge::*;
+use packet_builder::*;
+use packet_lab::world::*;
 
 #[test]
 fn answers_of_one_networks_publication_leave_by_the_others_interface() {

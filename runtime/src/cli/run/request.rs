@@ -274,5 +274,4 @@ fn restart(text: &str) -> Result<RestartPolicy, Failure> {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 pub(super) mod tests;

@@ -322,5 +322,4 @@ fn address<A: std::str::FromStr>(text: &str) -> Option<A> {
 }
 
 #[cfg(test)]
-#[path = "convert_tests.rs"]
 mod tests;

@@ -203,5 +203,4 @@ pub fn event(message: EventMessage) -> Option<Event> {
 }
 
 #[cfg(test)]
-#[path = "convert_tests.rs"]
 mod tests;

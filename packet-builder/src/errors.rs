@@ -1,12 +1,14 @@
 //! ICMP errors about conversations, and whether they are to be believed: run by the host's build of the decisions and by the verified
 //! programs.
 
-use super::{ACK, Forge, SYN, icmp, ip, tcp, udp, unreachable};
+use super::{ACK, PacketBuilder, SYN, icmp, ip, tcp, udp, unreachable};
 
 /// The addresses of one family.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
+    /// A client outside.
     pub client: &'static str,
+    /// The host, as seen from outside.
     pub host: &'static str,
     /// Another address of the host's.
     pub gateway: &'static str,
@@ -49,7 +51,7 @@ const DATA: usize = 1400;
 
 /// What has been said before: a connection of which both sides have data on the way, published and linked datagrams with their
 /// answers, and a datagram of the container's own.
-pub fn conversations(e: &Ends) -> Vec<(Origin, Forge)> {
+pub fn conversations(e: &Ends) -> Vec<(Origin, PacketBuilder)> {
     let Ends { client, host, web, db, .. } = *e;
     let client_says = |flags, seq, ack| tcp(client, 4000, host, 8080, flags).sequence(seq).acknowledges(ack);
     let web_says = |flags, seq, ack| tcp(web, 80, client, 4000, flags).sequence(seq).acknowledges(ack);
@@ -66,14 +68,14 @@ pub fn conversations(e: &Ends) -> Vec<(Origin, Forge)> {
 }
 
 /// An error that what is quoted is too big.
-fn too_big(src: &str, dst: &str, about: &Forge, mtu: u16) -> Forge {
+fn too_big(src: &str, dst: &str, about: &PacketBuilder, mtu: u16) -> PacketBuilder {
     let kind = if ip(src).is_ipv4() { [3, 4] } else { [2, 0] };
     let mtu = mtu.to_be_bytes();
     icmp(src, dst, kind[0], kind[1], [0, 0, mtu[0], mtu[1]]).payload(&about.build()[14..][..68])
 }
 
 /// The errors that may come after [`conversations`].
-pub fn errors(e: &Ends) -> Vec<(&'static str, Origin, Forge, Heard)> {
+pub fn errors(e: &Ends) -> Vec<(&'static str, Origin, PacketBuilder, Heard)> {
     let Ends { client, host, gateway, router, web, db } = *e;
     let v4 = ip(client).is_ipv4();
     let (header, least, longest) = if v4 { (20u16, 68, 576) } else { (40, 1280, 1280) };

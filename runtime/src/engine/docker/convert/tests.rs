@@ -12,7 +12,7 @@ const BRIDGE: &str = "e0b436fbe71505bc44b9915cd7513058b93ce16d49cba3f79dd5ac414e
 const APP: &str = "4afe6ba44848a2ef432aa54db2a05e468dec3901bd557768cd4f639ec61edcb4";
 
 fn listed() -> Vec<ContainerSummary> {
-    serde_json::from_str(include_str!("../fixtures/containers.json")).unwrap()
+    serde_json::from_str(include_str!("../../fixtures/containers.json")).unwrap()
 }
 
 fn names() -> Names {
@@ -37,7 +37,7 @@ fn link(source: &str, alias: &str) -> Link {
 
 #[test]
 fn a_container_on_the_default_bridge() {
-    let web = inspected(include_str!("../fixtures/container_web.json"));
+    let web = inspected(include_str!("../../fixtures/container_web.json"));
     assert_eq!((web.id.as_str(), web.name.as_str(), web.hostname.as_str()), (WEB, "web", "webhost"));
     assert!(web.running);
     assert_eq!((web.pid, web.started_at.as_str()), (11890, "2026-11-24T18:46:08.536180394Z"));
@@ -68,7 +68,7 @@ fn a_container_on_the_default_bridge() {
 
 #[test]
 fn a_container_on_a_network_of_the_users_own() {
-    let webc = inspected(include_str!("../fixtures/container_webc.json"));
+    let webc = inspected(include_str!("../../fixtures/container_webc.json"));
     assert_eq!(webc.id, WEBC);
     assert_eq!(webc.links, [link(DBC, "dbc"), link(DBC, "webdb")]);
     assert_eq!(webc.publications, [publication("0.0.0.0", 81, "80/tcp"), publication("::", 81, "80/tcp")]);
@@ -81,7 +81,7 @@ fn a_container_on_a_network_of_the_users_own() {
 #[test]
 fn what_is_published_without_docker_proxy_on_ipv6_is_not_forgotten() {
     let mut inspect: ContainerInspectResponse =
-        serde_json::from_str(include_str!("../fixtures/container_web.json")).unwrap();
+        serde_json::from_str(include_str!("../../fixtures/container_web.json")).unwrap();
     let host = inspect.host_config.as_mut().unwrap();
     host.publish_all_ports = Some(true);
     let binding = |ip: &str, port: &str| PortBinding { host_ip: Some(ip.into()), host_port: Some(port.into()) };
@@ -114,12 +114,12 @@ fn what_is_published_without_docker_proxy_on_ipv6_is_not_forgotten() {
     networks.get_mut("bridge").unwrap().global_ipv6_address = Some("2001:db8::9".into());
     assert_eq!(container(inspect, &names()).unwrap().unserved, BTreeSet::new());
     // And docker-proxy serves what is listed.
-    assert_eq!(inspected(include_str!("../fixtures/container_web.json")).unserved, BTreeSet::new());
+    assert_eq!(inspected(include_str!("../../fixtures/container_web.json")).unserved, BTreeSet::new());
 }
 
 #[test]
 fn a_container_that_never_ran() {
-    let stopped = inspected(include_str!("../fixtures/container_stopped.json"));
+    let stopped = inspected(include_str!("../../fixtures/container_stopped.json"));
     assert!(!stopped.running);
     assert_eq!((stopped.pid, stopped.started_at.as_str(), stopped.sandbox), (0, "", None));
     assert_eq!((stopped.publications, stopped.hosts_path), (vec![], None));
@@ -132,7 +132,7 @@ fn a_container_that_never_ran() {
 #[test]
 fn a_stopped_container_is_on_the_network_that_has_the_name_now() {
     let mut inspect: ContainerInspectResponse =
-        serde_json::from_str(include_str!("../fixtures/container_stopped.json")).unwrap();
+        serde_json::from_str(include_str!("../../fixtures/container_stopped.json")).unwrap();
     let networks = inspect.network_settings.as_mut().unwrap().networks.as_mut().unwrap();
     networks.get_mut("bridge").unwrap().network_id = Some("of an earlier day".into());
     assert_eq!(container(inspect, &names()).unwrap().endpoints[0].network, BRIDGE);
@@ -141,7 +141,7 @@ fn a_stopped_container_is_on_the_network_that_has_the_name_now() {
 #[test]
 fn published_ports_are_exposed_even_while_stopped() {
     let mut inspect: ContainerInspectResponse =
-        serde_json::from_str(include_str!("../fixtures/container_stopped.json")).unwrap();
+        serde_json::from_str(include_str!("../../fixtures/container_stopped.json")).unwrap();
     let bindings = PortMap::from([("7000/udp".to_owned(), None)]);
     inspect.host_config.as_mut().unwrap().port_bindings = Some(bindings);
     let exposed: Vec<String> = container(inspect, &names()).unwrap().exposed.iter().map(Port::to_string).collect();
@@ -150,10 +150,10 @@ fn published_ports_are_exposed_even_while_stopped() {
 
 #[test]
 fn containers_without_a_network_of_their_own() {
-    let host = inspected(include_str!("../fixtures/container_hostnet.json"));
+    let host = inspected(include_str!("../../fixtures/container_hostnet.json"));
     assert_eq!(host.sandbox, None);
     assert!(host.hosts_path.is_some());
-    let joined = inspected(include_str!("../fixtures/container_joined.json"));
+    let joined = inspected(include_str!("../../fixtures/container_joined.json"));
     assert_eq!((joined.sandbox, joined.hosts_path), (None, None));
     assert!(joined.endpoints.is_empty());
 }
@@ -161,7 +161,7 @@ fn containers_without_a_network_of_their_own() {
 #[test]
 fn a_container_waiting_to_be_restarted_does_not_run() {
     let mut inspect: ContainerInspectResponse =
-        serde_json::from_str(include_str!("../fixtures/container_web.json")).unwrap();
+        serde_json::from_str(include_str!("../../fixtures/container_web.json")).unwrap();
     inspect.state.as_mut().unwrap().restarting = Some(true);
     let web = container(inspect, &names()).unwrap();
     assert!(!web.running);
@@ -175,7 +175,7 @@ fn the_list_alone_tells_addresses_ports_and_links() {
         let summary = listed.iter().find(|c| own_name(c) == Some(name)).unwrap();
         container_from_summary(summary, &names()).unwrap()
     };
-    let inspected = inspected(include_str!("../fixtures/container_web.json"));
+    let inspected = inspected(include_str!("../../fixtures/container_web.json"));
     let web = by_name("web");
     assert_eq!((&web.id, &web.name, web.running), (&inspected.id, &inspected.name, true));
     assert_eq!(web.links, inspected.links);
@@ -204,9 +204,9 @@ fn names_are_asked_for_where_they_matter_alone() {
         (containers.into_iter().collect::<Vec<_>>().join(" "), networks.into_iter().collect::<Vec<_>>().join(" "))
     };
     let pair = |containers: &str, networks: &str| (containers.to_owned(), networks.to_owned());
-    assert_eq!(needed(include_str!("../fixtures/container_web.json")), pair("db2", ""));
-    assert_eq!(needed(include_str!("../fixtures/container_webc.json")), pair("dbc", ""));
-    assert_eq!(needed(include_str!("../fixtures/container_stopped.json")), pair("", "bridge"));
+    assert_eq!(needed(include_str!("../../fixtures/container_web.json")), pair("db2", ""));
+    assert_eq!(needed(include_str!("../../fixtures/container_webc.json")), pair("dbc", ""));
+    assert_eq!(needed(include_str!("../../fixtures/container_stopped.json")), pair("", "bridge"));
 }
 
 #[test]
@@ -219,14 +219,14 @@ fn an_empty_host_address_is_every_ipv4_address() {
 
 #[test]
 fn networks() {
-    let bridge = network(serde_json::from_str(include_str!("../fixtures/network_bridge.json")).unwrap()).unwrap();
+    let bridge = network(serde_json::from_str(include_str!("../../fixtures/network_bridge.json")).unwrap()).unwrap();
     assert_eq!((bridge.id.as_str(), bridge.name.as_str(), bridge.driver.as_str()), (BRIDGE, "bridge", "bridge"));
     assert_eq!((bridge.bridge.as_deref(), bridge.is_default_bridge), (Some("docker0"), true));
     assert_eq!(bridge.subnets, ["172.17.0.0/16"]);
     assert_eq!(bridge.endpoints[WEB].ipv4, Some([172, 17, 0, 3].into()));
     assert_eq!(bridge.endpoints[WEB].mac, Some([2, 0x42, 0xac, 0x11, 0, 3]));
 
-    let app = network(serde_json::from_str(include_str!("../fixtures/network_app.json")).unwrap()).unwrap();
+    let app = network(serde_json::from_str(include_str!("../../fixtures/network_app.json")).unwrap()).unwrap();
     assert_eq!((app.bridge.as_deref(), app.is_default_bridge), (Some("br-4afe6ba44848"), false));
     assert_eq!(app.labels["runtime.isolate"], "true");
     assert_eq!(app.subnets, ["10.99.0.0/24", "fd00:99::/64"]);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
 
-use super::elements::{put, remove_all};
+use crate::elements::{put, remove_all};
 
 /// For how many conversations, for how many that have just begun, and for how many fragmented datagrams.
 pub type Room = [u32; 3];

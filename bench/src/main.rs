@@ -1,37 +1,18 @@
 //! Measures published ports and links against what else there is:
 //! `bench [--quick] [--only PART,...] [--out DIR]`, the parts being traffic, kernel, control and apps.
 
-#[path = "../bench/apps.rs"]
 mod apps;
-#[path = "../bench/control.rs"]
 mod control;
-#[path = "../bench/cpu.rs"]
 mod cpu;
-#[allow(clippy::unwrap_used, reason = "made for tests")]
-#[path = "../../../runtime-common/tests/forge/mod.rs"]
-mod forge;
-#[path = "../bench/html.rs"]
 mod html;
-#[path = "../bench/kernel.rs"]
 mod kernel;
-#[path = "../bench/load.rs"]
 mod load;
-#[path = "../bench/options.rs"]
 mod options;
-#[allow(clippy::unwrap_used, dead_code, reason = "made for tests, which use more of it")]
-#[path = "../bench/packets.rs"]
-mod packets;
-#[path = "../bench/report.rs"]
 mod report;
-#[path = "../bench/share.rs"]
 mod share;
-#[path = "../bench/stats.rs"]
 mod stats;
-#[path = "../bench/suite.rs"]
 mod suite;
-#[path = "../bench/traffic.rs"]
 mod traffic;
-#[path = "../bench/units.rs"]
 mod units;
 
 use std::fs;

@@ -1,58 +1,93 @@
-//! Packets for tests, and a plain second opinion about their checksums: nothing of the crate under test is used here.
-
-#![allow(dead_code, reason = "every test binary has its own copy and uses a part of it")]
+//! Packets for tests, built by hand, and a plain second opinion about their checksums: nothing of the crates under test is used here.
+//!
+//! ```
+//! use packet_builder::{SYN, tcp};
+//!
+//! let frame = tcp("192.0.2.7", 40000, "192.0.2.1", 8080, SYN).ttl(3).build();
+//! assert_eq!((frame[12], frame[22]), (0x08, 3));
+//! ```
+//!
+//! [`segments`] and [`errors`] are whole conversations, with what is to be remembered or believed of each packet.
+#![allow(clippy::unwrap_used, reason = "for tests alone")]
 
 pub mod errors;
 pub mod segments;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// TCP flag: no more data from the sender.
 pub const FIN: u8 = 0x01;
+/// TCP flag: synchronise sequence numbers.
 pub const SYN: u8 = 0x02;
+/// TCP flag: reset the connection.
 pub const RST: u8 = 0x04;
+/// TCP flag: the acknowledgement number is valid.
 pub const ACK: u8 = 0x10;
 
 /// What follows the IP header.
 #[derive(Clone, Debug)]
 pub enum L4 {
+    /// TCP; numbers, window and options are the packet's.
     Tcp {
+        /// Source port.
         sport: u16,
+        /// Destination port.
         dport: u16,
+        /// [`SYN`] and the others.
         flags: u8,
     },
+    /// UDP.
     Udp {
+        /// Source port.
         sport: u16,
+        /// Destination port.
         dport: u16,
+        /// Whether it has one: 0 stands for none.
         checksum: bool,
     },
+    /// SCTP, with a checksum that is none.
     Sctp {
+        /// Source port.
         sport: u16,
+        /// Destination port.
         dport: u16,
     },
     /// ICMP or ICMPv6, by the family of the addresses: type, code, and the four bytes after the checksum.
     Icmp {
+        /// Type.
         kind: u8,
+        /// Code.
         code: u8,
+        /// What follows the checksum.
         rest: [u8; 4],
     },
     /// Anything, with its IP protocol number; all of it is the payload.
     Raw {
+        /// IP protocol number.
         protocol: u8,
     },
 }
 
 /// One packet from the Ethernet header on.
 #[derive(Clone, Debug)]
-pub struct Forge {
+pub struct PacketBuilder {
+    /// Destination MAC address.
     pub mac_dst: [u8; 6],
+    /// Source MAC address.
     pub mac_src: [u8; 6],
+    /// Source address.
     pub src: IpAddr,
+    /// Destination address.
     pub dst: IpAddr,
+    /// Time to live, or hop limit.
     pub ttl: u8,
+    /// Identification: of IPv4 always, of IPv6 in fragments.
     pub id: u16,
     /// IPv4 options, a multiple of four bytes.
     pub options: Vec<u8>,
+    /// What follows the IP header.
     pub l4: L4,
+    /// What follows that header.
     pub payload: Vec<u8>,
     /// First byte and number of bytes of a fragment of what follows the IP header.
     pub fragment: Option<(usize, usize)>,
@@ -68,12 +103,16 @@ pub struct Forge {
     pub tcp_options: Vec<u8>,
 }
 
+/// An address.
+///
+/// # Panics
+/// Where it is none.
 pub fn ip(s: &str) -> IpAddr {
     s.parse().unwrap()
 }
 
-fn new(src: &str, dst: &str, l4: L4) -> Forge {
-    Forge {
+fn new(src: &str, dst: &str, l4: L4) -> PacketBuilder {
+    PacketBuilder {
         mac_dst: [2, 0, 0, 0, 0, 1],
         mac_src: [2, 0, 0, 0, 0, 2],
         src: ip(src),
@@ -92,28 +131,33 @@ fn new(src: &str, dst: &str, l4: L4) -> Forge {
     }
 }
 
-pub fn tcp(src: &str, sport: u16, dst: &str, dport: u16, flags: u8) -> Forge {
+/// A TCP segment.
+pub fn tcp(src: &str, sport: u16, dst: &str, dport: u16, flags: u8) -> PacketBuilder {
     new(src, dst, L4::Tcp { sport, dport, flags })
 }
 
-pub fn udp(src: &str, sport: u16, dst: &str, dport: u16) -> Forge {
+/// A UDP datagram.
+pub fn udp(src: &str, sport: u16, dst: &str, dport: u16) -> PacketBuilder {
     new(src, dst, L4::Udp { sport, dport, checksum: true })
 }
 
-pub fn udp_without_checksum(src: &str, sport: u16, dst: &str, dport: u16) -> Forge {
+/// A UDP datagram of IPv4 without a checksum.
+pub fn udp_without_checksum(src: &str, sport: u16, dst: &str, dport: u16) -> PacketBuilder {
     new(src, dst, L4::Udp { sport, dport, checksum: false })
 }
 
-pub fn sctp(src: &str, sport: u16, dst: &str, dport: u16) -> Forge {
+/// An SCTP packet.
+pub fn sctp(src: &str, sport: u16, dst: &str, dport: u16) -> PacketBuilder {
     new(src, dst, L4::Sctp { sport, dport })
 }
 
-pub fn icmp(src: &str, dst: &str, kind: u8, code: u8, rest: [u8; 4]) -> Forge {
+/// An ICMP or ICMPv6 message, by the family of the addresses.
+pub fn icmp(src: &str, dst: &str, kind: u8, code: u8, rest: [u8; 4]) -> PacketBuilder {
     new(src, dst, L4::Icmp { kind, code, rest })
 }
 
 /// An echo request or reply of either family.
-pub fn echo(src: &str, dst: &str, request: bool, id: u16) -> Forge {
+pub fn echo(src: &str, dst: &str, request: bool, id: u16) -> PacketBuilder {
     let kind = match (ip(src).is_ipv4(), request) {
         (true, true) => 8,
         (true, false) => 0,
@@ -125,67 +169,79 @@ pub fn echo(src: &str, dst: &str, request: bool, id: u16) -> Forge {
 }
 
 /// A "destination unreachable" of either family that quotes `about`, from its IP header on and at most 68 bytes.
-pub fn unreachable(src: &str, dst: &str, about: &Forge) -> Forge {
+pub fn unreachable(src: &str, dst: &str, about: &PacketBuilder) -> PacketBuilder {
     let quoted = &about.build()[14..];
     let kind = if ip(src).is_ipv4() { 3 } else { 1 };
     icmp(src, dst, kind, 1, [0; 4]).payload(&quoted[..quoted.len().min(68)])
 }
 
-pub fn raw(src: &str, dst: &str, protocol: u8) -> Forge {
+/// A packet of any protocol, of which all is the payload.
+pub fn raw(src: &str, dst: &str, protocol: u8) -> PacketBuilder {
     new(src, dst, L4::Raw { protocol })
 }
 
-impl Forge {
+impl PacketBuilder {
+    /// The same packet between these MAC addresses.
     pub fn macs(mut self, src: [u8; 6], dst: [u8; 6]) -> Self {
         (self.mac_src, self.mac_dst) = (src, dst);
         self
     }
 
+    /// The same packet with this time to live.
     pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
         self
     }
 
+    /// The same packet with this payload.
     pub fn payload(mut self, payload: &[u8]) -> Self {
         self.payload = payload.to_vec();
         self
     }
 
+    /// The same packet with these options of IPv4.
     pub fn options(mut self, options: &[u8]) -> Self {
         self.options = options.to_vec();
         self
     }
 
+    /// The same packet with this identification.
     pub fn id(mut self, id: u16) -> Self {
         self.id = id;
         self
     }
 
+    /// A fragment of the same packet: `len` bytes from `first` on of what follows the IP header.
     pub fn fragment(mut self, first: usize, len: usize) -> Self {
         self.fragment = Some((first, len));
         self
     }
 
+    /// The same packet with a VLAN tag.
     pub fn vlan(mut self, id: u16) -> Self {
         self.vlan = Some(id);
         self
     }
 
+    /// The same segment with this sequence number.
     pub fn sequence(mut self, number: u32) -> Self {
         self.sequence = number;
         self
     }
 
+    /// The same segment with this window.
     pub fn window(mut self, window: u16) -> Self {
         self.window = window;
         self
     }
 
+    /// The same segment with these options.
     pub fn tcp_options(mut self, options: &[u8]) -> Self {
         self.tcp_options = options.to_vec();
         self
     }
 
+    /// The same segment with this acknowledgement number.
     pub fn acknowledges(mut self, number: u32) -> Self {
         self.acknowledges = number;
         self
@@ -270,6 +326,7 @@ impl Forge {
         pseudo_header(self.src, self.dst, self.protocol(), segment.len())
     }
 
+    /// The frame, from the Ethernet header on.
     pub fn build(&self) -> Vec<u8> {
         let whole = self.segment();
         let (first, len) = self.fragment.unwrap_or((0, whole.len()));

@@ -1,12 +1,14 @@
 //! Connections through a published port, segment by segment, and what their flow is to be after each: run by the host's build of
 //! the decisions and by the verified programs.
 
-use super::{ACK, FIN, Forge, RST, SYN, tcp};
+use super::{ACK, FIN, PacketBuilder, RST, SYN, tcp};
 
 /// Whose segment it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
+    /// The client outside.
     Client,
+    /// The published container's.
     Server,
 }
 
@@ -15,9 +17,13 @@ use By::{Client, Server};
 /// What is remembered of a side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
+    /// No end.
     Nothing,
+    /// A FIN.
     Fin,
+    /// A reset.
     Rst,
+    /// Both of them.
     Both,
 }
 
@@ -26,6 +32,7 @@ use Said::{Both, Fin, Nothing, Rst};
 /// A segment, and what is remembered of client and server after it.
 #[derive(Clone, Debug)]
 pub struct Step {
+    /// Whose it is.
     pub by: By,
     flags: u8,
     /// Relative to the sender's initial sequence number, and to the other one's.
@@ -34,6 +41,7 @@ pub struct Step {
     window: u16,
     len: usize,
     options: &'static [u8],
+    /// Of the client, and of the server.
     pub after: (Said, Said),
 }
 
@@ -63,7 +71,12 @@ impl Step {
     }
 
     /// The segment as its sender sends it, where the client is `client` and the server is known to the sender as `server`.
-    pub fn segment(&self, bases: [u32; 2], (client, cport): (&str, u16), (server, sport): (&str, u16)) -> Forge {
+    pub fn segment(
+        &self,
+        bases: [u32; 2],
+        (client, cport): (&str, u16),
+        (server, sport): (&str, u16),
+    ) -> PacketBuilder {
         let [own, other] = if self.by == Client { bases } else { [bases[1], bases[0]] };
         let p = if self.by == Client {
             tcp(client, cport, server, sport, self.flags)

@@ -1,4 +1,5 @@
-//! The tables of decisions as ordinary collections.
+//! The tables of packet decisions ([`Tables`]) as ordinary collections: what runs in the kernel with its maps is run with these by
+//! tests on any machine.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::{HashMap, VecDeque};
@@ -19,25 +20,36 @@ type Flows = RefCell<HashMap<FlowKey, Rc<UnsafeCell<Flow>>>>;
 /// Everything that userspace and the kernel side write.
 #[derive(Default)]
 pub struct Memory {
+    /// The time, in nanoseconds.
     pub now: Cell<u64>,
+    /// Conversations whose client has gone on after an answer.
     pub flows: Flows,
+    /// All others.
     pub pending: Flows,
     /// How many entries `flows` and `pending` take; nothing for no end.
     pub room: Cell<Option<usize>>,
     /// How many conversations the shares are of; nothing for no end.
     pub shared: Cell<Option<u64>>,
+    /// How many conversations are counted.
     pub held: Box<UnsafeCell<u64>>,
+    /// The same by the slot of the rule.
     pub held_by_rule: HashMap<u32, Box<UnsafeCell<u64>>>,
     held_by: RefCell<Vec<(Holder, Box<UnsafeCell<u64>>)>>,
+    /// Closed connections, the oldest first.
     pub closed: RefCell<VecDeque<FlowKey>>,
+    /// Generations in force, by slot.
     pub rules: HashMap<u32, u64>,
+    /// By host address, port and protocol.
     pub publications: HashMap<PublicationKey, Publication>,
     /// Exact sources only: prefixes are the kernel's trie's affair.
     pub filters: HashMap<FilterKey, u32>,
+    /// By generation.
     pub limits: HashMap<u64, Rc<UnsafeCell<Limit>>>,
+    /// By recipient, source and port.
     pub links: HashMap<LinkKey, Link>,
     /// What the kernel's map says of interfaces, of more than a test's world has.
     pub endpoints: HashMap<u32, Endpoint>,
+    /// Whose is an address.
     pub addresses: HashMap<Addr, Address>,
     /// What the routes say of every way to the outside.
     pub source: Option<Addr>,
@@ -55,6 +67,7 @@ pub struct Memory {
     pub udp_sockets: Vec<u16>,
     /// Ports (host byte order) of which connections of the host's sockets are.
     pub connections: Vec<u16>,
+    /// Ports of datagrams in fragments.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     scratch: Box<UnsafeCell<Opening>>,
     /// Entries that were taken away: who still holds a pointer may read them, as in the kernel.

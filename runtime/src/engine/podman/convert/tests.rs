@@ -16,7 +16,7 @@ fn inspect(json: &str) -> ContainerInspectResponse {
 }
 
 fn converted(mut inspect: ContainerInspectResponse) -> Container {
-    let listed: Vec<Listed> = serde_json::from_str(include_str!("../fixtures/podman_containers.json")).unwrap();
+    let listed: Vec<Listed> = serde_json::from_str(include_str!("../../fixtures/podman_containers.json")).unwrap();
     let own = listed.into_iter().find(|c| Some(&c.id) == inspect.id.as_ref());
     as_docker(&mut inspect, &own.and_then(|c| c.ports).unwrap_or_default());
     container(inspect, &names()).unwrap()
@@ -39,7 +39,7 @@ fn publication(host: &str, host_port: u16, port: &str) -> Publication {
 
 #[test]
 fn a_container_on_the_default_network() {
-    let web = converted(inspect(include_str!("../fixtures/podman_container_web.json")));
+    let web = converted(inspect(include_str!("../../fixtures/podman_container_web.json")));
     assert_eq!((web.id.as_str(), web.name.as_str(), web.running, web.pid), (WEB, "web", true, 18318));
     let [endpoint] = &web.endpoints[..] else { panic!("{:?}", web.endpoints) };
     assert_eq!(endpoint.network, PODMAN);
@@ -66,7 +66,7 @@ fn a_container_on_the_default_network() {
 
 #[test]
 fn a_container_on_a_network_with_ipv6() {
-    let webc = converted(inspect(include_str!("../fixtures/podman_container_webc.json")));
+    let webc = converted(inspect(include_str!("../../fixtures/podman_container_webc.json")));
     let [endpoint] = &webc.endpoints[..] else { panic!("{:?}", webc.endpoints) };
     assert_eq!((endpoint.network.as_str(), endpoint.ipv6), (APP, Some("fd00:99::2".parse().unwrap())));
     let published =
@@ -77,7 +77,7 @@ fn a_container_on_a_network_with_ipv6() {
 
 #[test]
 fn a_container_that_does_not_run() {
-    let stopped = converted(inspect(include_str!("../fixtures/podman_container_stopped.json")));
+    let stopped = converted(inspect(include_str!("../../fixtures/podman_container_stopped.json")));
     assert_eq!((stopped.running, stopped.pid, stopped.publications.len()), (false, 0, 0));
     assert_eq!((stopped.endpoints[0].network.as_str(), stopped.endpoints[0].id.as_str()), (PODMAN, ""));
     assert_eq!(stopped.hosts_path, None);
@@ -86,7 +86,7 @@ fn a_container_that_does_not_run() {
 
 #[test]
 fn a_container_that_waits_for_its_start_is_served_before_it() {
-    let mut raw = inspect(include_str!("../fixtures/podman_container_initialised.json"));
+    let mut raw = inspect(include_str!("../../fixtures/podman_container_initialised.json"));
     assert_eq!(raw.state.as_ref().unwrap().running, Some(false));
     let config = raw.config.as_mut().unwrap();
     config.labels = Some(HashMap::from([(super::links::LINKS_LABEL.into(), format!("{WEBC}:webdb bad:a:b web:w"))]));
@@ -101,7 +101,7 @@ fn a_container_that_waits_for_its_start_is_served_before_it() {
 
 #[test]
 fn names_are_asked_for_with_links_alone() {
-    let mut web = inspect(include_str!("../fixtures/podman_container_web.json"));
+    let mut web = inspect(include_str!("../../fixtures/podman_container_web.json"));
     as_docker(&mut web, &[]);
     assert_eq!(names_needed(&web), Default::default());
     web.config.as_mut().unwrap().labels = Some(HashMap::from([(super::links::LINKS_LABEL.into(), "db".into())]));
@@ -112,8 +112,8 @@ fn names_are_asked_for_with_links_alone() {
 #[test]
 fn what_another_container_or_the_host_has_is_not_this_ones() {
     for json in [
-        include_str!("../fixtures/podman_container_joined.json"),
-        include_str!("../fixtures/podman_container_hostnet.json"),
+        include_str!("../../fixtures/podman_container_joined.json"),
+        include_str!("../../fixtures/podman_container_hostnet.json"),
     ] {
         let c = converted(inspect(json));
         assert!(c.running && c.endpoints.is_empty() && c.publications.is_empty(), "{c:?}");
@@ -146,7 +146,7 @@ fn a_list_with_states_of_podmans_own_is_read() {
 
 #[test]
 fn networks() {
-    let told: Vec<LibpodNetwork> = serde_json::from_str(include_str!("../fixtures/podman_networks.json")).unwrap();
+    let told: Vec<LibpodNetwork> = serde_json::from_str(include_str!("../../fixtures/podman_networks.json")).unwrap();
     let all: Vec<Network> = told.into_iter().map(|n| network(n, PODMAN)).collect();
     let [app, podman] = &all[..] else { panic!("{all:?}") };
     assert_eq!((app.id.as_str(), app.bridge.as_deref(), app.is_default_bridge), (APP, Some("podman1"), false));

@@ -7,12 +7,12 @@ use runtime_common::packet::TCP;
 use serde_json::{Value, json};
 
 use crate::cpu::pin;
-use crate::forge::{ACK, Forge, SYN, tcp, udp};
 use crate::load::CLIENT_CORE;
-use crate::packets::world::*;
 use crate::progress;
 use crate::report::Table;
 use crate::stats::{Spread, shuffled};
+use packet_builder::{ACK, PacketBuilder, SYN, tcp, udp};
+use packet_lab::world::*;
 
 /// A packet that is sent to and fro lives for no more hops.
 const REPEAT: u32 = 250;
@@ -39,7 +39,7 @@ enum Packet {
     /// The same one again and again.
     Same(Vec<u8>),
     /// A new conversation each time, by its source port: one run a call.
-    New(fn(u16) -> Forge),
+    New(fn(u16) -> PacketBuilder),
 }
 
 /// What was measured of a case at a scale, in nanoseconds.
@@ -106,11 +106,11 @@ fn prepared(flows: usize) -> Result<World> {
     Ok(w)
 }
 
-fn own(p: Forge) -> Forge {
+fn own(p: PacketBuilder) -> PacketBuilder {
     p.macs(MAC_UPLINK, MAC_BRIDGE).ttl(255)
 }
 
-fn same(name: &'static str, at: At, verdict: Verdict, packet: Forge) -> Case {
+fn same(name: &'static str, at: At, verdict: Verdict, packet: PacketBuilder) -> Case {
     Case { name, at, verdict, packet: Packet::Same(packet.ttl(255).build()) }
 }
 

@@ -2,9 +2,6 @@
 //! back to the same. `RUNTIME_PARSER_CASES` says how many of each are tried.
 #![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
 
-#[path = "parsers/checks.rs"]
-mod checks;
-
 use fastrand::Rng;
 
 /// Calls `check` with texts that come of these by a few changes, always the same ones.
@@ -48,13 +45,13 @@ fn what_is_published() {
         "target=80,published=8080,protocol=udp,mode=host",
         "0.0.0.0::53/udp",
     ];
-    changed(&corpus, checks::published);
+    changed(&corpus, parser_checks::published);
 }
 
 #[test]
 fn links() {
     let corpus = ["db", "db:webdb", "/db:/web/webdb", "/db:webdb", "//db:webdb", "a:b:c", ":"];
-    changed(&corpus, checks::link);
+    changed(&corpus, parser_checks::link);
 }
 
 #[test]
@@ -69,7 +66,7 @@ fn sources() {
         "::/0",
         "::ffff:192.0.2.1",
     ];
-    changed(&corpus, checks::sources);
+    changed(&corpus, parser_checks::sources);
 }
 
 #[test]
@@ -81,7 +78,7 @@ fn hosts_files() {
         "db\n",
         "",
     ];
-    changed(&corpus, checks::hosts_file);
+    changed(&corpus, parser_checks::hosts_file);
 }
 
 #[test]
@@ -94,5 +91,5 @@ fn requests() {
         r#"{"command":"link","recipient":"web","source":"db","alias":"webdb","all_ports":true}"#,
         r#"{"command":"wait_served","container":"0123456789abcdef"}"#,
     ];
-    changed(&corpus, checks::request);
+    changed(&corpus, parser_checks::request);
 }

@@ -1,13 +1,14 @@
 //! What holds of everything that people, labels, containers and the socket's clients may write: no parser panics, and what parses
-//! prints back to the same. Called with texts by chance here, and by the coverage-guided targets in `fuzz`.
+//! prints back to the same. Called with texts by chance by this crate's test, and by the coverage-guided targets in `fuzz`.
+#![allow(clippy::unwrap_used, reason = "for tests alone")]
 
 use std::collections::BTreeMap;
 
-use runtime::model::filter::Filter;
-use runtime::model::hosts::{HostsEntry, update_hosts};
-use runtime::model::link::parse_link;
-use runtime::model::publish::{parse_expose, parse_publish};
 use runtime_api::wire::{read_request, request_line};
+use runtime_model::filter::Filter;
+use runtime_model::hosts::{HostsEntry, update_hosts};
+use runtime_model::link::parse_link;
+use runtime_model::publish::{parse_expose, parse_publish};
 
 /// What follows `-p` and `--expose`.
 pub fn published(bytes: &[u8]) {

@@ -1,20 +1,15 @@
 //! The kernel side, loaded for one test, or for an earlier one and emptied.
 
-#[path = "elements.rs"]
-mod elements;
-#[path = "reuse.rs"]
-mod reuse;
-
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::reuse::Loaded;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, ProgramError, TestRun, TestRunOptions};
 use aya::{EbpfLoader, Pod, VerifierLogLevel};
-use reuse::Loaded;
 use runtime_common::maps::{Flow, FlowKey, FragmentKey, FragmentPorts, MAX_FRAGMENTS, Zone};
 use runtime_common::{VERDICT_SLOTS, Verdict};
 
@@ -41,7 +36,6 @@ pub struct Outcome {
     /// Every verdict that was counted, and how often; nothing of repeated runs.
     pub counted: Vec<(Verdict, u64)>,
     /// Mean time of a run.
-    #[allow(dead_code, reason = "the benchmark reads it")]
     pub duration: Duration,
 }
 
@@ -84,7 +78,6 @@ fn context(ifindex: u32, ingress: u32) -> [u8; SK_BUFF] {
 impl Kernel {
     /// Builds the object where it is out of date, and makes its maps, which hold `flows` conversations or little more. A program
     /// is loaded when it is first run: on an emulated machine the verifier takes seconds for each.
-    #[allow(dead_code, reason = "packet cases have little to remember")]
     pub fn load(flows: u32) -> Self {
         Kernel::with_room(flows, 4096, MAX_FRAGMENTS as u32)
     }
@@ -134,7 +127,6 @@ impl Kernel {
     }
 
     /// Forgets every conversation, and what is known of fragments.
-    #[allow(dead_code, reason = "the benchmark has no use for it")]
     pub fn forget_conversations(&mut self) {
         self.take_conversations("FLOWS");
         self.take_conversations("PENDING");
@@ -142,7 +134,6 @@ impl Kernel {
     }
 
     /// All conversations of `FLOWS` or `PENDING`, which is empty then.
-    #[allow(dead_code, reason = "the benchmark has no use for it")]
     pub fn take_conversations(&mut self, map: &str) -> Vec<(FlowKey, Flow)> {
         let all = self.take_all::<FlowKey, Flow>(map);
         // As for the daemon: a port without flows is not one of theirs any more.
@@ -153,9 +144,8 @@ impl Kernel {
     }
 
     /// All elements of a hash map, which is empty then.
-    #[allow(dead_code, reason = "the benchmark has no use for it")]
     pub fn take_all<K: Pod, V: Pod>(&mut self, name: &str) -> Vec<(K, V)> {
-        let (keys, values) = elements::take_all(self.data(name), size_of::<K>(), size_of::<V>()).unwrap();
+        let (keys, values) = crate::elements::take_all(self.data(name), size_of::<K>(), size_of::<V>()).unwrap();
         // SAFETY: as many bytes as the type has, of which any are a value of it.
         let read = |(k, v): (&[u8], &[u8])| unsafe {
             (k.as_ptr().cast::<K>().read_unaligned(), v.as_ptr().cast::<V>().read_unaligned())
@@ -164,20 +154,18 @@ impl Kernel {
     }
 
     /// Sets an element by its bytes.
-    #[allow(dead_code, reason = "for packet cases")]
     pub fn put(&mut self, name: &str, key: &[u8], value: &[u8]) {
         if let (Map::Array(_), Ok(index)) = (self.ebpf.map(name).unwrap(), key.try_into()) {
             self.ebpf.note(name, u32::from_ne_bytes(index));
         }
-        elements::put(self.data(name), key, &mut value.to_vec()).unwrap();
+        crate::elements::put(self.data(name), key, &mut value.to_vec()).unwrap();
     }
 
     /// Removes an element by its key's bytes, if it is there; one of an array becomes zero.
-    #[allow(dead_code, reason = "for packet cases")]
     pub fn remove(&mut self, name: &str, key: &[u8], value: usize) {
         match self.ebpf.map(name).unwrap() {
             Map::Array(_) => self.put(name, key, &vec![0; value]),
-            _ => drop(elements::remove(self.data(name), key).unwrap()),
+            _ => drop(crate::elements::remove(self.data(name), key).unwrap()),
         }
     }
 
@@ -232,7 +220,6 @@ impl Kernel {
 
     /// Runs a program at a tc hook, or at XDP where no interfaces are said: what it returned and the packet afterwards. Nothing is
     /// said of what was counted.
-    #[allow(dead_code, reason = "the benchmark has no use for it")]
     pub fn run_once(&mut self, name: &str, packet: &[u8], interfaces: Option<(u32, u32)>) -> (i32, Vec<u8>) {
         let context = interfaces.map(|(ifindex, ingress)| context(ifindex, ingress));
         let (code, packet, _) = self.test_run(name, packet, context.as_ref().map(|c| &c[..]), 1);
@@ -263,14 +250,12 @@ impl Kernel {
     }
 
     /// How often a verdict was counted.
-    #[allow(dead_code, reason = "the benchmark has no use for it")]
     pub fn counter(&self, v: Verdict) -> u64 {
         let counters = PerCpuArray::<_, u64>::try_from(self.ebpf.map("COUNTERS").unwrap()).unwrap();
         counters.get(&(v as u32), 0).unwrap().iter().sum()
     }
 
     /// Sets the element of an array of which every CPU has its own to zeros.
-    #[allow(dead_code, reason = "the benchmark has no use for it")]
     pub fn clear<V: Pod>(&mut self, name: &str, zero: V) {
         let cpus = aya::util::nr_cpus().unwrap();
         let values = PerCpuValues::try_from(vec![zero; cpus]).unwrap();
@@ -280,7 +265,7 @@ impl Kernel {
     /// How often each verdict was counted, by number.
     pub fn counters(&self) -> Vec<u64> {
         let cpus = aya::util::nr_cpus().unwrap();
-        let values = elements::values(self.data("COUNTERS"), cpus * size_of::<u64>()).unwrap();
+        let values = crate::elements::values(self.data("COUNTERS"), cpus * size_of::<u64>()).unwrap();
         let of_cpus = |all: &[u8]| all.chunks(8).map(|n| u64::from_ne_bytes(n.try_into().unwrap())).sum();
         values.chunks(cpus * size_of::<u64>()).map(of_cpus).collect()
     }

@@ -10,26 +10,36 @@ use runtime_common::maps::{
 };
 use runtime_common::{Addr, Verdict};
 
-use super::kernel::{Kernel, Outcome};
-use crate::forge::{Forge, icmp, ip, ones_complement};
+use crate::kernel::{Kernel, Outcome};
+use packet_builder::{PacketBuilder, icmp, ip, ones_complement};
 
+/// The host, as seen from outside.
 pub const HOST: &str = "192.0.2.1";
+/// The same.
 pub const HOST6: &str = "2001:db8::1";
 /// A client next door whose MAC address the host knows.
 pub const CLIENT: &str = "192.0.2.9";
+/// The same.
 pub const CLIENT6: &str = "2001:db8::9";
 /// A client behind a router whose MAC address is not known yet.
 pub const FAR: &str = "198.51.100.7";
+/// The uplink's own.
 pub const MAC_UPLINK: [u8; 6] = [2, 0, 0, 0, 1, 0];
+/// Of `CLIENT`.
 pub const MAC_CLIENT: [u8; 6] = [2, 0, 0, 0, 9, 9];
+/// Of the isolated network's bridge.
 pub const MAC_BRIDGE: [u8; 6] = [2, 0, 0, 0, 17, 1];
 
 /// A container of the world.
 #[derive(Debug)]
 pub struct Container {
+    /// Its name, which is its interface's.
     pub name: &'static str,
+    /// Its IPv4 address.
     pub v4: &'static str,
+    /// Its IPv6 address.
     pub v6: &'static str,
+    /// Its MAC address.
     pub mac: [u8; 6],
     bridge: &'static str,
     gateways: (&'static str, &'static str),
@@ -43,8 +53,9 @@ const fn container(name: &'static str, v4: &'static str, v6: &'static str, last:
 
 /// On the isolated network.
 pub static WEB: Container = container("web", "172.17.0.2", "fd00:17::2", 2);
-/// The link-local addresses that follow from its MAC address, and from that of `DB`.
+/// The link-local address that follows from its MAC address.
 pub const WEB_LINK_LOCAL: &str = "fe80::ff:fe00:1102";
+/// The same of `DB`.
 pub const DB_LINK_LOCAL: &str = "fe80::ff:fe00:1103";
 /// On the isolated network as well.
 pub static DB: Container = container("db", "172.17.0.3", "fd00:17::3", 3);
@@ -84,10 +95,15 @@ const XDP_REDIRECT: i32 = 4;
 
 /// The kernel side with its maps filled.
 pub struct World {
+    /// The loaded programs and their maps.
     pub kernel: Kernel,
     rules: u32,
 }
 
+/// Runs a script of the shell.
+///
+/// # Panics
+/// Where it fails.
 pub fn sh(script: &str) {
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
@@ -97,19 +113,29 @@ fn mac(m: [u8; 6]) -> String {
     m.map(|b| format!("{b:02x}")).join(":")
 }
 
+/// An address as maps have it.
 pub fn addr(s: &str) -> Addr {
     Addr::from(ip(s))
 }
 
+/// A tuple as maps have it.
 pub fn tuple(src: &str, sport: u16, dst: &str, dport: u16) -> Tuple {
     Tuple { src: addr(src), dst: addr(dst), sport: sport.to_be(), dport: dport.to_be() }
 }
 
+/// The index of an interface, 0 for no name.
 pub fn ifindex(name: &str) -> u32 {
     if name.is_empty() { 0 } else { nix::net::if_::if_nametoindex(name).unwrap() }
 }
 
+impl Default for World {
+    fn default() -> Self {
+        World::new()
+    }
+}
+
 impl World {
+    /// With tables of some size.
     pub fn new() -> Self {
         World::with_flows(4096)
     }
@@ -197,6 +223,7 @@ impl World {
         self.kernel.set(map, element, bits);
     }
 
+    /// Whether drops are carried out.
     pub fn enforce(&mut self, on: bool) {
         self.kernel.set("CONFIG", 0, Config { layout: LAYOUT, enforce: on.into() });
     }
@@ -357,7 +384,7 @@ impl World {
 
     /// Expects a packet to open a flow through a publication, and to have become `out`.
     #[track_caller]
-    pub fn forgets_and_forwards(&mut self, at: At, packet: &Forge, out: &Forge) {
+    pub fn forgets_and_forwards(&mut self, at: At, packet: &PacketBuilder, out: &PacketBuilder) {
         self.forget();
         self.forwards("a new flow", at, packet, Verdict::Published, out);
     }
@@ -369,7 +396,7 @@ impl World {
         &mut self,
         what: &str,
         at: At,
-        packet: &Forge,
+        packet: &PacketBuilder,
         verdict: Verdict,
         from: &str,
         (kind, mtu): ([u8; 2], u16),
@@ -393,19 +420,27 @@ impl World {
 
     /// Expects a packet to be redirected, and to have become `out`.
     #[track_caller]
-    pub fn forwards(&mut self, what: &str, at: At, packet: &Forge, verdict: Verdict, out: &Forge) {
+    pub fn forwards(&mut self, what: &str, at: At, packet: &PacketBuilder, verdict: Verdict, out: &PacketBuilder) {
         let code = if matches!(at, Xdp) { XDP_REDIRECT } else { REDIRECT };
         self.becomes(what, at, packet, verdict, code, out);
     }
 
     /// Expects a packet to go on to the host's stack, and to have become `out`.
     #[track_caller]
-    pub fn passes_as(&mut self, what: &str, at: At, packet: &Forge, verdict: Verdict, out: &Forge) {
+    pub fn passes_as(&mut self, what: &str, at: At, packet: &PacketBuilder, verdict: Verdict, out: &PacketBuilder) {
         self.becomes(what, at, packet, verdict, PASS, out);
     }
 
     #[track_caller]
-    fn becomes(&mut self, what: &str, at: At, packet: &Forge, verdict: Verdict, code: i32, out: &Forge) {
+    fn becomes(
+        &mut self,
+        what: &str,
+        at: At,
+        packet: &PacketBuilder,
+        verdict: Verdict,
+        code: i32,
+        out: &PacketBuilder,
+    ) {
         let outcome = self.run(at, &packet.build(), 1);
         assert_eq!((outcome.code, &outcome.counted), (code, &vec![(verdict, 1)]), "{what} at {at:?}");
         assert_eq!(hex(&outcome.packet), hex(&out.build()), "{what} at {at:?}");
@@ -422,26 +457,26 @@ fn hex(bytes: &[u8]) -> Vec<String> {
 }
 
 /// As a packet arrives on the uplink.
-pub fn inbound(p: Forge) -> Forge {
+pub fn inbound(p: PacketBuilder) -> PacketBuilder {
     p.macs(MAC_CLIENT, MAC_UPLINK)
 }
 
 /// As a container sends a packet to the host or beyond.
-pub fn sent(p: Forge, by: &Container) -> Forge {
+pub fn sent(p: PacketBuilder, by: &Container) -> PacketBuilder {
     p.macs(by.mac, MAC_BRIDGE)
 }
 
 /// As a packet reaches a container's own interface by the bridge.
-pub fn arriving(p: Forge, to: &Container) -> Forge {
+pub fn arriving(p: PacketBuilder, to: &Container) -> PacketBuilder {
     p.macs(MAC_BRIDGE, to.mac)
 }
 
 /// What the published packet becomes: nothing but addresses, ports and time to live change; at XDP also both MACs.
-pub fn published(p: &Forge, at: At, to: &Container, port: u16) -> Forge {
+pub fn published(p: &PacketBuilder, at: At, to: &Container, port: u16) -> PacketBuilder {
     let (sport, v4) = match p.l4 {
-        crate::forge::L4::Tcp { sport, .. }
-        | crate::forge::L4::Udp { sport, .. }
-        | crate::forge::L4::Sctp { sport, .. } => (sport, p.src.is_ipv4()),
+        packet_builder::L4::Tcp { sport, .. }
+        | packet_builder::L4::Udp { sport, .. }
+        | packet_builder::L4::Sctp { sport, .. } => (sport, p.src.is_ipv4()),
         _ => panic!("no ports here"),
     };
     let (src, dst) = (p.src.to_string(), if v4 { to.v4 } else { to.v6 });
