@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use runtime_common::Addr;
-use runtime_common::decide::{Opening, Tables, hold, make_room, release_closed};
+use runtime_common::decide::{NewFlow, Tables, hold, make_room, release_closed};
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, Address, Endpoint, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Holder, Limit, Link,
     LinkKey, Publication, PublicationKey, address_bit, port_bit,
@@ -69,7 +69,7 @@ pub struct Memory {
     pub connections: Vec<u16>,
     /// Ports of datagrams in fragments.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
-    scratch: Box<UnsafeCell<Opening>>,
+    scratch: Box<UnsafeCell<NewFlow>>,
     /// Entries that were taken away: who still holds a pointer may read them, as in the kernel.
     graveyard: RefCell<Vec<Rc<UnsafeCell<Flow>>>>,
 }
@@ -183,7 +183,7 @@ impl Tables for Memory {
         make_room(self)
     }
 
-    fn scratch(&self) -> Option<NonNull<Opening>> {
+    fn scratch(&self) -> Option<NonNull<NewFlow>> {
         NonNull::new(self.scratch.get())
     }
 
@@ -191,7 +191,7 @@ impl Tables for Memory {
         self.rules.get(&slot).copied().unwrap_or(0)
     }
 
-    fn may_publish(&self, port: u16, protocol: u8) -> bool {
+    fn maybe_published(&self, port: u16, protocol: u8) -> bool {
         let bit = port_bit(u16::from_be(port), protocol);
         self.publications.keys().any(|key| port_bit(u16::from_be(key.port), key.protocol) == bit)
     }
@@ -212,12 +212,12 @@ impl Tables for Memory {
         self.addresses.get(addr)
     }
 
-    fn may_be_ours(&self, addr: &Addr) -> bool {
+    fn maybe_host_address(&self, addr: &Addr) -> bool {
         let bit = address_bit(addr, false);
         self.addresses.keys().any(|a| address_bit(a, false) == bit)
     }
 
-    fn may_be_endpoint(&self, addr: &Addr) -> bool {
+    fn maybe_endpoint(&self, addr: &Addr) -> bool {
         let bit = address_bit(addr, true);
         self.addresses.iter().any(|(a, value)| value.kind == ADDRESS_ENDPOINT && address_bit(a, true) == bit)
     }

@@ -432,7 +432,7 @@ fn checksum_offset(protocol: u8) -> Option<usize> {
     }
 }
 
-/// Sums up an unfragmented packet again. An error says which checksum is wrong.
+/// ChecksumDeltas up an unfragmented packet again. An error says which checksum is wrong.
 pub fn verify(packet: &[u8]) -> Result<(), String> {
     let ip = &packet[14..];
     let (src, dst, protocol, segment): (IpAddr, IpAddr, u8, &[u8]) = match &packet[12..14] {

@@ -4,7 +4,7 @@ use runtime_common::Addr;
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, ALL_PROTOCOLS, Address, ENDPOINT_ISOLATED, ENDPOINT_MASQUERADE_V4,
     ENDPOINT_MASQUERADE_V6, Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, Limit, LinkKey, PREFIX_BROADCAST,
-    PREFIX_HOST, PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED,
+    PREFIX_HOST, PREFIX_ISOLATED, PREFIX_NETWORK, PUBLICATION_CLOSED, PUBLICATION_DEFER, PUBLICATION_FILTERED,
     PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, PublicationKey,
 };
 use runtime_common::maps::{Link as LinkValue, Publication as PublicationValue};
@@ -131,7 +131,7 @@ impl Entries {
         let mut flags = 0;
         for (set, flag) in [
             (policy.closed, PUBLICATION_CLOSED),
-            (policy.ask, PUBLICATION_ASK),
+            (policy.ask, PUBLICATION_DEFER),
             (policy.ask && policy.translates, PUBLICATION_HOST_TRANSLATES),
             (!policy.only.is_empty() || !policy.not.is_empty(), PUBLICATION_FILTERED),
             (!policy.only.is_empty(), PUBLICATION_LISTED_ONLY),

@@ -176,7 +176,7 @@ fn outcome(line: &str, v4: bool, at: At, before: &Packet) -> Result<Outcome> {
     let packet = match after {
         None if fate == Fate::Back => return Err("with which error?".to_owned()),
         None => frame,
-        Some(after) if fate == Fate::Back => complaint(after, v4, before, &frame)?,
+        Some(after) if fate == Fate::Back => error(after, v4, before, &frame)?,
         Some(after) => {
             let after = text::packet(after, v4)?;
             after.bytes(macs(at, fate, before, &after))
@@ -200,7 +200,7 @@ fn macs(at: At, fate: Fate, before: &Packet, after: &Packet) -> (Mac, Mac) {
 
 /// The ICMP error about a packet, back to its sender: `time-exceeded from ADDRESS`, `too-big MTU from ADDRESS` (RFC 792, RFC 1191,
 /// RFC 4443): from what is asked for as much as fits 128 bytes, with the precedence that routers use, never to be cut.
-fn complaint(text: &str, v4: bool, before: &Packet, frame: &[u8]) -> Result<Vec<u8>> {
+fn error(text: &str, v4: bool, before: &Packet, frame: &[u8]) -> Result<Vec<u8>> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let (mtu, from) = match words[..] {
         ["time-exceeded", "from", from] => (0, from),

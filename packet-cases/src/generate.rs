@@ -196,7 +196,7 @@ impl Generator {
     fn packet(&mut self) -> (At, Packet) {
         let (at, mut packet) = match self.rng.u8(0..100) {
             0..45 if !self.seen.is_empty() => self.follow_up(),
-            0..80 => self.opening(),
+            0..80 => self.new_flow(),
             80..85 => self.neighbours(),
             _ => self.soup(),
         };
@@ -236,7 +236,7 @@ impl Generator {
         Ip::new(src, dst, l4)
     }
 
-    fn opening(&mut self) -> (At, Packet) {
+    fn new_flow(&mut self) -> (At, Packet) {
         let v4 = self.rng.bool();
         let protocol = self.rng.choice([6, 6, 17, 17, 132, 1]).unwrap();
         let port = self.rng.choice(SERVER_PORTS).unwrap();

@@ -12,13 +12,15 @@ use runtime_common::decide::{
     begin_untranslated, endpoint_known, gate, is_strangers, prepare_masqueraded, resume_published,
     track_from_container, uplink_known,
 };
-use runtime_common::maps::{Endpoint, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Sums, Tuple, Zone};
+use runtime_common::icmp_error::{ErrorHeaders, IcmpError, error_headers_len, quoted_len, should_reply, sum_words};
+use runtime_common::maps::{
+    ChecksumDeltas, Endpoint, Flow, FlowAction, FlowKey, FragmentKey, FragmentPorts, Tuple, Zone,
+};
 use runtime_common::packet::{
     ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_LEN, ETH_SERVICE_VLAN, ETH_VLAN, Headers, Mac, Packet, ethernet, headers,
     is_multicast,
 };
 use runtime_common::rewrite::{PacketMut, set_macs, translate, translate_segment};
-use runtime_common::router::{Complaint, Envelope, envelope_len, is_due, quoted, sum_words};
 use runtime_common::{Addr, Verdict};
 
 use crate::entries::{Entries, Removed, addresses, interface};
@@ -232,7 +234,7 @@ impl Host {
             let flow = unsafe { *flow.as_ptr() };
             return match translate(frame, h, &flow.to, flow.sums) {
                 Err(v) => (Some(v), Fate::Drop),
-                Ok(()) if v == Verdict::Asked => (Some(v), Fate::Pass),
+                Ok(()) if v == Verdict::Deferred => (Some(v), Fate::Pass),
                 Ok(()) => (Some(v), self.container(flow.ifindex)),
             };
         }
@@ -244,7 +246,7 @@ impl Host {
         }
         let answered = !to_everybody
             && self.budget.take(self.tables.now.get())
-            && complain(frame, h, &h.key.tuple.dst.clone(), Complaint::TimeExceeded);
+            && send_icmp_error(frame, h, &h.key.tuple.dst.clone(), IcmpError::TimeExceeded);
         (Some(v), if answered { Fate::Back } else { Fate::Drop })
     }
 
@@ -256,7 +258,7 @@ impl Host {
         }
         let mut step = admit_from_outside(t, h);
         if step.is(Next::Resume) {
-            step = if is_skb { self.resume(h) } else { Step::finish(Verdict::Carried) };
+            step = if is_skb { self.resume(h) } else { Step::finish(Verdict::Preexisting) };
         }
         if step.is(Next::Published) {
             step = begin_published(t, h);
@@ -265,7 +267,7 @@ impl Host {
     }
 
     fn resume(&self, h: &Headers) -> Step {
-        if self.world.learning { Step::finish(Verdict::Carried) } else { resume_published(&self.tables, h) }
+        if self.world.learning { Step::finish(Verdict::Preexisting) } else { resume_published(&self.tables, h) }
     }
 
     /// `uplink_xdp.rs`
@@ -279,7 +281,7 @@ impl Host {
         }
         let decision = self.decide_from_outside(frame, h, false);
         let v = decision.verdict();
-        if matches!(v, Verdict::TtlExceeded | Verdict::Asked) {
+        if matches!(v, Verdict::TtlExceeded | Verdict::Deferred) {
             return (None, Fate::Pass);
         }
         let Some(flow) = decision.flow() else {
@@ -375,7 +377,7 @@ impl Host {
         if self.world.learning || v != Verdict::TtlExceeded {
             return self.refuse(v);
         }
-        (Some(v), self.answer(frame, h, ifindex, Complaint::TimeExceeded))
+        (Some(v), self.answer(frame, h, ifindex, IcmpError::TimeExceeded))
     }
 
     fn conclude(
@@ -388,17 +390,17 @@ impl Host {
     ) -> (Option<Verdict>, Fate) {
         match sent {
             Ok(fate) => (Some(v), fate),
-            Err((v @ Verdict::TooBig, mtu)) => (Some(v), self.answer(frame, h, ifindex, Complaint::TooBig(mtu))),
+            Err((v @ Verdict::TooBig, mtu)) => (Some(v), self.answer(frame, h, ifindex, IcmpError::TooBig(mtu))),
             Err((v, _)) => (Some(v), Fate::Drop),
         }
     }
 
-    fn answer(&self, frame: &mut Frame, h: &Headers, ifindex: u32, complaint: Complaint) -> Fate {
+    fn answer(&self, frame: &mut Frame, h: &Headers, ifindex: u32, error: IcmpError) -> Fate {
         let Some(ep) = self.behind(ifindex) else {
             return Fate::Drop;
         };
         let from = if h.v4 { ep.gateway4 } else { ep.gateway6 };
-        if complain(frame, h, &from, complaint) { Fate::Back } else { Fate::Drop }
+        if send_icmp_error(frame, h, &from, error) { Fate::Back } else { Fate::Drop }
     }
 
     fn deliver(&self, frame: &mut Frame, h: &Headers, flow: &Flow, is_segment: bool) -> Sent {
@@ -407,7 +409,7 @@ impl Host {
         if outgoing {
             outward(frame, h, &flow.to)?;
         }
-        if outgoing || flow.sums != Sums::default() {
+        if outgoing || flow.sums != ChecksumDeltas::default() {
             let done = if is_segment {
                 translate_segment(frame, h, &flow.to, flow.sums)
             } else {
@@ -418,7 +420,7 @@ impl Host {
         if outgoing {
             return Ok(Fate::Out);
         }
-        if action == FlowAction::Ask as u8 {
+        if action == FlowAction::Defer as u8 {
             return Ok(Fate::Pass);
         }
         if action == FlowAction::ToLoopback as u8 {
@@ -500,19 +502,19 @@ fn outward(frame: &mut Frame, h: &Headers, to: &Tuple) -> Result<(), (Verdict, u
 }
 
 /// `icmp_error.rs`
-fn complain(frame: &mut Frame, h: &Headers, from: &Addr, complaint: Complaint) -> bool {
-    if !is_due(h) {
+fn send_icmp_error(frame: &mut Frame, h: &Headers, from: &Addr, error: IcmpError) -> bool {
+    if !should_reply(h) {
         return false;
     }
-    let quoted = quoted(h);
+    let quoted = quoted_len(h);
     let before = frame.0.clone();
     frame.0.truncate(ETH_LEN + quoted as usize);
     let Some(sum) = sum_words(frame, quoted) else {
         return false;
     };
-    let mut envelope = Envelope([0; 12]);
-    envelope.write(h, from, complaint, quoted, sum);
-    let bytes = envelope.0.iter().flat_map(|w| w.to_ne_bytes()).take(envelope_len(h.v4) as usize);
+    let mut envelope = ErrorHeaders([0; 12]);
+    envelope.write(h, from, error, quoted, sum);
+    let bytes = envelope.0.iter().flat_map(|w| w.to_ne_bytes()).take(error_headers_len(h.v4) as usize);
     let quote = frame.0.split_off(ETH_LEN);
     frame.0.clear();
     frame.0.extend([&before[6..12], &before[..6], &before[12..14]].concat());

@@ -51,7 +51,7 @@ impl Loaded {
                     written.try_for_each(|(_, index)| set_to_zero(map, *index, 1))?;
                 }
                 // What the programs keep there of interfaces that are gone; of the others, tests look at differences.
-                Map::PerCpuArray(map) if name == "WAYS" => {
+                Map::PerCpuArray(map) if name == "NEXT_HOPS" => {
                     let cpus = aya::util::nr_cpus().map_err(|(_, e)| e)?;
                     let mut all = 0..map.info().map_err(io::Error::other)?.max_entries();
                     all.try_for_each(|index| set_to_zero(map, index, cpus))?;

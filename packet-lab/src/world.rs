@@ -4,9 +4,9 @@ use std::process::Command;
 
 use aya::maps::lpm_trie::Key;
 use runtime_common::maps::{
-    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED, FLOW_PORT_HALVES,
-    Flow, FlowAction, FlowKey, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication, PublicationKey, Sums, Tuple,
-    Uplink as UplinkEntry, Zone, address_bit, port_bit,
+    ADDRESS_ENDPOINT, ADDRESS_HOST, Address, ChecksumDeltas, Config, ENDPOINT_ISOLATED, Endpoint, FLOW_ANSWERED,
+    FLOW_PORT_HALVES, Flow, FlowAction, FlowKey, LAYOUT, Link, LinkKey, PUBLICATION_CLOSED, Publication,
+    PublicationKey, Tuple, Uplink as UplinkEntry, Zone, address_bit, port_bit,
 };
 use runtime_common::{Addr, Verdict};
 
@@ -329,7 +329,7 @@ impl World {
                 generation,
                 rule,
                 to,
-                sums: Sums::between(&from, &to),
+                sums: ChecksumDeltas::between(&from, &to),
                 ifindex: ifindex("web"),
                 mac: WEB.mac,
                 action: action as u8,
@@ -392,7 +392,7 @@ impl World {
     /// Expects a packet to have become the ICMP error about it, from `from` to its sender: of a type and code, with
     /// an MTU.
     #[track_caller]
-    pub fn complains(
+    pub fn answers_with_error(
         &mut self,
         what: &str,
         at: At,

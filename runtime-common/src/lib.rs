@@ -26,11 +26,11 @@
 mod addr;
 pub mod checksum;
 pub mod decide;
+pub mod icmp_error;
 pub mod maps;
 pub mod packet;
 mod protocol;
 pub mod rewrite;
-pub mod router;
 mod verdict;
 
 pub use addr::Addr;

@@ -3,7 +3,7 @@
 use crate::Addr;
 use crate::Verdict;
 use crate::checksum;
-use crate::maps::{Sums, Tuple};
+use crate::maps::{ChecksumDeltas, Tuple};
 use crate::packet::{
     ETH_LEN, Headers, ICMP, ICMP_LEN, ICMPV6, Mac, Message, Packet, SCTP, TCP, UDP, Window, quoted_ipv6,
 };
@@ -22,13 +22,13 @@ pub trait PacketMut: Packet {
     /// Tells of a change to an IPv6 header, which has no checksum of its own that makes up for it: what a device summed
     /// up over the packet no longer fits. The default is for packets that carry no such sum.
     #[inline(always)]
-    fn header_changed(&mut self, _difference: u32) {}
+    fn update_hardware_checksum(&mut self, _difference: u32) {}
 
     /// Corrects the transport checksum at `offset` after addresses of the pseudo-header, and ports or an identifier, changed.
     ///
     /// The default is for packets whose checksum is complete in the packet itself.
     #[inline(always)]
-    fn sums_changed(&mut self, offset: usize, sums: Sums, udp: bool) -> Option<()> {
+    fn update_checksum(&mut self, offset: usize, sums: ChecksumDeltas, udp: bool) -> Option<()> {
         patch(self, offset, sums.addresses + sums.ports, udp)
     }
 }
@@ -121,7 +121,7 @@ pub fn patch<P: PacketMut + ?Sized>(p: &mut P, offset: usize, difference: u32, u
 /// # Errors
 /// [`Verdict::RewriteFailed`] where the packet cannot be written; the packet is to be dropped then.
 #[inline(always)]
-pub fn translate<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Result<(), Verdict> {
+pub fn translate<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: ChecksumDeltas) -> Result<(), Verdict> {
     translate_any(p, h, to, sums).ok_or(Verdict::RewriteFailed)
 }
 
@@ -130,12 +130,17 @@ pub fn translate<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -
 /// # Errors
 /// [`Verdict::RewriteFailed`], as there.
 #[inline(always)]
-pub fn translate_segment<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Result<(), Verdict> {
+pub fn translate_segment<P: PacketMut>(
+    p: &mut P,
+    h: &Headers,
+    to: &Tuple,
+    sums: ChecksumDeltas,
+) -> Result<(), Verdict> {
     segment(p, h, to, sums).ok_or(Verdict::RewriteFailed)
 }
 
 #[inline(always)]
-fn translate_any<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Option<()> {
+fn translate_any<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: ChecksumDeltas) -> Option<()> {
     match h.message {
         Message::IcmpError => error(p, h, to),
         Message::EchoRequest | Message::EchoReply => {
@@ -147,7 +152,7 @@ fn translate_any<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -
 }
 
 #[inline(always)]
-fn ip_header<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Option<()> {
+fn ip_header<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: ChecksumDeltas) -> Option<()> {
     if h.v4 {
         ipv4_header(p, h, &to.src, &to.dst, sums.addresses)
     } else {
@@ -156,7 +161,7 @@ fn ip_header<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Op
 }
 
 #[inline(always)]
-fn segment<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Option<()> {
+fn segment<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: ChecksumDeltas) -> Option<()> {
     ip_header(p, h, to, sums)?;
     if matches!(h.message, Message::LaterFragment) {
         return Some(());
@@ -172,7 +177,7 @@ fn segment<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, sums: Sums) -> Opti
         SCTP => return Some(()),
         _ => return None,
     };
-    p.sums_changed(offset, sums, udp)
+    p.update_checksum(offset, sums, udp)
 }
 
 /// The identifier of an echo request or reply. Of its two ports one is always zero.
@@ -185,7 +190,7 @@ fn echo<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple, addresses: u32) -> Opt
     // ICMP's checksum covers no addresses, that of ICMPv6 does (RFC 4443 §2.3).
     let addresses = if h.v4 { 0 } else { addresses };
     let ports = if old == new { 0 } else { checksum::difference(&[u32::from(old)], &[u32::from(new)]) };
-    p.sums_changed(l4 + 2, Sums { addresses, ports }, false)
+    p.update_checksum(l4 + 2, ChecksumDeltas { addresses, ports }, false)
 }
 
 /// Addresses and hop limit.
@@ -199,7 +204,7 @@ fn ipv6_header<P: PacketMut>(p: &mut P, h: &Headers, src: &Addr, dst: &Addr, add
     w.set_addr(24, dst);
     // The next header, the other half of the hop limit's word, stays: it cancels out.
     let hop = checksum::difference(&[u32::from_ne_bytes([0, h.ttl, 0, 0])], &[u32::from_ne_bytes([0, ttl, 0, 0])]);
-    p.header_changed(hop + addresses);
+    p.update_hardware_checksum(hop + addresses);
     Some(())
 }
 
@@ -240,7 +245,7 @@ fn error<P: PacketMut>(p: &mut P, h: &Headers, to: &Tuple) -> Option<()> {
         ipv6_header(p, h, src, &to.dst, addresses)?;
         difference += addresses;
         // The checksum below makes up for the addresses, of which the whole header was told: the same, negated.
-        p.header_changed(u32::from(!checksum::fold(addresses)));
+        p.update_hardware_checksum(u32::from(!checksum::fold(addresses)));
     }
     patch(p, h.l4() + 2, difference, false)
 }

@@ -81,15 +81,15 @@ verdicts! {
     /// Broadcast or multicast of a container towards the host; other containers' gates decide for themselves.
     Multicast = 10, Pass, "multicast", "broadcast or multicast towards the host";
     /// A conversation older than the datapath, left to the rules that carry it.
-    Carried = 11, Pass, "carried", "a conversation that older rules carry";
+    Preexisting = 11, Pass, "preexisting", "a conversation that older rules carry";
     /// A host process's socket, sent to a container.
-    HostDialled = 12, Forward, "host_dialled", "a host process's socket sent to a container through a published port";
+    HostRedirected = 12, Forward, "host_redirected", "a host process's socket redirected to a container through a published port";
     /// From a container to the outside, under the host's address.
     Masqueraded = 13, Forward, "masqueraded", "a container's own conversation, sent out under the host's address";
     /// The outside's answer to that.
     MasqueradedReply = 14, Forward, "masqueraded_reply", "an answer to a conversation under the host's address";
     /// The first packets of a conversation with a publication, which the host's firewall has not let through yet.
-    Asked = 15, Pass, "asked", "the beginning of a conversation with a published port, left to the host's firewall to let through";
+    Deferred = 15, Pass, "deferred", "the beginning of a conversation with a published port, left to the host's firewall to let through";
     /// From outside by an interface without a program, where the engine's own rules decide.
     Unserved = 16, Pass, "unserved", "came in by an interface that is not served: the engine's own rules decide";
 

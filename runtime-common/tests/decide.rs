@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "in a test, also in what helps it")]
 
 mod decide {
-    mod asking;
     mod credible;
+    mod deferred;
     mod errors;
     pub mod frame;
     mod fuzz;

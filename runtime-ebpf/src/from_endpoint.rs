@@ -6,7 +6,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use runtime_common::Verdict;
 use runtime_common::decide::{Next, Step, endpoint_known};
-use runtime_common::maps::{Flow, FlowAction, Sums, Zone};
+use runtime_common::maps::{ChecksumDeltas, Flow, FlowAction, Zone};
 use runtime_common::packet::{ETH_IPV4, ETH_IPV6, Headers, Mac, ethernet, headers};
 use runtime_common::rewrite::{set_macs, translate, translate_segment};
 
@@ -131,7 +131,7 @@ fn deliver<const SEGMENT: bool>(skb: &mut Skb<'_>, maps: &Maps, h: &Headers, flo
         }
     }
     // Over a link nothing changes, but for a source port that would be mistaken for another conversation's.
-    if outgoing || flow.sums != Sums::default() {
+    if outgoing || flow.sums != ChecksumDeltas::default() {
         let translated = if SEGMENT {
             translate_segment(skb, h, &flow.to, flow.sums)
         } else {
@@ -141,7 +141,7 @@ fn deliver<const SEGMENT: bool>(skb: &mut Skb<'_>, maps: &Maps, h: &Headers, flo
             return Sent::refuse(v, 0);
         }
     }
-    if outgoing || action == FlowAction::Ask as u8 {
+    if outgoing || action == FlowAction::Defer as u8 {
         return sent;
     }
     if action == FlowAction::ToLoopback as u8 {

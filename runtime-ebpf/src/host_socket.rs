@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use runtime_common::decide::host::{Dial, Dialled, HostTables, dial, peer_name, sender_name};
+use runtime_common::decide::host::{ConnectDecision, HostConnect, HostTables, connect, peer_name, sender_name};
 use runtime_common::maps::{Address, HostPeerKey, HostSocket, Publication, PublicationKey};
 use runtime_common::packet::{TCP, UDP};
 use runtime_common::{Addr, Verdict};
@@ -76,7 +76,7 @@ fn outgoing<const V6: bool>(ctx: &SockAddrContext, sends: bool, connected: bool)
         return ALLOW;
     };
     let call = Call(ctx.sock_addr);
-    let d = Dial {
+    let d = HostConnect {
         cookie: cookie(ctx),
         protocol,
         addr: call.addr::<V6>(),
@@ -85,14 +85,14 @@ fn outgoing<const V6: bool>(ctx: &SockAddrContext, sends: bool, connected: bool)
         sends,
         connected,
     };
-    match dial(&HostMaps(ctx), &d) {
-        Dialled::Alone => ALLOW,
-        Dialled::To(addr, port) => {
+    match connect(&HostMaps(ctx), &d) {
+        ConnectDecision::Unchanged => ALLOW,
+        ConnectDecision::Redirect(addr, port) => {
             call.set::<V6>(&addr, port);
-            count(Verdict::HostDialled);
+            count(Verdict::HostRedirected);
             ALLOW
         }
-        Dialled::Refused(v) => {
+        ConnectDecision::Refuse(v) => {
             count(v);
             // SAFETY: read once, so that the verifier sees the loader's constant; the helper only notes a number.
             unsafe {

@@ -6,11 +6,11 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use runtime_common::Addr;
+use runtime_common::icmp_error::{
+    ErrorHeaders, IcmpError, MAX_QUOTED, checksum_offset, error_headers_len, quoted_len, should_reply, sum_words,
+};
 use runtime_common::packet::{ETH_LEN, Headers, Packet, ethernet};
 use runtime_common::rewrite::set_macs;
-use runtime_common::router::{
-    Complaint, Envelope, MAX_QUOTED, checksum_offset, envelope_len, is_due, quoted, sum_words,
-};
 
 use crate::skb::{Readable, Skb};
 use crate::tables::Maps;
@@ -37,11 +37,11 @@ extern "C" fn icmp_error(skb: *mut __sk_buff, mtu: u32) -> u32 {
         return 0;
     };
     let h = maps.headers();
-    let complaint = if mtu == TIME_EXCEEDED { Complaint::TimeExceeded } else { Complaint::TooBig(mtu as u16) };
+    let error = if mtu == TIME_EXCEEDED { IcmpError::TimeExceeded } else { IcmpError::TooBig(mtu as u16) };
     let ctx = TcContext::new(skb);
     let mut skb: Skb<'_> = Skb(&ctx);
-    let done = is_due(h)
-        && cut(&mut skb, h).is_some_and(|sum| wrap(&mut skb, h, maps.error_source(), complaint, sum).is_some());
+    let done = should_reply(h)
+        && cut(&mut skb, h).is_some_and(|sum| wrap(&mut skb, h, maps.error_source(), error, sum).is_some());
     done.into()
 }
 
@@ -49,7 +49,7 @@ extern "C" fn icmp_error(skb: *mut __sk_buff, mtu: u32) -> u32 {
 #[inline(always)]
 fn cut(skb: &mut Skb<'_>, h: &Headers) -> Option<u32> {
     let deferred = deferred(skb, h);
-    let quoted = quoted(h);
+    let quoted = quoted_len(h);
     // SAFETY: the context is the program's own.
     if unsafe { bpf_skb_change_tail(skb.0.skb.skb, ETH_LEN as u32 + quoted, 0) } != 0 {
         return None;
@@ -84,10 +84,10 @@ fn deferred(skb: &mut Skb<'_>, h: &Headers) -> Option<u16> {
 }
 
 #[inline(always)]
-fn wrap(skb: &mut Skb<'_>, h: &Headers, from: &Addr, complaint: Complaint, sum: u32) -> Option<()> {
-    let len = envelope_len(h.v4);
-    let mut envelope = Envelope([0; 12]);
-    envelope.write(h, from, complaint, quoted(h), sum);
+fn wrap(skb: &mut Skb<'_>, h: &Headers, from: &Addr, error: IcmpError, sum: u32) -> Option<()> {
+    let len = error_headers_len(h.v4);
+    let mut envelope = ErrorHeaders([0; 12]);
+    envelope.write(h, from, error, quoted_len(h), sum);
     // SAFETY: the context is the program's own.
     if unsafe { bpf_skb_adjust_room(skb.0.skb.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) } != 0 {
         return None;

@@ -6,9 +6,9 @@ use runtime_common::decide::Scratch;
 use runtime_common::maps::{
     ADDRESS_WORDS, Address, Config, Endpoint, Event, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Holder,
     HostPeerKey, HostSocket, Limit, Link, LinkKey, MAX_ADDRESSES, MAX_CLOSED, MAX_ENDPOINTS, MAX_FILTERS,
-    MAX_FLOW_PORTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOLDERS, MAX_HOST_PEERS, MAX_LIMITS, MAX_LINKS, MAX_PENDING,
-    MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS, MAX_WAYS, PORT_WORDS, Publication,
-    PublicationKey, RELAY_SLOTS, Uplink, Way,
+    MAX_FLOW_PORTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOLDERS, MAX_HOST_PEERS, MAX_LIMITS, MAX_LINKS, MAX_NEXT_HOPS,
+    MAX_PENDING, MAX_PREFIXES, MAX_PUBLICATIONS, MAX_RULES, MAX_UNSERVED, MAX_UPLINKS, NextHop, PORT_WORDS,
+    Publication, PublicationKey, RELAY_SLOTS, Uplink,
 };
 use runtime_common::{Addr, VERDICT_SLOTS};
 
@@ -53,10 +53,10 @@ pub static PUBLICATIONS: HashMap<PublicationKey, Publication, MAX_PUBLICATIONS, 
 #[btf_map]
 pub static PORTS: Array<u64, PORT_WORDS> = Array::new();
 
-/// Ways to the outside that were asked for lately, by a hash of the addresses: the next one with the same hash takes the
+/// Next hops to the outside as the FIB gave them lately, by a hash of the addresses: the next one with the same hash takes the
 /// place.
 #[btf_map]
-pub static WAYS: PerCpuArray<Way, MAX_WAYS> = PerCpuArray::new();
+pub static NEXT_HOPS: PerCpuArray<NextHop, MAX_NEXT_HOPS> = PerCpuArray::new();
 
 /// Sources that filtered publications name.
 #[btf_map]
@@ -112,7 +112,7 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, MAX_FRAGMENTS> = Lr
 #[btf_map]
 pub static HOST_NETNS: Array<u64, 1> = Array::new();
 
-/// What each socket of the host dialled: with the socket itself, and gone with it.
+/// The original destination of each socket of the host: with the socket itself, and gone with it.
 #[btf_map]
 pub static HOST_SOCKETS: SkStorage<HostSocket> = SkStorage::new();
 

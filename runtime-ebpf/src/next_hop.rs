@@ -5,12 +5,12 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh};
 use runtime_common::Verdict;
-use runtime_common::maps::{Flow, Way};
+use runtime_common::maps::{Flow, NextHop};
 use runtime_common::packet::{ETH_LEN, Headers, Mac, Message, Packet, TCP, UDP};
 use runtime_common::rewrite::set_macs;
 
 use crate::fib::{AF_INET6, FibParams, params};
-use crate::maps::WAYS;
+use crate::maps::NEXT_HOPS;
 use crate::skb::{Readable, Skb};
 use crate::stages::behind;
 use crate::tables::{Maps, now};
@@ -90,20 +90,20 @@ fn look_up(skb: &mut Skb<'_>, maps: &Maps, size: u16, flow: &mut Flow) -> u64 {
     let h = maps.headers();
     // Not the flow's own time: an error does not touch it.
     let tick = Flow::tick(now());
-    let (Some(way), Some(ep)) = (WAYS.get_ptr_mut(Way::slot(&flow.to)), behind(skb.raw().ifindex)) else {
+    let (Some(hop), Some(ep)) = (NEXT_HOPS.get_ptr_mut(NextHop::slot(&flow.to)), behind(skb.raw().ifindex)) else {
         return Sent::refuse(Verdict::NoRoute, 0).0;
     };
     let bridge = ep.bridge;
     // SAFETY: this CPU's element, and programs of one hook do not interrupt one another on a CPU.
-    let way = unsafe { &mut *way };
+    let hop = unsafe { &mut *hop };
     // CPUs that race for the flow know the same way, but for the moment in which a route changes.
     flow.way_tick = 0;
-    if size != 0 && size <= way.mtu && way.is_of(&flow.to, bridge, h.key.protocol, tick) {
-        learn(flow, way);
+    if size != 0 && size <= hop.mtu && hop.is_of(&flow.to, bridge, h.key.protocol, tick) {
+        cache_in_flow(flow, hop);
         // Its Ethernet header has been read, so that it can be written.
-        let _ = set_macs(skb, Mac::read(&way.mac), Mac::read(&way.own_mac));
+        let _ = set_macs(skb, Mac::read(&hop.mac), Mac::read(&hop.own_mac));
         // SAFETY: it only records the target; an interface that is gone drops the packet.
-        return Sent::action(unsafe { bpf_redirect(way.ifindex, 0) } as i32).0;
+        return Sent::action(unsafe { bpf_redirect(hop.ifindex, 0) } as i32).0;
     }
     let fib = params(maps.fib(), h.v4, &flow.to.src, &flow.to.dst);
     fib.ifindex = bridge;
@@ -117,16 +117,16 @@ fn look_up(skb: &mut Skb<'_>, maps: &Maps, size: u16, flow: &mut Flow) -> u64 {
     match result {
         BPF_FIB_LKUP_RET_SUCCESS => {
             if size != 0 {
-                way.src = flow.to.src;
-                way.dst = flow.to.dst;
-                way.bridge = bridge;
-                way.tick = tick;
-                way.ifindex = fib.ifindex;
-                way.mac = fib.dmac;
-                way.own_mac = fib.smac;
-                way.mtu = mtu;
-                way.protocol = h.key.protocol;
-                learn(flow, way);
+                hop.src = flow.to.src;
+                hop.dst = flow.to.dst;
+                hop.bridge = bridge;
+                hop.tick = tick;
+                hop.ifindex = fib.ifindex;
+                hop.mac = fib.dmac;
+                hop.own_mac = fib.smac;
+                hop.mtu = mtu;
+                hop.protocol = h.key.protocol;
+                cache_in_flow(flow, hop);
                 let _ = set_macs(skb, Mac::read(&fib.dmac), Mac::read(&fib.smac));
             }
             to_neighbour(maps, fib)
@@ -139,12 +139,12 @@ fn look_up(skb: &mut Skb<'_>, maps: &Maps, size: u16, flow: &mut Flow) -> u64 {
 
 /// Has a flow remember its way.
 #[inline(always)]
-fn learn(flow: &mut Flow, way: &Way) {
-    flow.mac = way.mac;
-    flow.way_mac = way.own_mac;
-    flow.way_ifindex = way.ifindex;
-    flow.way_mtu = way.mtu;
-    flow.way_tick = way.tick;
+fn cache_in_flow(flow: &mut Flow, hop: &NextHop) {
+    flow.mac = hop.mac;
+    flow.way_mac = hop.own_mac;
+    flow.way_ifindex = hop.ifindex;
+    flow.way_mtu = hop.mtu;
+    flow.way_tick = hop.tick;
 }
 
 /// To the next hop that the host's routes named.

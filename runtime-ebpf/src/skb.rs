@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_A
 use aya_ebpf::helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_pull_data};
 use aya_ebpf::programs::TcContext;
 use runtime_common::checksum;
-use runtime_common::maps::Sums;
+use runtime_common::maps::ChecksumDeltas;
 use runtime_common::packet::{ETH_LEN, Packet};
 use runtime_common::rewrite::{PacketMut, patch};
 
@@ -109,7 +109,7 @@ impl<const ETH: usize> PacketMut for Skb<'_, ETH> {
     }
 
     #[inline(always)]
-    fn header_changed(&mut self, difference: u32) {
+    fn update_hardware_checksum(&mut self, difference: u32) {
         // SAFETY: the helper only changes the device's sum over the packet, and refuses where there is none.
         let _ = unsafe { bpf_csum_update(self.0.skb.skb, difference) };
     }
@@ -117,7 +117,7 @@ impl<const ETH: usize> PacketMut for Skb<'_, ETH> {
     // The helper knows what the packet itself does not say: whether the sender's checksum is complete, left to the
     // device, or verified by it. It takes longer than the lookup of a flow: once is enough.
     #[inline(always)]
-    fn sums_changed(&mut self, offset: usize, sums: Sums, udp: bool) -> Option<()> {
+    fn update_checksum(&mut self, offset: usize, sums: ChecksumDeltas, udp: bool) -> Option<()> {
         let (skb, pseudo) = (self.0.skb.skb, u64::from(BPF_F_PSEUDO_HDR));
         let correct = |skb, offset: usize, difference, flags| correct(skb, Self::from_start(offset), difference, flags);
         if sums.addresses == 0 {

@@ -31,7 +31,7 @@ pub fn new_from_outside(skb: *mut __sk_buff) -> Step {
     let mut next = step(admit_outside());
     if next.is(Next::Resume) {
         // While the loader learns which connections other rules carry, they keep them.
-        next = if enforcing() { step(resume(skb)) } else { Step::finish(Verdict::Carried) };
+        next = if enforcing() { step(resume(skb)) } else { Step::finish(Verdict::Preexisting) };
     }
     if next.is(Next::Published) {
         next = step(begin_with_port());
@@ -44,7 +44,7 @@ pub fn new_from_outside(skb: *mut __sk_buff) -> Step {
 pub fn new_frame_from_outside() -> Step {
     let next = step(admit_outside());
     if next.is(Next::Resume) {
-        return Step::finish(Verdict::Carried);
+        return Step::finish(Verdict::Preexisting);
     }
     if next.is(Next::Published) { step(begin_with_port()) } else { next }
 }
@@ -59,7 +59,7 @@ pub fn new_from_container(skb: *mut __sk_buff, parsed: u32) -> Step {
     }
     if next.is(Next::Resume) {
         // While the loader learns which connections other rules carry, they keep them.
-        next = if enforcing() { step(resume(skb)) } else { Step::finish(Verdict::Carried) };
+        next = if enforcing() { step(resume(skb)) } else { Step::finish(Verdict::Preexisting) };
     }
     if next.is(Next::Masqueraded) {
         next = step(choose_host_address(skb));

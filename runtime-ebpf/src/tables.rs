@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use runtime_common::Addr;
-use runtime_common::decide::{Clock, Opening, Scratch, Tables, hold, make_room, release_closed};
+use runtime_common::decide::{Clock, NewFlow, Scratch, Tables, hold, make_room, release_closed};
 use runtime_common::maps::{
     Address, Endpoint, FLOW_PORT_HALVES, FilterKey, Flow, FlowKey, FragmentKey, FragmentPorts, Holder, Limit, Link,
     LinkKey, MAX_CLOSED, MAX_FLOWS, Publication, PublicationKey, Zone, address_bit, port_bit,
@@ -56,7 +56,7 @@ impl Maps {
     #[expect(clippy::mut_from_ref, reason = "delivery alone takes it")]
     pub fn new_flow(&self) -> &mut Flow {
         // SAFETY: as for the headers.
-        unsafe { &mut (*self.0.as_ptr()).opening.forward }
+        unsafe { &mut (*self.0.as_ptr()).new_flow.forward }
     }
 
     /// Room for the parameters of a route lookup.
@@ -117,7 +117,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn may_have_flow(&self, key: &FlowKey) -> bool {
+    fn maybe_flow(&self, key: &FlowKey) -> bool {
         FLOW_PORTS.get(key.port_element()).is_some_and(|halves| *halves != 0)
     }
 
@@ -218,9 +218,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn scratch(&self) -> Option<NonNull<Opening>> {
+    fn scratch(&self) -> Option<NonNull<NewFlow>> {
         // SAFETY: a field of a valid object.
-        NonNull::new(unsafe { &raw mut (*self.0.as_ptr()).opening })
+        NonNull::new(unsafe { &raw mut (*self.0.as_ptr()).new_flow })
     }
 
     #[inline(always)]
@@ -229,7 +229,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn may_publish(&self, port: u16, protocol: u8) -> bool {
+    fn maybe_published(&self, port: u16, protocol: u8) -> bool {
         has_bit(&PORTS, port_bit(u16::from_be(port), protocol))
     }
 
@@ -270,12 +270,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn may_be_ours(&self, addr: &Addr) -> bool {
+    fn maybe_host_address(&self, addr: &Addr) -> bool {
         has_bit(&ADDRESS_BITS, address_bit(addr, false))
     }
 
     #[inline(always)]
-    fn may_be_endpoint(&self, addr: &Addr) -> bool {
+    fn maybe_endpoint(&self, addr: &Addr) -> bool {
         has_bit(&ADDRESS_BITS, address_bit(addr, true))
     }
 

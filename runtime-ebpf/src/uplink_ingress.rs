@@ -108,7 +108,7 @@ fn ingress<const ETH: usize>(mut skb: Skb<'_, ETH>, ethertype: u16) -> i32 {
             return DROP;
         }
         count(v);
-        if v == Verdict::Asked {
+        if v == Verdict::Deferred {
             return NEXT;
         }
         // SAFETY: only records the target; an interface that is gone drops the packet.

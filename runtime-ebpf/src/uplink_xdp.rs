@@ -38,7 +38,7 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
     };
     let v = decision.verdict();
     // The stack's own hook can answer, and leave to the host's firewall.
-    if matches!(v, Verdict::TtlExceeded | Verdict::Asked) {
+    if matches!(v, Verdict::TtlExceeded | Verdict::Deferred) {
         return XDP_PASS;
     }
     let Some(flow) = decision.flow() else {

@@ -135,7 +135,7 @@ fn containers_on_the_hosts_network_are_included_and_others_are_not() {
             assert!(dial(&own.ns(), how, None, to).is_err(), "{how:?}: {to} answers inside a container");
         }
     }
-    assert_eq!(lab.counters().packets("host_dialled"), before.packets("host_dialled"));
+    assert_eq!(lab.counters().packets("host_redirected"), before.packets("host_redirected"));
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn it_comes_before_dockers_own_ways() {
         let before = lab.counters();
         let shown = dial(lab.host(), how, Some(from), to).expect("an answer of the proxy");
         assert_eq!(shown.peer, to, "{how:?}");
-        assert_eq!(lab.counters().packets("host_dialled"), before.packets("host_dialled"), "{how:?}");
+        assert_eq!(lab.counters().packets("host_redirected"), before.packets("host_redirected"), "{how:?}");
     }
 }
 
@@ -382,11 +382,11 @@ fn two_hosts_on_one_machine_do_not_mix() {
     start_server(&two);
     let to = at(Ipv4Addr::LOCALHOST, 8000);
     for (lab, other) in [(&one, &two), (&two, &one)] {
-        let before = other.counters().packets("host_dialled");
+        let before = other.counters().packets("host_redirected");
         for how in [How::Tcp, How::Connected, How::Unconnected] {
             lab.assert_carried(|| dial(lab.host(), how, None, to)).expect("an answer");
         }
-        assert_eq!(other.counters().packets("host_dialled"), before, "the other host's programs did something");
+        assert_eq!(other.counters().packets("host_redirected"), before, "the other host's programs did something");
     }
     one.down();
     assert!(dial(one.host(), How::Tcp, None, to).is_err());

@@ -65,13 +65,13 @@ fn many_sockets_are_connected(lab: &Lab) {
     let each = (most as usize - OTHERS).min(SOCKETS);
     let threads = SOCKETS.div_ceil(each);
     let all_are_there = Barrier::new(threads);
-    let before = lab.counters().packets("host_dialled");
+    let before = lab.counters().packets("host_redirected");
     let nameless: usize = thread::scope(|scope| {
         let connect = || lab.host().within(|| connected(each, &all_are_there));
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(connect)).collect();
         running.into_iter().map(|t| t.join().expect("a thread").expect("sockets")).sum()
     });
-    assert_eq!(lab.counters().packets("host_dialled") - before, (threads * each) as u64);
+    assert_eq!(lab.counters().packets("host_redirected") - before, (threads * each) as u64);
     assert_eq!(nameless, 0, "sockets that are shown something else, of {}", threads * each);
 }
 

@@ -70,7 +70,7 @@ enum Expected {
 fn rule(cell: Cell, addresses: &Addresses) -> Expected {
     let gateway: IpAddr = if cell.family == Family::V4 { GATEWAY.into() } else { GATEWAY6.into() };
     match (cell.who, cell.published) {
-        (Who::Host, _) => Expected::Served(gateway, "host_dialled"),
+        (Who::Host, _) => Expected::Served(gateway, "host_redirected"),
         (_, Published::Loopback) => Expected::RefusedByTheHost,
         (Who::Server, _) => Expected::Served(gateway, "published"),
         (Who::External | Who::Sibling, _) => Expected::Served(addresses.own(cell.who, cell.family), "published"),
@@ -191,7 +191,7 @@ impl World {
             (Expected::RefusedByTheHost, Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
                 counted("host")?;
                 let others = self.lab.counters().since(&before);
-                match ["published", "host_dialled"].iter().find(|v| others.packets(v) > 0) {
+                match ["published", "host_redirected"].iter().find(|v| others.packets(v) > 0) {
                     Some(_) if more > 0 => self.try_cell(cell, port + 1_000, more - 1),
                     Some(v) => Err(format!("refused, but something was {v}: {others}")),
                     None => Ok(()),

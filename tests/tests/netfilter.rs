@@ -25,7 +25,7 @@ fn assert_refused_by<T>(lab: &Lab, program: &str, comment: &str, attempt: impl F
     assert!(attempt().is_err(), "it came through");
     assert!(seen_by(lab, program, comment) > before, "the rule {comment} saw nothing");
     let added = lab.counters().since(&asked);
-    assert!(added.packets("asked") > 0, "{added}");
+    assert!(added.packets("deferred") > 0, "{added}");
 }
 
 /// A conversation begins, and goes on past the firewall, which sees no more than its beginning.
@@ -34,7 +34,7 @@ fn assert_let_through(lab: &Lab, program: &str, comment: &str, mut talk: Talk) {
     let before = (seen_by(lab, program, comment), lab.counters());
     talk.transfer(2_000_000, |_| ()).expect("a transfer");
     let added = lab.counters().since(&before.1);
-    assert!(added.packets("published") > 0 && added.packets("asked") == 0, "{added}");
+    assert!(added.packets("published") > 0 && added.packets("deferred") == 0, "{added}");
     assert_eq!(seen_by(lab, program, comment), before.0, "the firewall saw what was to pass it by");
 }
 

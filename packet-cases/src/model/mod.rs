@@ -226,7 +226,7 @@ impl Model {
         };
         let quiet = at == At::Xdp && matches!(e.fate, Fate::Pass | Fate::Back);
         let (verdict, fate) = match (at, e.verdict) {
-            (At::Xdp, "ttl_exceeded" | "asked") => (None, Fate::Pass),
+            (At::Xdp, "ttl_exceeded" | "deferred") => (None, Fate::Pass),
             // While learning, drops pass and are counted all the same.
             (At::Xdp, v) if quiet && !is_drop(v) => (None, e.fate),
             (_, v) => (Some(v), e.fate),
@@ -283,7 +283,7 @@ impl Model {
 }
 
 fn may_begin(verdict: &str) -> bool {
-    matches!(verdict, "published" | "linked" | "masqueraded" | "outbound" | "asked" | "carried")
+    matches!(verdict, "published" | "linked" | "masqueraded" | "outbound" | "deferred" | "preexisting")
 }
 
 fn is_drop(verdict: &str) -> bool {

@@ -56,7 +56,7 @@ impl Model {
     fn follow(&self, side: Side, ip: &Ip, tuple: Tuple) -> Option<Option<Expected>> {
         let (c, is_answer) = self.conversation(side, ip.protocol(), tuple)?;
         // Who opens again, or back, or has been asked about: not for the model.
-        if matches!(ip.l4, L4::Tcp { .. }) || c.there.0 == "asked" {
+        if matches!(ip.l4, L4::Tcp { .. }) || c.there.0 == "deferred" {
             return Some(None);
         }
         let ((verdict, fate), after) =
@@ -144,9 +144,9 @@ impl Model {
         let to = CONTAINERS[p.to].addr(ip.is_v4());
         let after = Tuple { src: (client, question.src.1), dst: (to, p.container_port) };
         let itself = asked_at == Side::Container && question.src.0 == to;
-        let there = if p.policy.ask && !itself { ("asked", Fate::Pass) } else { ("published", Fate::Into(p.to)) };
+        let there = if p.policy.ask && !itself { ("deferred", Fate::Pass) } else { ("published", Fate::Into(p.to)) };
         // Where rules of the host translate, they do for those outside.
-        let unchanged = there.0 == "asked" && p.policy.translates && asked_at == Side::Outside;
+        let unchanged = there.0 == "deferred" && p.policy.translates && asked_at == Side::Outside;
         if ip.protocol() == 132 && self.conversations.iter().any(|c| c.protocol == 132 && c.question != question) {
             // Two of them might need the same port.
             return None;
@@ -161,7 +161,7 @@ impl Model {
             there,
             back,
         };
-        if there.0 == "asked" {
+        if there.0 == "deferred" {
             return None;
         }
         Some(Expected { verdict: there.0, fate: there.1, after: (!unchanged).then_some(after), opens: Some(opens) })

@@ -1,6 +1,6 @@
 //! Whether a packet that belongs to no flow may begin one.
 
-use super::flow::{Found, Rules, Target, follow, prepare};
+use super::conntrack::{Found, Rules, Target, prepare, track};
 use super::masquerade::is_masqueraded;
 use super::publication::to_host;
 use super::uplink::has_loopback;
@@ -34,7 +34,7 @@ fn strange_source<T: Tables>(t: &T, src: &Addr) -> Option<Verdict> {
         return Some(Verdict::Martian);
     }
     // A container's, also one that no container has at the moment.
-    if t.may_be_endpoint(src) && t.address(src).is_some() {
+    if t.maybe_endpoint(src) && t.address(src).is_some() {
         return Some(Verdict::SpoofedLocal);
     }
     match t.prefix(src) {
@@ -51,7 +51,7 @@ fn from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
         return Step::finish(Verdict::Loopback);
     }
     let (src, dst) = (&h.key.tuple.src, &h.key.tuple.dst);
-    if t.may_be_ours(src) && t.address(src).is_some_and(|a| a.kind == ADDRESS_HOST || a.is_isolated()) {
+    if t.maybe_host_address(src) && t.address(src).is_some_and(|a| a.kind == ADDRESS_HOST || a.is_isolated()) {
         return Step::finish(Verdict::SpoofedLocal);
     }
     if hides_ports(h) && is_hosts(t, dst) {
@@ -68,7 +68,7 @@ fn from_outside<T: Tables>(t: &T, h: &mut Headers) -> Step {
         Some(a) => {
             let isolated = a.is_isolated();
             h.key.zone = Zone::Gate as u8;
-            Step::finish(match follow(t, h) {
+            Step::finish(match track(t, h) {
                 Found::Live(_) => Verdict::OutboundReply,
                 _ if !isolated => Verdict::Network,
                 _ => Verdict::NotPublished,

@@ -2,7 +2,7 @@
 
 use super::admit::{admit_from_container, is_hosts};
 use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
-use super::flow::{Found, established, follow, touch};
+use super::conntrack::{Found, account, established, track};
 use super::fragment::complete_fragment;
 use super::icmp::{About, Origin, quoted_flow};
 use super::masquerade::moved;
@@ -28,7 +28,7 @@ pub fn endpoint_known<T: Tables>(t: &T, ifindex: u32, mac: Mac, h: &Headers) -> 
     if f.action == FlowAction::Masquerade as u8 && moved(t, f) {
         return None;
     }
-    touch(t, f, h);
+    account(t, f, h);
     Some(forward(h, f.action, flow))
 }
 
@@ -75,7 +75,7 @@ pub fn track_from_container<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h
     if matches!(h.message, Message::IcmpError) {
         return Some(icmp_error(p, t, ep, h));
     }
-    match follow(t, h) {
+    match track(t, h) {
         Found::Live(flow) => {
             // SAFETY: entries stay valid while the program runs.
             let f = unsafe { flow.as_ref() };
@@ -86,7 +86,7 @@ pub fn track_from_container<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h
                 return Some(Decision::drop(Verdict::FlowEnded));
             }
         }
-        Found::Ended if !h.message.opens() => return Some(last_word(p, t, h)),
+        Found::Ended if !h.message.opens() => return Some(allows_final_reset(p, t, h)),
         _ => {}
     }
     None
@@ -148,7 +148,7 @@ fn check_open<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) -> Option<Decision> 
 /// RST each. That alone still goes through an ended flow: once, and without data.
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn last_word<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
+fn allows_final_reset<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
     let ended = Decision::drop(Verdict::FlowEnded);
     if !h.rst() || !matches!(h.message, Message::TcpSegment) || h.first_fragment {
         return ended;
@@ -224,18 +224,18 @@ fn forward(h: &Headers, action: u8, flow: core::ptr::NonNull<Flow>) -> Decision 
     const LINK: u8 = FlowAction::Link as u8;
     const LINK_REPLY: u8 = FlowAction::LinkReply as u8;
     const MASQUERADE: u8 = FlowAction::Masquerade as u8;
-    const ASK: u8 = FlowAction::Ask as u8;
-    const ASK_UNCHANGED: u8 = FlowAction::AskUnchanged as u8;
+    const DEFER: u8 = FlowAction::Defer as u8;
+    const DEFER_UNTRANSLATED: u8 = FlowAction::DeferUntranslated as u8;
     match action {
         LINK => Decision::forward(Verdict::Linked, flow),
         LINK_REPLY => Decision::forward(Verdict::LinkedReply, flow),
-        PUBLISH | REPLY_OUT | REPLY_LOCAL | MASQUERADE | ASK if h.ttl <= 1 => Decision::drop(Verdict::TtlExceeded),
+        PUBLISH | REPLY_OUT | REPLY_LOCAL | MASQUERADE | DEFER if h.ttl <= 1 => Decision::drop(Verdict::TtlExceeded),
         PUBLISH => Decision::forward(Verdict::Published, flow),
         REPLY_OUT | REPLY_LOCAL => Decision::forward(Verdict::PublishedReply, flow),
         TO_LOOPBACK => Decision::forward(Verdict::PublishedReply, flow),
         MASQUERADE => Decision::forward(Verdict::Masqueraded, flow),
-        ASK => Decision::forward(Verdict::Asked, flow),
-        ASK_UNCHANGED => Decision::pass(Verdict::Asked),
+        DEFER => Decision::forward(Verdict::Deferred, flow),
+        DEFER_UNTRANSLATED => Decision::pass(Verdict::Deferred),
         _ => Decision::pass(Verdict::Outbound),
     }
 }

@@ -1,6 +1,6 @@
 //! Packets that are about to enter a container from the host's stack or its bridge: the last gate.
 
-use super::flow::{Found, follow, let_through};
+use super::conntrack::{Found, netfilter_accepted, track};
 use super::fragment::complete_fragment;
 use super::icmp::{About, Origin, quoted_flow};
 use super::loopback::from_loopback;
@@ -47,13 +47,13 @@ fn served<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &mut Headers, fr
             None => refuse(ep, Verdict::IcmpError),
         };
     }
-    if let Found::Live(flow) = follow(t, h) {
+    if let Found::Live(flow) = track(t, h) {
         // SAFETY: entries stay valid while the program runs.
         let flow = unsafe { flow.as_ref() };
-        if flow.action != FlowAction::Ask as u8 {
+        if flow.action != FlowAction::Defer as u8 {
             return Decision::pass(Verdict::OutboundReply);
         }
-        let_through(t, h, flow);
+        netfilter_accepted(t, h, flow);
         return Decision::pass(Verdict::Published);
     }
     match t.address(&h.key.tuple.src) {

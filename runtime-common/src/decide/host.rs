@@ -1,4 +1,5 @@
-//! Sockets of the host's own processes: what they dial is rewritten once, and shown again as it was dialled.
+//! Sockets of the host's own processes: the destination of a connect or sendmsg is rewritten once, and
+//! shown again as it was.
 //!
 //! No packet is looked at here. A socket that dials a published port of this host is sent to the container instead, by
 //! the host's own routes; the container sees the address that the host has on its network.
@@ -34,14 +35,14 @@ pub trait HostTables {
 
 /// A socket that connects, or sends a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dial {
+pub struct HostConnect {
     /// The kernel's cookie of the socket.
     pub cookie: u64,
     /// IP protocol number.
     pub protocol: u8,
-    /// The address that is dialled.
+    /// The destination address.
     pub addr: Addr,
-    /// The port that is dialled (network byte order).
+    /// The destination port (network byte order).
     pub port: u16,
     /// The address that the socket is bound to; a wildcard where the kernel is to choose.
     pub bound: Addr,
@@ -51,7 +52,7 @@ pub struct Dial {
     pub connected: bool,
 }
 
-impl Dial {
+impl HostConnect {
     /// The key in `HOST_PEERS` of what goes there; `port` in network byte order.
     #[inline(always)]
     fn peer(&self, addr: &Addr, port: u16) -> HostPeerKey {
@@ -59,25 +60,25 @@ impl Dial {
     }
 }
 
-/// What becomes of a [`Dial`].
+/// What becomes of a [`HostConnect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialled {
+pub enum ConnectDecision {
     /// It goes where it says.
-    Alone,
+    Unchanged,
     /// To this address and port (network byte order) instead.
-    To(Addr, u16),
+    Redirect(Addr, u16),
     /// It fails, for this reason.
-    Refused(Verdict),
+    Refuse(Verdict),
 }
 
 const LOOPBACK_V4: Addr = Addr::v4([127, 0, 0, 1]);
 const LOOPBACK_V6: Addr = Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
-/// Decides where a socket of the host is to go, and remembers what it dialled.
+/// Decides where a socket of the host is to go, and remembers its original destination.
 #[inline(always)]
-pub fn dial<T: HostTables>(t: &T, d: &Dial) -> Dialled {
+pub fn connect<T: HostTables>(t: &T, d: &HostConnect) -> ConnectDecision {
     if !matches!(d.protocol, TCP | UDP) {
-        return Dialled::Alone;
+        return ConnectDecision::Unchanged;
     }
     let v4 = d.addr.is_v4();
     // Nowhere is here (RFC 1122 §3.2.1.3; Linux takes it as the loopback address).
@@ -96,9 +97,9 @@ pub fn dial<T: HostTables>(t: &T, d: &Dial) -> Dialled {
                 if !d.connected {
                     forget(t, &d.peer(&d.addr, d.port));
                 }
-                return Dialled::Alone;
+                return ConnectDecision::Unchanged;
             }
-            _ => return Dialled::Alone,
+            _ => return ConnectDecision::Unchanged,
         }
     }
     let mut key = PublicationKey { addr: here, port: d.port, protocol: d.protocol, reserved: 0 };
@@ -108,30 +109,30 @@ pub fn dial<T: HostTables>(t: &T, d: &Dial) -> Dialled {
         found = t.publication(&key);
     }
     let Some(p) = found else {
-        return Dialled::Alone;
+        return ConnectDecision::Unchanged;
     };
     if p.flags & PUBLICATION_CLOSED != 0 {
-        return Dialled::Refused(Verdict::Unpublished);
+        return ConnectDecision::Refuse(Verdict::Unpublished);
     }
     // The kernel sends nothing from a loopback address to where loopback addresses mean nothing.
     if is_loopback(&d.bound) && p.flags & PUBLICATION_FROM_LOOPBACK == 0 {
-        return Dialled::Alone;
+        return ConnectDecision::Unchanged;
     }
     let socket = HostSocket {
         generation: p.generation,
-        dialled: here,
+        original: here,
         addr: p.addr,
         rule: p.rule,
         port: d.port,
         peer_port: p.port,
     };
     remember(t, d, &socket);
-    Dialled::To(p.addr, p.port)
+    ConnectDecision::Redirect(p.addr, p.port)
 }
 
 /// Each datagram of an unconnected socket comes by: most find their entry as it should be.
 #[inline(always)]
-fn remember<T: HostTables>(t: &T, d: &Dial, socket: &HostSocket) {
+fn remember<T: HostTables>(t: &T, d: &HostConnect, socket: &HostSocket) {
     match t.socket() {
         Some(own) if own == socket => {}
         // Its first peer is the socket's own entry; the others it shares a table with other sockets for.
@@ -151,10 +152,10 @@ fn remember<T: HostTables>(t: &T, d: &Dial, socket: &HostSocket) {
     }
 }
 
-/// What the socket dialled, that went there.
+/// The original destination of the socket, where it was redirected there.
 #[inline(always)]
 fn known<'a, T: HostTables>(t: &'a T, key: &HostPeerKey) -> Option<&'a HostSocket> {
-    // Of sockets that never dialled a published port nothing else is asked.
+    // Of sockets that were never redirected nothing else is looked up.
     let own = t.socket()?;
     if own.is_of(&key.addr, key.port) { Some(own) } else { other(t, key) }
 }
@@ -180,18 +181,18 @@ fn forget<T: HostTables>(t: &T, key: &HostPeerKey) {
     }
 }
 
-/// Whom a connected socket believes to be connected to: what it dialled, whatever became of the publication since.
+/// Whom a connected socket believes to be connected to: its original destination, whatever became of the publication since.
 #[inline(always)]
 pub fn peer_name<T: HostTables>(t: &T, key: &HostPeerKey) -> Option<(Addr, u16)> {
-    known(t, key).map(|s| (s.dialled, s.port))
+    known(t, key).map(|s| (s.original, s.port))
 }
 
-/// Whom a datagram comes from: what was dialled, as long as it is the same container that answers.
+/// Whom a datagram comes from: the original destination, as long as it is the same container that answers.
 #[inline(always)]
 pub fn sender_name<T: HostTables>(t: &T, key: &HostPeerKey) -> Option<(Addr, u16)> {
     let s = known(t, key)?;
     if t.generation(s.rule) == s.generation {
-        return Some((s.dialled, s.port));
+        return Some((s.original, s.port));
     }
     // Another container may have the address by now.
     forget(t, key);

@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use super::flow::{Found, Rules, Target, follow, open, prepare};
+use super::conntrack::{Found, Rules, Target, open, prepare, track};
 use super::fragment::complete_fragment;
 use super::{Decision, Tables};
 use crate::maps::{Endpoint, Flow, FlowAction, FlowKey, Tuple, Zone};
@@ -34,7 +34,7 @@ fn flow<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers, reason: &mut Verdict) 
         *reason = Verdict::Fragment;
         return None;
     }
-    if let Found::Live(flow) = follow(t, h) {
+    if let Found::Live(flow) = track(t, h) {
         return Some(flow);
     }
     if !h.message.opens() {
@@ -52,7 +52,7 @@ fn flow<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers, reason: &mut Verdict) 
             let forward = Target { action: FlowAction::FromLoopback, ifindex: 0, mac: Mac::read(&ep.mac) };
             let reply = Target { action: FlowAction::ToLoopback, ifindex: 0, mac: Mac::NONE };
             return prepare(t, Rules::one(ep.generation, ep.rule), &to, forward, reply)
-                .and_then(|opening| open(t, h, opening, Zone::Endpoint));
+                .and_then(|new_flow| open(t, h, new_flow, Zone::Endpoint));
         }
         // Somewhere else among the ports that nobody needs a right to use.
         to.sport = (to.sport.swap_bytes().wrapping_add(7_919) | 0x8000).swap_bytes();

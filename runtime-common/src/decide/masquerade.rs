@@ -1,8 +1,8 @@
 //! What containers begin with the outside.
 
 use super::Tables;
-use super::ports::is_live;
 use super::publication::lookup;
+use super::source_port::is_live;
 use crate::maps::{ADDRESS_HOST, ENDPOINT_MASQUERADE_V4, ENDPOINT_MASQUERADE_V6, Endpoint, Flow, FlowKey, Zone};
 use crate::packet::{Headers, Message, SCTP, TCP, UDP};
 
@@ -31,7 +31,7 @@ pub(super) fn moved<T: Tables>(t: &T, flow: &Flow) -> bool {
 /// published port: the host's own rules keep the source port wherever they can.
 #[inline(always)]
 pub(super) fn expect_answers<T: Tables>(t: &T, ep: &Endpoint, h: &Headers) {
-    if matches!(h.key.protocol, TCP | UDP) && t.may_publish(h.key.tuple.sport, h.key.protocol) {
+    if matches!(h.key.protocol, TCP | UDP) && t.maybe_published(h.key.tuple.sport, h.key.protocol) {
         expect_at_uplink(t, ep, h);
     }
 }

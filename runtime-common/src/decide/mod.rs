@@ -9,8 +9,8 @@
 
 mod admit;
 mod begin;
+mod conntrack;
 mod endpoint;
-mod flow;
 mod fragment;
 mod gate;
 pub mod host;
@@ -18,9 +18,9 @@ mod icmp;
 mod loopback;
 mod masquerade;
 mod neighbour;
-mod ports;
 mod publication;
 mod share;
+mod source_port;
 mod step;
 mod tcp;
 mod uplink;
@@ -29,8 +29,8 @@ use core::ptr::NonNull;
 
 pub use admit::{admit_from_container, admit_from_outside};
 pub use begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
+pub use conntrack::NewFlow;
 pub use endpoint::{endpoint, endpoint_known, track_from_container};
-pub use flow::Opening;
 pub use gate::{gate, is_strangers};
 pub use neighbour::arp;
 pub use share::{hold, make_room, release_closed};
@@ -54,7 +54,7 @@ pub trait Tables {
     fn pending(&self, key: &FlowKey) -> Option<NonNull<Flow>>;
     /// Whether there may be an entry of either with this key, of [`Zone::Uplink`](crate::maps::Zone::Uplink): a cheap question
     /// that spares packets for the host itself two searches in large tables.
-    fn may_have_flow(&self, _key: &FlowKey) -> bool {
+    fn maybe_flow(&self, _key: &FlowKey) -> bool {
         true
     }
     /// Puts an entry into `PENDING`, in place of what is there. False where there is no room.
@@ -84,12 +84,12 @@ pub trait Tables {
     /// Has [`make_room`] take entries of a closed connection away.
     fn make_room(&self) -> bool;
     /// Room for one flow while it is made, this run's alone.
-    fn scratch(&self) -> Option<NonNull<Opening>>;
+    fn scratch(&self) -> Option<NonNull<NewFlow>>;
     /// The generation in `RULES[slot]`; 0 where there is no rule.
     fn generation(&self, slot: u32) -> u64;
-    /// Whether there may be an entry of `PUBLICATIONS` with this port (network byte order) and protocol: a cheap question
-    /// that spares what is for nobody of ours two dear ones.
-    fn may_publish(&self, _port: u16, _protocol: u8) -> bool {
+    /// Whether there may be an entry of `PUBLICATIONS` with this port (network byte order) and protocol: a Bloom filter with one hash,
+    /// `PORTS`. A packet for a port that is not published costs a bit, not two lookups in a hash map.
+    fn maybe_published(&self, _port: u16, _protocol: u8) -> bool {
         true
     }
     /// An entry of `PUBLICATIONS`.
@@ -104,12 +104,12 @@ pub trait Tables {
     fn endpoint(&self, ifindex: u32) -> Option<&Endpoint>;
     /// An entry of `ADDRESSES`.
     fn address(&self, addr: &Addr) -> Option<&Address>;
-    /// Whether there may be an entry of `ADDRESSES` with this address: a cheap question as well.
-    fn may_be_ours(&self, _addr: &Addr) -> bool {
+    /// Whether there may be an entry of `ADDRESSES` with this address: a Bloom filter with one hash, `ADDRESS_BITS`.
+    fn maybe_host_address(&self, _addr: &Addr) -> bool {
         true
     }
     /// Whether there may be such an entry, of a container.
-    fn may_be_endpoint(&self, _addr: &Addr) -> bool {
+    fn maybe_endpoint(&self, _addr: &Addr) -> bool {
         true
     }
     /// The address of this host that its routes would give a packet from a container behind `bridge`, where they lead out
@@ -138,7 +138,7 @@ pub struct Scratch {
     /// The packet's headers.
     pub headers: Headers,
     /// A flow that is being opened.
-    pub opening: Opening,
+    pub new_flow: NewFlow,
     /// What the datapath may still say of itself.
     pub budget: Budget,
     /// What time it was when last asked.

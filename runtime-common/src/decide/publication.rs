@@ -1,16 +1,16 @@
 //! Published ports: who may begin a flow with one. The same for clients outside and for containers.
 
-use super::flow::{Rules, Target, prepare};
+use super::conntrack::{Rules, Target, prepare};
 use super::{Next, Step, Tables};
 use crate::Verdict;
 use crate::maps::{
-    Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, FlowAction, FlowKey, PUBLICATION_ASK, PUBLICATION_CLOSED,
+    Endpoint, FILTER_ALLOW, FILTER_DENY, FilterKey, FlowAction, FlowKey, PUBLICATION_CLOSED, PUBLICATION_DEFER,
     PUBLICATION_FILTERED, PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication,
     PublicationKey, Tuple,
 };
 use crate::packet::{Headers, Mac, Message, SCTP, TCP, UDP};
 
-const ASK_UNCHANGED: u16 = PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES;
+const DEFER_UNTRANSLATED: u16 = PUBLICATION_DEFER | PUBLICATION_HOST_TRANSLATES;
 
 /// The publication of a host's address and port: exact address first, then the family's wildcard.
 // For new conversations alone: with a stack frame of its own.
@@ -38,8 +38,8 @@ fn not_for_the_port<T: Tables>(t: &T, h: &Headers) -> Step {
     const NEVER_ENDS: Rules = Rules::one(0, u32::MAX);
     let stack = Target { action: FlowAction::Stack, ifindex: 0, mac: Mac::NONE };
     match prepare(t, NEVER_ENDS, &h.key.tuple, stack, stack) {
-        Some(_) => Step::new(Next::Published, Verdict::Carried),
-        None => Step::finish(Verdict::Carried),
+        Some(_) => Step::new(Next::Published, Verdict::Preexisting),
+        None => Step::finish(Verdict::Preexisting),
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     if !matches!(h.key.protocol, TCP | UDP | SCTP) {
         return Step::finish(Verdict::Host);
     }
-    if !t.may_publish(h.key.tuple.dport, h.key.protocol) {
+    if !t.maybe_published(h.key.tuple.dport, h.key.protocol) {
         return Step::finish(Verdict::Host);
     }
     let Some(p) = lookup(t, &h.key) else {
@@ -94,10 +94,10 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
         return Step::finish(Verdict::Fragment);
     }
     if segment && h.rst() {
-        return Step::finish(Verdict::Carried);
+        return Step::finish(Verdict::Preexisting);
     }
     if segment && h.syn() {
-        return if from.is_none() { not_for_the_port(t, h) } else { Step::finish(Verdict::Carried) };
+        return if from.is_none() { not_for_the_port(t, h) } else { Step::finish(Verdict::Preexisting) };
     }
     if h.ttl <= 1 {
         return Step::finish(Verdict::TtlExceeded);
@@ -108,11 +108,11 @@ pub(super) fn to_host<T: Tables>(t: &T, h: &Headers, from: Option<(&Endpoint, u3
     }
     let mut src = h.key.tuple.src;
     let mut reply = Target { action: FlowAction::ReplyOut, ifindex: 0, mac: Mac::NONE };
-    let mut action = match p.flags & (PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES) {
-        PUBLICATION_ASK => FlowAction::Ask,
+    let mut action = match p.flags & (PUBLICATION_DEFER | PUBLICATION_HOST_TRANSLATES) {
+        PUBLICATION_DEFER => FlowAction::Defer,
         // The host's rules may be for those outside alone.
-        ASK_UNCHANGED if from.is_some() => FlowAction::Ask,
-        ASK_UNCHANGED => FlowAction::AskUnchanged,
+        DEFER_UNTRANSLATED if from.is_some() => FlowAction::Defer,
+        DEFER_UNTRANSLATED => FlowAction::DeferUntranslated,
         _ => FlowAction::Publish,
     };
     let mut rules = Rules::one(p.generation, p.rule);

@@ -9,7 +9,7 @@ use crate::Verdict;
 pub enum Next {
     /// What the verdict says: nothing more is to be decided.
     Finish = 0,
-    /// Translate and deliver by the flow in the scratch room ([`super::Opening::forward`]).
+    /// Translate and deliver by the flow in the scratch room ([`super::NewFlow::forward`]).
     Forward = 1,
     /// It belongs to no flow: admit it or not.
     Admit = 2,
@@ -51,11 +51,11 @@ impl Step {
         let Some(flow) = decision.flow() else {
             return Step::finish(decision.verdict());
         };
-        let Some(opening) = t.scratch() else {
+        let Some(new_flow) = t.scratch() else {
             return Step::finish(Verdict::FlowTableFull);
         };
         // SAFETY: the scratch room belongs to this run of the program alone, and entries stay valid while it runs.
-        unsafe { (*opening.as_ptr()).forward = *flow.as_ptr() };
+        unsafe { (*new_flow.as_ptr()).forward = *flow.as_ptr() };
         Step::new(Next::Forward, decision.verdict())
     }
 
@@ -64,8 +64,8 @@ impl Step {
     pub fn decision<T: Tables>(self, t: &T) -> Decision {
         match t.scratch() {
             // SAFETY: a field of the scratch room, which belongs to this run of the program alone.
-            Some(opening) if self.is(Next::Forward) => Decision::forward(self.verdict(), unsafe {
-                core::ptr::NonNull::new_unchecked(&raw mut (*opening.as_ptr()).forward)
+            Some(new_flow) if self.is(Next::Forward) => Decision::forward(self.verdict(), unsafe {
+                core::ptr::NonNull::new_unchecked(&raw mut (*new_flow.as_ptr()).forward)
             }),
             _ => Decision::pass(self.verdict()),
         }

@@ -23,24 +23,24 @@
 //! in flight); `FLOW_RST` in any (closed).
 
 use super::Tables;
-use super::flow::pair_of;
+use super::conntrack::pair_of;
 use crate::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_RST, FLOW_SYN, Flow, MAX_WINDOW_SCALE};
 use crate::packet::{Headers, Message, NO_WINDOW_SCALE};
 
 /// Follows a segment of a flow in its state.
 #[inline(always)]
-pub(super) fn follow_segment<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
+pub(super) fn track_segment<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
     if h.flags == 0 {
-        let _ = follow_numbers(t, flow, h);
+        let _ = track_numbers(t, flow, h);
     } else {
-        follow_flags(t, flow, h);
+        track_flags(t, flow, h);
     }
 }
 
 /// Follows the numbers of a segment with neither SYN nor RST. False where its sender cannot have sent it: what it acknowledges is nothing
 /// that its receiver may have sent (RFC 5961 §5). Nothing of such a segment counts, or else it would prepare the way for a reset.
 #[inline(always)]
-fn follow_numbers<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) -> bool {
+fn track_numbers<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) -> bool {
     let window = u32::from(h.window).wrapping_shl(flow.window_scale.into());
     if flow.window == 0 && flow.ack == 0 && window != 0 {
         flow.ack = h.ack;
@@ -81,7 +81,7 @@ fn acknowledges_else<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) -> bool {
 
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn follow_flags<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
+fn track_flags<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
     let Some(pair) = pair_of(t, flow, h.key.protocol) else {
         return;
     };
@@ -102,7 +102,7 @@ fn follow_flags<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
         if pair.window == 0 || end.wrapping_sub(pair.ack) > pair.window {
             return;
         }
-        if follow_numbers(t, flow, h) {
+        if track_numbers(t, flow, h) {
             flow.state |= FLOW_FIN;
             flow.end = end;
         }

@@ -2,7 +2,7 @@
 
 use super::admit::admit_from_outside;
 use super::begin::{begin_published, resume_published};
-use super::flow::{Found, follow, is_asked};
+use super::conntrack::{Found, is_asked, track};
 use super::fragment::complete_fragment;
 use super::icmp::{About, Origin, quoted_flow};
 use super::{Decision, Next, Tables};
@@ -42,7 +42,7 @@ pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Opti
     if matches!(h.message, Message::IcmpError) {
         return Some(icmp_error(p, t, h));
     }
-    let found = if t.may_have_flow(&h.key) { follow(t, h) } else { Found::None };
+    let found = if t.maybe_flow(&h.key) { track(t, h) } else { Found::None };
     match found {
         Found::Live(flow) => {
             // SAFETY: entries stay valid while the program runs.
@@ -52,9 +52,9 @@ pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Opti
                 return None;
             }
             Some(if action == FlowAction::Stack as u8 {
-                Decision::pass(Verdict::Carried)
-            } else if action == FlowAction::AskUnchanged as u8 {
-                Decision::pass(Verdict::Asked)
+                Decision::pass(Verdict::Preexisting)
+            } else if action == FlowAction::DeferUntranslated as u8 {
+                Decision::pass(Verdict::Deferred)
             } else if h.ttl <= 1 {
                 Decision::drop(Verdict::TtlExceeded)
             } else {
@@ -121,8 +121,8 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, h: &Headers) -> Decision {
 const fn inward(action: u8) -> Verdict {
     if action == FlowAction::Publish as u8 {
         Verdict::Published
-    } else if action == FlowAction::Ask as u8 {
-        Verdict::Asked
+    } else if action == FlowAction::Defer as u8 {
+        Verdict::Deferred
     } else {
         Verdict::MasqueradedReply
     }

@@ -112,9 +112,9 @@ pub enum FlowAction {
     MasqueradeReply = 10,
     /// Rewrite the destination, then to the host's stack: its firewall has not let the conversation through yet. What has
     /// come through reaches the gate, where this becomes `Publish`.
-    Ask = 11,
-    /// Unchanged, to the host's stack, whose own rules rewrite the destination; otherwise as `Ask`.
-    AskUnchanged = 12,
+    Defer = 11,
+    /// Unchanged, to the host's stack, whose own rules rewrite the destination; otherwise as `Defer`.
+    DeferUntranslated = 12,
 }
 
 /// The other side has answered.
@@ -164,7 +164,7 @@ pub struct Flow {
     /// Host-side interface of the container that packets of this direction go to; 0 for the outside.
     pub ifindex: u32,
     /// What the translation does to checksums.
-    pub sums: Sums,
+    pub sums: ChecksumDeltas,
     /// When `way` was asked for: [`Flow::tick`] of that time; 0 for never.
     pub way_tick: u32,
     /// Interface that leads to the outside, as the host's routes said.
@@ -220,18 +220,18 @@ impl Holder {
 /// What a translation does to the checksums of a packet: one's complement differences, see [`crate::checksum`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
+pub struct ChecksumDeltas {
     /// Of both addresses; 0 where none changes.
     pub addresses: u32,
     /// Of both ports; 0 where none changes.
     pub ports: u32,
 }
 
-impl Sums {
+impl ChecksumDeltas {
     /// Of what makes one tuple the other.
     #[inline(always)]
     pub fn between(from: &Tuple, to: &Tuple) -> Self {
-        let mut sums = Sums::default();
+        let mut sums = ChecksumDeltas::default();
         for (from, to) in [(&from.src, &to.src), (&from.dst, &to.dst)] {
             if from != to {
                 sums.addresses += difference(from.as_words(), to.as_words());

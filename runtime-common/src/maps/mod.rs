@@ -195,19 +195,19 @@ impl HostPeerKey {
     }
 }
 
-/// What a socket of the host keeps in `HOST_SOCKETS`, and value of `HOST_PEERS`: what the program dialled, to be shown to it again.
+/// What a socket of the host keeps in `HOST_SOCKETS`, and value of `HOST_PEERS`: the original destination, to be shown to it again.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostSocket {
-    /// Generation of the publication; 0 where the socket has dialled the container itself since.
+    /// Generation of the publication; 0 where the socket has connected to the container itself since.
     pub generation: u64,
-    /// The address that was dialled.
-    pub dialled: Addr,
+    /// The original destination address.
+    pub original: Addr,
     /// The container's address.
     pub addr: Addr,
     /// Slot in `RULES` of the publication.
     pub rule: u32,
-    /// The port that was dialled (network byte order).
+    /// The original destination port (network byte order).
     pub port: u16,
     /// The container's port (network byte order).
     pub peer_port: u16,
@@ -220,13 +220,13 @@ impl HostSocket {
             return None;
         }
         let (generation, rest) = bytes.split_first_chunk()?;
-        let (dialled, rest) = rest.split_first_chunk()?;
+        let (original, rest) = rest.split_first_chunk()?;
         let (addr, rest) = rest.split_first_chunk()?;
         let (rule, rest) = rest.split_first_chunk()?;
         let (port, rest) = rest.split_first_chunk()?;
         Some(HostSocket {
             generation: u64::from_ne_bytes(*generation),
-            dialled: Addr(*dialled),
+            original: Addr(*original),
             addr: Addr(*addr),
             rule: u32::from_ne_bytes(*rule),
             port: u16::from_ne_bytes(*port),
@@ -272,10 +272,10 @@ pub const fn address_bit(addr: &Addr, of_containers: bool) -> (u32, u64) {
     (first + mixed / 64, 1 << (mixed % 64))
 }
 
-/// Value of `WAYS`: what the host's routes said not long ago of packets between two addresses.
+/// Value of `NEXT_HOPS`: what the host's FIB and neighbour tables said not long ago of packets between two addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Way {
+pub struct NextHop {
     /// Source address: the host's.
     pub src: Addr,
     /// Destination address.
@@ -298,8 +298,8 @@ pub struct Way {
     pub reserved: [u8; 5],
 }
 
-impl Way {
-    /// The element of `WAYS` that a translated tuple has.
+impl NextHop {
+    /// The element of `NEXT_HOPS` that a translated tuple has.
     #[inline(always)]
     pub const fn slot(to: &Tuple) -> u32 {
         let (src, dst) = (to.src.as_words(), to.dst.as_words());
@@ -358,8 +358,8 @@ const _: () = assert!(MAX_RULES == MAX_PUBLICATIONS + MAX_LINKS + MAX_ENDPOINTS)
 pub const MAX_PUBLICATIONS: usize = 262_144;
 /// Elements of `PORTS`: a bit for each port of TCP, of UDP, and of SCTP.
 pub const PORT_WORDS: usize = 3 * 65_536 / 64;
-/// Elements of `WAYS`: 8 bits of a hash.
-pub const MAX_WAYS: usize = 256;
+/// Elements of `NEXT_HOPS`: 8 bits of a hash.
+pub const MAX_NEXT_HOPS: usize = 256;
 /// Entries of `FILTERS`: those of before and those of after a change, which are there together for a moment.
 pub const MAX_FILTERS: usize = 131_072;
 /// Entries of `LIMITS`: as of `FILTERS`.
@@ -406,8 +406,8 @@ plain_data! {
     Tuple = 36: Addr, Addr, u16, u16;
     FlowKey = 40: Tuple, u8, u8, u16;
     Holder = 20: Addr, u32;
-    Sums = 8: u32, u32;
-    Flow = 144: u64, u64, u64, u64, u64, u32, u32, u32, Tuple, u32, u32, Sums, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, u8, [u8; 6], u32, u32;
+    ChecksumDeltas = 8: u32, u32;
+    Flow = 144: u64, u64, u64, u64, u64, u32, u32, u32, Tuple, u32, u32, ChecksumDeltas, u32, u32, [u8; 6], u16, [u8; 6], u8, u8, u8, u8, [u8; 6], u32, u32;
     PublicationKey = 20: Addr, u16, u8, u8;
     Publication = 56: u64, u64, Addr, u32, u32, u32, u16, u16, [u8; 6], u16;
     FilterKey = 24: u64, Addr;
@@ -421,7 +421,7 @@ plain_data! {
     HostPeerKey = 32: u64, Addr, u16, u8, [u8; 5];
     HostSocket = 48: u64, Addr, Addr, u32, u16, u16;
     Uplink = 40: Addr, Addr, [u8; 6], u16;
-    Way = 64: Addr, Addr, u32, u32, u32, [u8; 6], [u8; 6], u16, u8, [u8; 5];
+    NextHop = 64: Addr, Addr, u32, u32, u32, [u8; 6], [u8; 6], u16, u8, [u8; 5];
     Config = 8: u32, u32;
     Event = 56: u64, Tuple, u32, u32, u8, u8, [u8; 2];
 }

@@ -28,8 +28,8 @@ pub const PUBLICATION_LIMITED: u16 = 8;
 /// The host's sockets that are bound to a loopback address reach it (`route_localnet` of the bridge, or IPv6).
 pub const PUBLICATION_FROM_LOOPBACK: u16 = 16;
 /// New conversations go through the host's stack once, and its firewall decides.
-pub const PUBLICATION_ASK: u16 = 32;
-/// With [`PUBLICATION_ASK`]: rules of the host itself rewrite what goes to the port.
+pub const PUBLICATION_DEFER: u16 = 32;
+/// With [`PUBLICATION_DEFER`]: rules of the host itself rewrite what goes to the port.
 pub const PUBLICATION_HOST_TRANSLATES: u16 = 64;
 
 /// Value of every key of `RELAYED`.

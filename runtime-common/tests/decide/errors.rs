@@ -1,9 +1,11 @@
 //! Errors: those that others send, translated, and those that the datapath sends itself.
 
 use runtime_common::decide::Budget;
+use runtime_common::icmp_error::{
+    ErrorHeaders, IcmpError, MAX_QUOTED, error_headers_len, quoted_len, should_reply, sum_words,
+};
 use runtime_common::maps::{Tuple, Zone};
 use runtime_common::packet::{ETH_LEN, Packet};
-use runtime_common::router::{Complaint, Envelope, MAX_QUOTED, envelope_len, is_due, quoted, sum_words};
 use runtime_common::{Addr, Verdict};
 
 use super::frame::{Frame, translate_to};
@@ -83,25 +85,25 @@ fn an_error_of_the_datapaths_own_sums_up() {
         ] {
             let packet = about.build();
             let h = read(&packet, Zone::Endpoint).unwrap();
-            assert!(is_due(&h));
-            let len = quoted(&h);
+            assert!(should_reply(&h));
+            let len = quoted_len(&h);
             assert!(
                 len <= MAX_QUOTED && len.is_multiple_of(4) && len > h.bytes.min(MAX_QUOTED) - 4,
                 "{len} of {}",
                 h.bytes
             );
             let sum = sum_words(&Frame(packet.clone()), len).unwrap();
-            for complaint in [Complaint::TimeExceeded, Complaint::TooBig(1280), Complaint::TooBig(0xffff)] {
-                let mut envelope = Envelope([0; 12]);
-                envelope.write(&h, &Addr::from(ip(gateway)), complaint, len, sum);
+            for error in [IcmpError::TimeExceeded, IcmpError::TooBig(1280), IcmpError::TooBig(0xffff)] {
+                let mut envelope = ErrorHeaders([0; 12]);
+                envelope.write(&h, &Addr::from(ip(gateway)), error, len, sum);
                 let words: Vec<u8> = envelope.0.iter().flat_map(|w| w.to_ne_bytes()).collect();
-                let words = &words[..envelope_len(h.v4) as usize];
+                let words = &words[..error_headers_len(h.v4) as usize];
                 let error = [&packet[..ETH_LEN], words, &packet[ETH_LEN..][..len as usize]].concat();
-                verify(&error).unwrap_or_else(|e| panic!("{complaint:?} about {about:?}: {e}"));
+                verify(&error).unwrap_or_else(|e| panic!("{error:?} about {about:?}: {e}"));
                 let read = read(&error, Zone::Gate).unwrap();
                 assert_eq!(read.key.tuple, tuple(gateway, 0, container, 0));
                 assert_eq!(read.bytes as usize, Frame(error).len() - ETH_LEN);
-                assert!(!is_due(&read), "an error is due about an error");
+                assert!(!should_reply(&read), "an error is due about an error");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A packet in memory of its own, read and written as the kernel's are.
 
 use runtime_common::Verdict;
-use runtime_common::maps::{Sums, Tuple};
+use runtime_common::maps::{ChecksumDeltas, Tuple};
 use runtime_common::packet::{Headers, Packet};
 use runtime_common::rewrite::{PacketMut, translate};
 
@@ -25,5 +25,5 @@ impl PacketMut for Frame {
 
 /// Translates a packet as a flow from its tuple to another one does.
 pub fn translate_to(p: &mut Frame, h: &Headers, to: &Tuple) -> Result<(), Verdict> {
-    translate(p, h, to, Sums::between(&h.key.tuple, to))
+    translate(p, h, to, ChecksumDeltas::between(&h.key.tuple, to))
 }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use runtime_common::decide::host::{Dial, Dialled, HostTables, dial, peer_name, sender_name};
+use runtime_common::decide::host::{ConnectDecision, HostConnect, HostTables, connect, peer_name, sender_name};
 use runtime_common::maps::{
     ADDRESS_ENDPOINT, ADDRESS_HOST, Address, HostPeerKey, HostSocket, PUBLICATION_CLOSED, PUBLICATION_FROM_LOOPBACK,
     Publication, PublicationKey,
@@ -92,13 +92,21 @@ fn world() -> Memory {
     m
 }
 
-fn to(text: &str, port: u16) -> Dial {
+fn to(text: &str, port: u16) -> HostConnect {
     let bound = Addr::ANY_V6;
-    Dial { cookie: 7, protocol: TCP, addr: addr(text), port: port.to_be(), bound, sends: false, connected: false }
+    HostConnect {
+        cookie: 7,
+        protocol: TCP,
+        addr: addr(text),
+        port: port.to_be(),
+        bound,
+        sends: false,
+        connected: false,
+    }
 }
 
-fn sent_to((text, port): (&str, u16)) -> Dialled {
-    Dialled::To(addr(text), port.to_be())
+fn sent_to((text, port): (&str, u16)) -> ConnectDecision {
+    ConnectDecision::Redirect(addr(text), port.to_be())
 }
 
 fn key((text, port): (&str, u16)) -> HostPeerKey {
@@ -116,65 +124,65 @@ fn publications_are_reached_by_the_addresses_that_they_are_for() {
         ("::1", 8000, sent_to(WEB6)),
         ("::", 8000, sent_to(WEB6)),
         ("2001:db8::1", 8000, sent_to(WEB6)),
-        ("192.0.2.2", 8000, Dialled::Alone),
-        ("2001:db8::2", 8000, Dialled::Alone),
+        ("192.0.2.2", 8000, ConnectDecision::Unchanged),
+        ("2001:db8::2", 8000, ConnectDecision::Unchanged),
         ("192.0.2.1", 8001, sent_to(WEB)),
         ("2001:db8::1", 8001, sent_to(WEB6)),
-        ("127.0.0.1", 8001, Dialled::Alone),
-        ("::1", 8001, Dialled::Alone),
+        ("127.0.0.1", 8001, ConnectDecision::Unchanged),
+        ("::1", 8001, ConnectDecision::Unchanged),
         ("127.0.0.1", 8002, sent_to(WEB)),
         ("0.0.0.0", 8002, sent_to(WEB)),
         ("::", 8002, sent_to(WEB6)),
-        ("127.0.0.2", 8002, Dialled::Alone),
-        ("192.0.2.1", 8002, Dialled::Alone),
-        ("127.0.0.1", 8003, Dialled::Refused(Verdict::Unpublished)),
-        ("192.0.2.1", 8003, Dialled::Refused(Verdict::Unpublished)),
-        ("192.0.2.2", 8003, Dialled::Alone),
-        ("127.0.0.1", 80, Dialled::Alone),
-        (WEB.0, 80, Dialled::Alone),
+        ("127.0.0.2", 8002, ConnectDecision::Unchanged),
+        ("192.0.2.1", 8002, ConnectDecision::Unchanged),
+        ("127.0.0.1", 8003, ConnectDecision::Refuse(Verdict::Unpublished)),
+        ("192.0.2.1", 8003, ConnectDecision::Refuse(Verdict::Unpublished)),
+        ("192.0.2.2", 8003, ConnectDecision::Unchanged),
+        ("127.0.0.1", 80, ConnectDecision::Unchanged),
+        (WEB.0, 80, ConnectDecision::Unchanged),
     ];
     for (text, port, expected) in cases {
-        assert_eq!(dial(&m, &to(text, port)), expected, "{text}:{port}");
+        assert_eq!(connect(&m, &to(text, port)), expected, "{text}:{port}");
     }
     for protocol in [UDP, SCTP, 1] {
-        assert_eq!(dial(&m, &Dial { protocol, ..to("127.0.0.1", 8000) }), Dialled::Alone);
+        assert_eq!(connect(&m, &HostConnect { protocol, ..to("127.0.0.1", 8000) }), ConnectDecision::Unchanged);
     }
 }
 
 #[test]
 fn sockets_bound_to_loopback_need_a_network_that_takes_it() {
     let mut m = world();
-    for (lo, dialled, web) in [("127.0.0.1", "192.0.2.1", WEB), ("::1", "2001:db8::1", WEB6)] {
-        let bound = Dial { bound: addr(lo), ..to(dialled, 8000) };
-        assert_eq!(dial(&m, &bound), Dialled::Alone);
-        assert_eq!(dial(&m, &Dial { bound: addr(dialled), ..bound }), sent_to(web));
+    for (lo, original, web) in [("127.0.0.1", "192.0.2.1", WEB), ("::1", "2001:db8::1", WEB6)] {
+        let bound = HostConnect { bound: addr(lo), ..to(original, 8000) };
+        assert_eq!(connect(&m, &bound), ConnectDecision::Unchanged);
+        assert_eq!(connect(&m, &HostConnect { bound: addr(original), ..bound }), sent_to(web));
         m.publications.values_mut().for_each(|p| p.flags |= PUBLICATION_FROM_LOOPBACK);
-        assert_eq!(dial(&m, &bound), sent_to(web));
+        assert_eq!(connect(&m, &bound), sent_to(web));
         m = world();
     }
 }
 
 #[test]
-fn what_was_dialled_is_shown_until_the_socket_dials_the_container_itself() {
+fn the_original_destination_is_shown_until_the_socket_connects_to_the_container_itself() {
     let m = world();
     let shown = |text: &str, port: u16| Some((addr(text), port.to_be()));
     assert_eq!(peer_name(&m, &key(WEB)), None);
-    dial(&m, &to("0.0.0.0", 8000));
+    connect(&m, &to("0.0.0.0", 8000));
     assert_eq!(peer_name(&m, &key(WEB)), shown("127.0.0.1", 8000), "as a local server would have named itself");
-    dial(&m, &to("192.0.2.1", 8001));
+    connect(&m, &to("192.0.2.1", 8001));
     assert_eq!(sender_name(&m, &key(WEB)), shown("192.0.2.1", 8001), "the last counts");
-    dial(&m, &Dial { connected: true, ..to(WEB.0, WEB.1) });
+    connect(&m, &HostConnect { connected: true, ..to(WEB.0, WEB.1) });
     assert_eq!(sender_name(&m, &key(WEB)), shown("192.0.2.1", 8001), "a connected socket goes where it went");
-    dial(&m, &to(WEB.0, WEB.1));
+    connect(&m, &to(WEB.0, WEB.1));
     assert_eq!(sender_name(&m, &key(WEB)), None);
 }
 
 #[test]
 fn answers_of_a_container_that_is_no_longer_meant_are_shown_as_they_are() {
     let mut m = world();
-    dial(&m, &to("192.0.2.1", 8001));
+    connect(&m, &to("192.0.2.1", 8001));
     m.rules.insert(2, 999);
-    assert_eq!(peer_name(&m, &key(WEB)), Some((addr("192.0.2.1"), 8001u16.to_be())), "who was dialled stays true");
+    assert_eq!(peer_name(&m, &key(WEB)), Some((addr("192.0.2.1"), 8001u16.to_be())), "who was original stays true");
     assert_eq!(sender_name(&m, &key(WEB)), None);
     assert!(m.own.get().is_none_or(|own| !own.is_used()), "nothing is kept for nobody");
 }
@@ -196,20 +204,20 @@ fn a_datagram_socket_knows_each_that_it_sends_to() {
             },
         );
     }
-    let sends = |port: u16| Dial { protocol: UDP, sends: true, ..to("127.0.0.1", port) };
+    let sends = |port: u16| HostConnect { protocol: UDP, sends: true, ..to("127.0.0.1", port) };
     let key = |port: u16| HostPeerKey { protocol: UDP, ..key((WEB.0, port)) };
     let shown = |port: u16| Some((addr("127.0.0.1"), port.to_be()));
     for port in [9000, 9001, 9000] {
-        assert_eq!(dial(&m, &sends(port)), sent_to((WEB.0, port + 100)));
+        assert_eq!(connect(&m, &sends(port)), sent_to((WEB.0, port + 100)));
     }
     assert_eq!((sender_name(&m, &key(9100)), sender_name(&m, &key(9101))), (shown(9000), shown(9001)));
     assert_eq!(m.peers.borrow().len(), 1, "the first is the socket's own");
     // The first is meant itself from now on; the other is still known.
-    dial(&m, &Dial { addr: addr(WEB.0), port: 9100u16.to_be(), ..sends(0) });
+    connect(&m, &HostConnect { addr: addr(WEB.0), port: 9100u16.to_be(), ..sends(0) });
     assert_eq!((sender_name(&m, &key(9100)), sender_name(&m, &key(9101))), (None, shown(9001)));
-    dial(&m, &Dial { addr: addr(WEB.0), port: 9101u16.to_be(), ..sends(0) });
+    connect(&m, &HostConnect { addr: addr(WEB.0), port: 9101u16.to_be(), ..sends(0) });
     assert_eq!(sender_name(&m, &key(9101)), None);
     // Of connected ones userspace has to be told.
-    dial(&m, &Dial { sends: false, ..sends(9001) });
+    connect(&m, &HostConnect { sends: false, ..sends(9001) });
     assert_eq!((peer_name(&m, &key(9101)), m.peers.borrow().len()), (shown(9001), 1));
 }

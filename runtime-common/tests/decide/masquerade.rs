@@ -227,7 +227,7 @@ fn datagrams_from_a_published_port_are_not_taken_for_a_clients() {
     w.publish("0.0.0.0", 53, UDP, 53, 9, 900);
     assert_eq!(w.endpoint(1, &udp(DB.0, 53, CLIENT, 4000)), Decision::pass(Verdict::Outbound));
     for _ in 0..2 {
-        assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)), Decision::pass(Verdict::Carried));
+        assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)), Decision::pass(Verdict::Preexisting));
         assert_eq!(w.gate(1, &udp(CLIENT, 4000, DB.0, 53)), Decision::pass(Verdict::OutboundReply));
     }
     assert_eq!(w.uplink(&udp(CLIENT, 4001, HOST, 53)).verdict(), Verdict::Published);

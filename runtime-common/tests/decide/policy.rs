@@ -160,10 +160,10 @@ fn a_segment_of_no_known_connection_is_answered_by_the_container() {
     // It is no conversation yet: only a handshake makes one.
     assert!(w.tables.flows.borrow().is_empty());
     // There is nothing to answer to a reset.
-    assert_eq!(w.uplink(&tcp(CLIENT, 4001, HOST, 80, RST)), Decision::pass(Verdict::Carried));
+    assert_eq!(w.uplink(&tcp(CLIENT, 4001, HOST, 80, RST)), Decision::pass(Verdict::Preexisting));
     // An answer to a SYN is to somebody else's connection, and so is what follows.
     for flags in [SYN | ACK, ACK] {
-        assert_eq!(w.uplink(&tcp(CLIENT, 4003, HOST, 80, flags)), Decision::pass(Verdict::Carried));
+        assert_eq!(w.uplink(&tcp(CLIENT, 4003, HOST, 80, flags)), Decision::pass(Verdict::Preexisting));
     }
     assert_eq!(w.uplink(&tcp(CLIENT, 4003, HOST, 80, SYN)).verdict(), Verdict::Published);
     // The engine's rules may carry it: then the container's side of it goes through the stack.
@@ -171,10 +171,10 @@ fn a_segment_of_no_known_connection_is_answered_by_the_container() {
     let carried =
         Flow { action: FlowAction::Stack as u8, generation: 900, rule: 9, to: answer.tuple, ..Flow::default() };
     w.tables.insert_pending(&answer, &carried);
-    assert_eq!(w.uplink(&tcp(CLIENT, 4004, HOST, 80, ACK)), Decision::pass(Verdict::Carried));
+    assert_eq!(w.uplink(&tcp(CLIENT, 4004, HOST, 80, ACK)), Decision::pass(Verdict::Preexisting));
     // A proxy of the host may have the connection.
     w.tables.connections.push(80);
-    assert_eq!(w.uplink(&tcp(CLIENT, 4002, HOST, 80, ACK)), Decision::pass(Verdict::Carried));
+    assert_eq!(w.uplink(&tcp(CLIENT, 4002, HOST, 80, ACK)), Decision::pass(Verdict::Preexisting));
 }
 
 #[test]
@@ -337,5 +337,5 @@ fn no_trick_gets_past_a_filter() {
     let carried =
         Flow { action: FlowAction::Stack as u8, generation: 900, rule: 9, to: answer.tuple, ..Flow::default() };
     w.tables.insert_pending(&answer, &carried);
-    assert_eq!(w.uplink(&tcp(CLIENT, 4004, HOST, 80, ACK)), Decision::pass(Verdict::Carried));
+    assert_eq!(w.uplink(&tcp(CLIENT, 4004, HOST, 80, ACK)), Decision::pass(Verdict::Preexisting));
 }

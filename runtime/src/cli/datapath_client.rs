@@ -9,7 +9,7 @@ use crate::datapath::Pins;
 
 /// Why the daemon did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum DatapathError {
+pub enum ClientError {
     /// Nothing listens, and what a daemon has pinned is in force.
     #[error(
         "the daemon does not run; what it served goes on without it, and follows no change: start it again with \"sudo runtime up\", \
@@ -21,18 +21,18 @@ pub enum DatapathError {
     Api(#[from] Error),
 }
 
-impl DatapathError {
+impl ClientError {
     /// Whether nothing listens.
     pub fn is_absence(&self) -> bool {
-        matches!(self, DatapathError::NotRunning | DatapathError::Api(Error::NotUp))
+        matches!(self, ClientError::NotRunning | ClientError::Api(Error::NotUp))
     }
 }
 
-impl From<DatapathError> for Failure {
-    fn from(e: DatapathError) -> Self {
+impl From<ClientError> for Failure {
+    fn from(e: ClientError) -> Self {
         match e {
-            DatapathError::Api(Error::Refused(refusal)) if refusal.status == 2 => Failure::Usage(refusal.message),
-            DatapathError::Api(Error::Refused(refusal)) if refusal.status > 2 => {
+            ClientError::Api(Error::Refused(refusal)) if refusal.status == 2 => Failure::Usage(refusal.message),
+            ClientError::Api(Error::Refused(refusal)) if refusal.status > 2 => {
                 Failure::FailedWith(refusal.status, refusal.into())
             }
             e => Failure::Failed(e.into()),
@@ -57,10 +57,10 @@ impl DatapathClient {
     ///
     /// # Errors
     /// Where nothing listens, and where the daemon says no.
-    pub async fn call<C: Call>(&self, call: C) -> Result<C::Reply, DatapathError> {
+    pub async fn call<C: Call>(&self, call: C) -> Result<C::Reply, ClientError> {
         self.client.call(call).await.map_err(|e| match e {
-            Error::NotUp if self.pins.exist() => DatapathError::NotRunning,
-            e => DatapathError::Api(e),
+            Error::NotUp if self.pins.exist() => ClientError::NotRunning,
+            e => ClientError::Api(e),
         })
     }
 
@@ -68,7 +68,7 @@ impl DatapathClient {
     ///
     /// # Errors
     /// Those of [`DatapathClient::call`], save that nothing listens.
-    pub async fn live_publications_if_up(&self) -> Result<Vec<LivePublication>, DatapathError> {
+    pub async fn live_publications_if_up(&self) -> Result<Vec<LivePublication>, ClientError> {
         match self.call(LivePublications).await {
             Err(e) if e.is_absence() => Ok(Vec::new()),
             other => other,
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_refusal_has_the_status_of_the_daemon() {
-        let failure = |refusal| Failure::from(DatapathError::from(Error::Refused(refusal)));
+        let failure = |refusal| Failure::from(ClientError::from(Error::Refused(refusal)));
         let told = failure(Refusal::usage("map is full"));
         assert_eq!((told.status(), told.message()), (2, Some("map is full".to_owned())));
         let told = failure(Refusal::failed("no"));

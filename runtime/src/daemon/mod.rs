@@ -1,19 +1,19 @@
 //! The daemon: follows the engine and the host, keeps the kernel side true, and answers the command line.
 
 mod api;
-mod changes;
+mod commands;
 mod confine;
+mod conntrack_import;
 mod hosts_files;
-mod intake;
+mod inputs;
+mod link_tracking;
 mod live_file;
 mod lock;
-mod peers;
 mod ports;
 mod questions;
 mod relay;
-mod renamed;
-mod report;
-mod takeover;
+mod socket_closer;
+mod status;
 mod waiting;
 mod watch;
 mod world;

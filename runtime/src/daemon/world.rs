@@ -15,12 +15,12 @@ use tracing::{debug, info, warn};
 use super::api::reply;
 use super::hosts_files::HostsWriter;
 use super::live_file::LiveFile;
-use super::peers::Closing;
 use super::ports::HeldPorts;
 use super::questions::Questions;
 use super::relay::Relays;
+use super::socket_closer::Closing;
 use super::watch::Lost;
-use super::{Refresh, send_collected, takeover};
+use super::{Refresh, conntrack_import, send_collected};
 use crate::datapath::{Collector, Datapath, DatapathError, Events};
 use crate::host::{Host, Listener, NatRules, Netlink, read_nat, set_gro};
 use crate::model::live::Live;
@@ -168,7 +168,7 @@ impl World {
             return Err(e.into());
         }
         if !self.datapath.enforcing()? {
-            self.datapath.seed(&takeover::seeds(&self.plan, &self.snapshot, self.live.get()))?;
+            self.datapath.seed(&conntrack_import::seeds(&self.plan, &self.snapshot, self.live.get()))?;
             self.datapath.enforce()?;
         }
         self.let_poll();

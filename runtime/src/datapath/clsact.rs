@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::hook::Hook;
 use super::rtnl::Rtnl;
-use super::{Pins, sys};
+use super::{Pins, bpf_syscall};
 
 /// Beginning of the pins that mark interfaces whose qdisc is of this datapath's making.
 const MARK: &str = "clsact_qdisc";
@@ -31,7 +31,7 @@ pub fn attach(rtnl: &mut Rtnl, pins: &Pins, ifindex: u32, hook: Hook, program: B
     // Marked before it is there: one that nobody marked would stay for good. Any pin can be the mark, so it is the program's.
     let new_mark = !mark.exists();
     if new_mark {
-        sys::pin(&mark, program)?;
+        bpf_syscall::pin(&mark, program)?;
     }
     match rtnl.add_clsact(ifindex) {
         Ok(true) => {}

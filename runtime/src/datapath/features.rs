@@ -4,7 +4,7 @@
 //! and leave features of newer ones out.
 
 use super::probe::{self, Kind};
-use super::{DatapathError, Pins, sys};
+use super::{DatapathError, Pins, bpf_syscall};
 
 /// A helper that the programs call, in a kind of program.
 struct Needed {
@@ -89,7 +89,7 @@ fn missing_rights(effective: u64) -> Vec<&'static str> {
 pub fn has_tcx() -> bool {
     // Of the loopback interface, the first in every network namespace: nothing is attached to it, or something of others.
     const LOOPBACK: u32 = 1;
-    match sys::programs_at(LOOPBACK, sys::Attach::TcxIngress as u32) {
+    match bpf_syscall::programs_at(LOOPBACK, bpf_syscall::Attach::TcxIngress as u32) {
         Ok(_) => true,
         // The kernel knows of no such place. Of one that it knows, it would say that there is no such interface.
         Err(e) => e.raw_os_error() != Some(nix::libc::EINVAL),

@@ -19,11 +19,11 @@ use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
 use tracing::info;
 
+use super::bpf_syscall::{self, Attach};
 use super::expedited::Expedited;
 use super::hook::{Hook, HookStatus, Options, Role, XdpMode};
 use super::load::Loader;
 use super::rtnl::{Rtnl, Side, XdpAt};
-use super::sys::{self, Attach};
 use super::{DatapathError, Pins, chain, clsact, features, host_hooks, relay_lookup};
 
 /// How long attaching may take without a word.
@@ -38,20 +38,20 @@ const MOMENT: Duration = Duration::from_millis(10);
 
 /// A way to stand on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Attachment {
     Tcx,
     Clsact,
     Xdp(XdpAt),
 }
 
-impl Way {
+impl Attachment {
     /// [`HookStatus::kind`] of it.
     fn name(self) -> &'static str {
         match self {
-            Way::Tcx => "tcx",
-            Way::Clsact => "clsact",
-            Way::Xdp(XdpAt::Native) => "xdp native",
-            Way::Xdp(XdpAt::Generic) => "xdp generic",
+            Attachment::Tcx => "tcx",
+            Attachment::Clsact => "clsact",
+            Attachment::Xdp(XdpAt::Native) => "xdp native",
+            Attachment::Xdp(XdpAt::Generic) => "xdp generic",
         }
     }
 }
@@ -70,7 +70,7 @@ pub struct Attached {
     tcx: bool,
     programs: BTreeMap<Hook, Loaded>,
     /// Names of the interfaces with what is attached, and how it was attached.
-    held: BTreeMap<Key, (String, Way)>,
+    held: BTreeMap<Key, (String, Attachment)>,
     /// Filters that were there before anything was attached; none once they are dealt with.
     earlier: Option<BTreeSet<Key>>,
     /// What was wanted when everything was last as it should be.
@@ -111,7 +111,7 @@ impl Attached {
         let mut hooks = BTreeMap::new();
         for (ifindex, role) in wanted {
             for hook in role.hooks() {
-                if let Some(way) = self.way(*hook, &role.name) {
+                if let Some(way) = self.attachment(*hook, &role.name) {
                     hooks.insert((*ifindex, *hook), (role.name.clone(), way));
                 }
             }
@@ -143,13 +143,13 @@ impl Attached {
         errors
     }
 
-    fn detach_others(&mut self, rtnl: &mut Rtnl, pins: &Pins, wanted: &BTreeMap<Key, (String, Way)>) {
+    fn detach_others(&mut self, rtnl: &mut Rtnl, pins: &Pins, wanted: &BTreeMap<Key, (String, Attachment)>) {
         let mut filters = self.earlier.replace(BTreeSet::new()).unwrap_or_default();
         self.held.retain(|key, (_, way)| {
             if wanted.contains_key(key) {
                 return true;
             }
-            if *way == Way::Clsact {
+            if *way == Attachment::Clsact {
                 filters.insert(*key);
             }
             false
@@ -180,29 +180,29 @@ impl Attached {
     }
 
     /// Attaches a program in one way, then removes what stands there in another.
-    fn attach(&self, rtnl: &mut Rtnl, pins: &Pins, key: Key, way: Way) -> Result<(), String> {
+    fn attach(&self, rtnl: &mut Rtnl, pins: &Pins, key: Key, way: Attachment) -> Result<(), String> {
         let (ifindex, hook) = key;
         let program = self.programs.get(&hook).ok_or("it is not loaded")?.fd.as_fd();
         let path = pin_path(pins, key);
         match way {
-            Way::Tcx => {
+            Attachment::Tcx => {
                 let at = match hook.side() {
                     Side::Ingress => Attach::TcxIngress,
                     Side::Egress => Attach::TcxEgress,
                 };
-                attach_link(&path, ifindex, program, || sys::create_link(program, ifindex, at, BPF_F_BEFORE))
+                attach_link(&path, ifindex, program, || bpf_syscall::create_link(program, ifindex, at, BPF_F_BEFORE))
                     .map_err(|e| e.to_string())?;
                 if self.earlier.as_ref().is_some_and(|filters| filters.contains(&key)) {
                     clsact::detach(rtnl, ifindex, hook).map_err(|e| format!("the filter of an earlier run: {e}"))?;
                 }
             }
-            Way::Clsact => {
+            Attachment::Clsact => {
                 clsact::attach(rtnl, pins, ifindex, hook, program).map_err(|e| e.to_string())?;
                 if path.exists() {
                     detach_link(&path).map_err(|e| format!("the link of an earlier run: {e}"))?;
                 }
             }
-            Way::Xdp(at) => {
+            Attachment::Xdp(at) => {
                 let stands = rtnl.xdp(Some(ifindex)).map_err(|e| e.to_string())?.get(&ifindex).map(|(at, _)| *at);
                 if path.exists() && stands != Some(at) {
                     detach_link(&path).map_err(|e| format!("the link of an earlier run: {e}"))?;
@@ -211,7 +211,7 @@ impl Attached {
                     XdpAt::Native => XDP_FLAGS_DRV_MODE,
                     XdpAt::Generic => XDP_FLAGS_SKB_MODE,
                 };
-                attach_link(&path, ifindex, program, || sys::create_link(program, ifindex, Attach::Xdp, flags))
+                attach_link(&path, ifindex, program, || bpf_syscall::create_link(program, ifindex, Attach::Xdp, flags))
                     .map_err(|e| e.to_string())?;
             }
         }
@@ -219,21 +219,21 @@ impl Attached {
     }
 
     /// How a program is to be attached; none where it is not.
-    fn way(&self, hook: Hook, interface: &str) -> Option<Way> {
+    fn attachment(&self, hook: Hook, interface: &str) -> Option<Attachment> {
         if hook != Hook::UplinkXdp {
-            return Some(if self.tcx { Way::Tcx } else { Way::Clsact });
+            return Some(if self.tcx { Attachment::Tcx } else { Attachment::Clsact });
         }
         match self.options.xdp {
             XdpMode::Off => None,
-            XdpMode::Native => Some(Way::Xdp(XdpAt::Native)),
-            XdpMode::Generic => Some(Way::Xdp(XdpAt::Generic)),
-            XdpMode::Auto => is_fast_with_xdp(interface).then_some(Way::Xdp(XdpAt::Native)),
+            XdpMode::Native => Some(Attachment::Xdp(XdpAt::Native)),
+            XdpMode::Generic => Some(Attachment::Xdp(XdpAt::Generic)),
+            XdpMode::Auto => is_fast_with_xdp(interface).then_some(Attachment::Xdp(XdpAt::Native)),
         }
     }
 
     /// See [`super::Datapath::redirects_by_driver`].
     pub fn has_native_xdp(&self) -> bool {
-        self.held.values().any(|(_, way)| *way == Way::Xdp(XdpAt::Native))
+        self.held.values().any(|(_, way)| *way == Attachment::Xdp(XdpAt::Native))
     }
 
     /// See [`super::Datapath::attachment`].
@@ -273,7 +273,7 @@ impl Attached {
         let entries = std::fs::read_dir(pins.links()).into_iter().flatten().flatten();
         let pinned: HashSet<OsString> = entries.map(|e| e.file_name()).collect();
         let is_pinned = |key: &Key| pinned.contains(OsStr::new(&pin_name(*key)));
-        let unpinned = self.held.iter().filter(|(key, (_, way))| *way != Way::Clsact && !is_pinned(key));
+        let unpinned = self.held.iter().filter(|(key, (_, way))| *way != Attachment::Clsact && !is_pinned(key));
         let mut lost: BTreeSet<Key> = unpinned.map(|(key, _)| *key).collect();
         let after = self.asked.map_or(Bound::Unbounded, Bound::Excluded);
         let next: Vec<_> = self.held.range((after, Bound::Unbounded)).take(ASKED).collect();
@@ -297,8 +297,8 @@ impl Attached {
     /// Where the kernel has these programs of those that were attached here, and how.
     fn ask_kernel<'a>(
         &self,
-        held: impl Iterator<Item = (&'a Key, &'a (String, Way))> + Clone,
-    ) -> IoResult<BTreeMap<Key, Way>> {
+        held: impl Iterator<Item = (&'a Key, &'a (String, Attachment))> + Clone,
+    ) -> IoResult<BTreeMap<Key, Attachment>> {
         let mut rtnl = Rtnl::open()?;
         let with_xdp = held.clone().any(|((_, hook), _)| *hook == Hook::UplinkXdp);
         let xdp = if with_xdp { rtnl.xdp(None)? } else { BTreeMap::new() };
@@ -307,16 +307,18 @@ impl Attached {
             let (ifindex, hook) = *key;
             let Some(program) = self.programs.get(&hook).map(|p| p.id) else { continue };
             let stands = match way {
-                Way::Xdp(_) => xdp.get(&ifindex).filter(|(_, id)| *id == program).map(|(at, _)| Way::Xdp(*at)),
-                Way::Tcx => {
+                Attachment::Xdp(_) => {
+                    xdp.get(&ifindex).filter(|(_, id)| *id == program).map(|(at, _)| Attachment::Xdp(*at))
+                }
+                Attachment::Tcx => {
                     let at = if hook.side() == Side::Ingress { Attach::TcxIngress } else { Attach::TcxEgress };
                     // An interface that is gone has none.
-                    let programs = sys::programs_at(ifindex, at as u32).unwrap_or_default();
-                    programs.contains(&program).then_some(Way::Tcx)
+                    let programs = bpf_syscall::programs_at(ifindex, at as u32).unwrap_or_default();
+                    programs.contains(&program).then_some(Attachment::Tcx)
                 }
-                Way::Clsact => {
+                Attachment::Clsact => {
                     let filter = clsact::attached(&mut rtnl, ifindex, hook).unwrap_or_default();
-                    filter.is_some_and(|id| id == program).then_some(Way::Clsact)
+                    filter.is_some_and(|id| id == program).then_some(Attachment::Clsact)
                 }
             };
             found.extend(stands.map(|way| (*key, way)));
@@ -339,7 +341,7 @@ fn loaded(ebpf: &Ebpf, hook: Hook) -> Result<Loaded, String> {
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     let fd = fd.map_err(|e| chain(&e))?.as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
-    let id = sys::program_id(fd.as_fd()).map_err(|e| e.to_string())?;
+    let id = bpf_syscall::program_id(fd.as_fd()).map_err(|e| e.to_string())?;
     Ok(Loaded { fd, id })
 }
 
@@ -363,8 +365,8 @@ fn attach_link(
 ) -> IoResult<()> {
     if path.exists() {
         // Another interface may have the index of one that is gone.
-        let stands = sys::pinned_link(path).is_ok_and(|link| link.is_some_and(|l| l.ifindex == ifindex));
-        if stands && sys::update_pinned_link(path, program).is_ok() {
+        let stands = bpf_syscall::pinned_link(path).is_ok_and(|link| link.is_some_and(|l| l.ifindex == ifindex));
+        if stands && bpf_syscall::update_pinned_link(path, program).is_ok() {
             return Ok(());
         }
         std::fs::remove_file(path)?;
@@ -379,13 +381,13 @@ fn attach_link(
         }
     };
     // The pin holds it: this process's own descriptor is closed without detaching anything.
-    sys::pin(path, link.as_fd())
+    bpf_syscall::pin(path, link.as_fd())
 }
 
 /// Detaches the link of a pin, and removes the pin. When it returns, the program no longer runs there.
 fn detach_link(path: &Path) -> IoResult<()> {
     // Removing the last reference to a link alone would detach it some moments later.
-    sys::detach_pinned_link(path)?;
+    bpf_syscall::detach_pinned_link(path)?;
     std::fs::remove_file(path)
 }
 

@@ -14,7 +14,7 @@ use nix::libc;
 
 use super::hook::{Hook, HookStatus};
 use super::load::Loader;
-use super::{Pins, chain, features, map_error, sys, take};
+use super::{Pins, bpf_syscall, chain, features, map_error, take};
 use crate::failpoint;
 
 /// End of the links' pins: `host_connect4-cgroup`.
@@ -112,7 +112,7 @@ impl HostHooks {
         };
         let (mut rows, mut lost) = (Vec::new(), Vec::new());
         for (hook, id) in programs {
-            match sys::programs_at(cgroup.as_raw_fd() as u32, attach_type(*hook)) {
+            match bpf_syscall::programs_at(cgroup.as_raw_fd() as u32, attach_type(*hook)) {
                 Ok(found) if found.contains(id) => rows.push(HookStatus {
                     interface: path.display().to_string(),
                     ifindex: 0,
@@ -192,9 +192,9 @@ fn attach(
 
 /// Returns the program's number in the kernel.
 fn attach_one(p: &mut CgroupSockAddr, path: &Path, cgroup: &File) -> Result<u32, Box<dyn std::error::Error>> {
-    let program = sys::program_id(p.fd()?.as_fd())?;
+    let program = bpf_syscall::program_id(p.fd()?.as_fd())?;
     if path.exists() {
-        if sys::update_pinned_link(path, p.fd()?.as_fd()).is_ok() {
+        if bpf_syscall::update_pinned_link(path, p.fd()?.as_fd()).is_ok() {
             return Ok(program);
         }
         // Not a link that can be updated: of somebody else's making.
@@ -211,7 +211,7 @@ fn attach_one(p: &mut CgroupSockAddr, path: &Path, cgroup: &File) -> Result<u32,
 
 fn remove(path: &Path) -> std::io::Result<()> {
     if path.exists() {
-        sys::detach_pinned_link(path)?;
+        bpf_syscall::detach_pinned_link(path)?;
         std::fs::remove_file(path)?;
     }
     Ok(())

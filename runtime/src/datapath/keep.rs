@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 
 use super::pins::{MAPS, is_bpffs};
-use super::{Datapath, DatapathError, PinLock, Pins, sys};
+use super::{Datapath, DatapathError, PinLock, Pins, bpf_syscall};
 
 /// A map, whatever becomes of its pin.
 struct Kept {
@@ -33,7 +33,8 @@ impl Keeper {
     pub fn of(pins: &Pins, lock: PinLock) -> Result<Self, DatapathError> {
         let open = |name: &'static str| {
             let path = pins.map(name);
-            let kept = sys::open_pin(&path).and_then(|fd| Ok(Kept { name, id: sys::map_id(fd.as_fd())?, fd }));
+            let kept =
+                bpf_syscall::open_pin(&path).and_then(|fd| Ok(Kept { name, id: bpf_syscall::map_id(fd.as_fd())?, fd }));
             kept.map_err(|e| DatapathError::Pin { path: path.display().to_string(), reason: e.to_string() })
         };
         let maps = MAPS.iter().map(|name| open(name)).collect::<Result<_, _>>()?;
@@ -64,10 +65,10 @@ impl Keeper {
             let failed =
                 |e: std::io::Error| DatapathError::Pin { path: path.display().to_string(), reason: e.to_string() };
             if !path.exists() {
-                sys::pin(&path, map.fd.as_fd()).map_err(failed)?;
+                bpf_syscall::pin(&path, map.fd.as_fd()).map_err(failed)?;
                 gone.push(path);
-            } else if sys::open_pin(&path).and_then(|fd| sys::map_id(fd.as_fd())).ok() != Some(map.id) {
-                fs::remove_file(&path).and_then(|()| sys::pin(&path, map.fd.as_fd())).map_err(failed)?;
+            } else if bpf_syscall::open_pin(&path).and_then(|fd| bpf_syscall::map_id(fd.as_fd())).ok() != Some(map.id) {
+                fs::remove_file(&path).and_then(|()| bpf_syscall::pin(&path, map.fd.as_fd())).map_err(failed)?;
                 lines.push(format!("{} was another map", path.display()));
             }
         }

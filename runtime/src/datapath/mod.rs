@@ -4,8 +4,10 @@
 //! adopts what it finds and replaces programs in place.
 
 mod bits;
+mod bpf_syscall;
 mod clsact;
 mod collect;
+mod ended_flows;
 mod entries;
 mod events;
 mod expedited;
@@ -20,7 +22,6 @@ mod host_sockets;
 mod keep;
 mod load;
 mod object;
-mod peers;
 mod pin_lock;
 mod pins;
 mod probe;
@@ -30,10 +31,10 @@ mod rtnl;
 mod slots;
 mod standing;
 mod state;
-mod sys;
 mod table;
 
 pub use collect::Collector;
+pub use ended_flows::EndedPeer;
 pub use events::Events;
 pub use features::kernel_release;
 pub use filters::Sources;
@@ -41,7 +42,6 @@ pub use flows::{Seed, SeedKind};
 pub use hook::{Hook, HookStatus, Options as HookOptions, Role, XdpMode};
 pub use host_sockets::EndedSockets;
 pub use object::OBJECT;
-pub use peers::EndedPeer;
 pub use pin_lock::PinLock;
 pub use pins::{Pins, remove_everything};
 pub use published::Published;
@@ -300,7 +300,7 @@ impl Datapath {
     pub fn take_ended(&mut self) -> Vec<EndedPeer> {
         let generations = self.state.take_ended();
         self.ended_sockets.add(&generations, &self.host_peers);
-        if generations.is_empty() { Vec::new() } else { peers::ended(&self.flows, &generations) }
+        if generations.is_empty() { Vec::new() } else { ended_flows::ended(&self.flows, &generations) }
     }
 
     /// The host's own sockets whose publications [`Datapath::take_ended`] told of; none where it told of none.

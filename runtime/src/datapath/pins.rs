@@ -19,7 +19,7 @@ pub const MAPS: &[&str] = &[
     "RULES",
     "PORTS",
     "ADDRESS_BITS",
-    "WAYS",
+    "NEXT_HOPS",
     "ENDPOINTS",
     "ADDRESSES",
     "PREFIXES",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Result;
 
-use super::sys;
+use super::bpf_syscall;
 
 /// A kind of program, as far as the kernel tells helpers apart by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
 
 /// Loads a program that does nothing.
 pub fn trivial(kind: Kind) -> Result<()> {
-    sys::load_program(kind.numbers(), &[ZERO, EXIT], &mut []).map(drop)
+    bpf_syscall::load_program(kind.numbers(), &[ZERO, EXIT], &mut []).map(drop)
 }
 
 /// Whether programs of a kind can call a helper, by its number.
@@ -51,7 +51,7 @@ pub fn has_helper(kind: Kind, helper: i32) -> bool {
     let [a, b, c, d] = helper.to_le_bytes();
     let call = [0x85, 0, 0, 0, a, b, c, d];
     let mut log = [0; 4096];
-    if sys::load_program(kind.numbers(), &[call, ZERO, EXIT], &mut log).is_ok() {
+    if bpf_syscall::load_program(kind.numbers(), &[call, ZERO, EXIT], &mut log).is_ok() {
         return true;
     }
     let length = log.iter().position(|b| *b == 0).unwrap_or(log.len());

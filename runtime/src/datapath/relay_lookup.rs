@@ -16,7 +16,7 @@ use runtime_common::maps::{MAX_PUBLICATIONS, PublicationKey, RELAY_TCP, RELAY_UD
 use super::hook::{Hook, HookStatus};
 use super::load::Loader;
 use super::table::{Differences, Table, check_size};
-use super::{DatapathError, Operations, Pins, chain, map_error, sys, take};
+use super::{DatapathError, Operations, Pins, bpf_syscall, chain, map_error, take};
 
 /// File name of the link's pin.
 const PIN: &str = "relay_lookup-netns";
@@ -134,7 +134,7 @@ impl RelayLookup {
     /// What the kernel says of where it is attached, or in one line that it is not where it was.
     pub fn status(&self) -> Result<Option<HookStatus>, String> {
         let State::Attached(program) = &self.state else { return Ok(None) };
-        let here = || sys::programs_at(File::open(NAMESPACE)?.as_raw_fd() as u32, BPF_SK_LOOKUP);
+        let here = || bpf_syscall::programs_at(File::open(NAMESPACE)?.as_raw_fd() as u32, BPF_SK_LOOKUP);
         match here() {
             Ok(found) if found.contains(program) => Ok(Some(HookStatus {
                 interface: "network namespace".to_owned(),
@@ -165,9 +165,9 @@ fn attach(ebpf: &mut Ebpf, path: &Path) -> Result<u32, String> {
         .try_into()
         .map_err(|e: ProgramError| chain(&e))?;
     let program = p.fd().map_err(|e| chain(&e))?.as_fd();
-    let program_id = sys::program_id(program).map_err(|e| e.to_string())?;
+    let program_id = bpf_syscall::program_id(program).map_err(|e| e.to_string())?;
     if path.exists() {
-        if sys::update_pinned_link(path, program).is_ok() {
+        if bpf_syscall::update_pinned_link(path, program).is_ok() {
             return Ok(program_id);
         }
         // Of a namespace that is gone.

@@ -9,7 +9,7 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, IterableMap, MapData, MapError};
 
 use super::state::Operations;
-use super::{DatapathError, map_error, sys};
+use super::{DatapathError, bpf_syscall, map_error};
 use crate::failpoint;
 
 /// From how many entries on one call for all is worth it.
@@ -126,7 +126,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
         while let Some((first, others)) = rest.split_first() {
             let done = match rest.len() < MANY {
                 true => 0,
-                false => match sys::delete_batch(self.map.map().fd().as_fd(), rest) {
+                false => match bpf_syscall::delete_batch(self.map.map().fd().as_fd(), rest) {
                     Ok(()) => rest.len(),
                     // The one it stopped at is tried alone.
                     Err((done, _)) => done,
@@ -162,13 +162,13 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
         let mut rest = &d.new[..];
         if rest.len() >= MANY {
             let entries: Vec<(K, V)> = rest.iter().map(|(k, v)| (*k, with_rule(v))).collect();
-            let result = sys::update_batch(self.map.map().fd().as_fd(), &entries);
+            let result = bpf_syscall::update_batch(self.map.map().fd().as_fd(), &entries);
             let done = result.as_ref().map_or_else(|(done, _)| *done, |()| rest.len());
             self.holds.extend(rest[..done].iter().copied());
             ops.written += done;
             rest = &rest[done..];
             if let Err((_, e)) = result
-                && !sys::is_unsupported(&e)
+                && !bpf_syscall::is_unsupported(&e)
             {
                 return Err(self.explain(e));
             }
@@ -217,7 +217,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
 /// All entries of a map that the kernel side changes meanwhile.
 pub(super) fn read_entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<(K, V)> {
     // One by one, an entry may go while the table is being read.
-    sys::read_all(map.map().fd().as_fd()).unwrap_or_else(|_| map.iter().flatten().collect())
+    bpf_syscall::read_all(map.map().fd().as_fd()).unwrap_or_else(|_| map.iter().flatten().collect())
 }
 
 /// Writes elements of an array.
@@ -228,9 +228,9 @@ pub(super) fn write_elements(
 ) -> Result<(), DatapathError> {
     let mut rest = elements;
     if elements.len() >= MANY {
-        match sys::update_batch(array.map().fd().as_fd(), elements) {
+        match bpf_syscall::update_batch(array.map().fd().as_fd(), elements) {
             Ok(()) => return Ok(()),
-            Err((done, e)) if sys::is_unsupported(&e) => rest = &elements[done..],
+            Err((done, e)) if bpf_syscall::is_unsupported(&e) => rest = &elements[done..],
             Err((_, e)) => return Err(map_error(name, &e)),
         }
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use nix::libc;
 use runtime_common::Protocol;
 
-use super::destroy::Diag;
+use super::sock_diag::Diag;
 
 /// A port that somebody hears of what comes for: the protocol, the port, and the address, `::` for all of them.
 pub type Listener = (Protocol, u16, Ipv6Addr);

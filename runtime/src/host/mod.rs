@@ -1,6 +1,5 @@
 //! The host's network as netlink tells of it: interfaces, addresses, and which container is behind which interface.
 
-mod destroy;
 mod firewall;
 mod gro;
 mod listeners;
@@ -9,6 +8,7 @@ mod netlink;
 mod programs;
 mod proxies;
 mod routes;
+mod sock_diag;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use destroy::{End, close_connections, close_datagrams, close_stored, namespace_of};
 pub use firewall::passed_by;
 pub use gro::set_gro;
 pub use listeners::{Listener, listeners};
@@ -25,6 +24,7 @@ pub use nat::{NatRules, read as read_nat};
 pub use netlink::{Netlink, NetlinkError, is_global};
 pub use proxies::listening_proxies;
 pub use routes::{Gateways, LocalRoute};
+pub use sock_diag::{End, close_connections, close_datagrams, close_stored, namespace_of};
 pub use sockets::{Socket, established};
 
 /// An interface of the host's network namespace.

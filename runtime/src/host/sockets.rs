@@ -11,7 +11,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use runtime_common::packet::{TCP, UDP};
 
-use super::destroy::Diag;
+use super::sock_diag::Diag;
 
 /// The bit of `TCP_LISTEN` of the kernel's uapi among states.
 const LISTENING: u32 = 1 << 10;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use runtime_common::maps::{
-    FILTER_ALLOW, FILTER_DENY, PUBLICATION_ASK, PUBLICATION_CLOSED, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK,
+    FILTER_ALLOW, FILTER_DENY, PUBLICATION_CLOSED, PUBLICATION_DEFER, PUBLICATION_FILTERED, PUBLICATION_FROM_LOOPBACK,
     PUBLICATION_HOST_TRANSLATES, PUBLICATION_LIMITED, PUBLICATION_LISTED_ONLY, Publication, PublicationKey,
 };
 use runtime_common::{Addr, Protocol};
@@ -104,9 +104,9 @@ fn ask(basis: &Basis, host_port: u16, to: SocketAddr, protocol: Protocol) -> u16
     match &basis.asked {
         None => 0,
         Some(rules) if rules.translates(protocol.name(), host_port, to) => {
-            PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES
+            PUBLICATION_DEFER | PUBLICATION_HOST_TRANSLATES
         }
-        Some(_) => PUBLICATION_ASK,
+        Some(_) => PUBLICATION_DEFER,
     }
 }
 

@@ -36,7 +36,7 @@ fn a_client_hears_that_its_hops_ran_out() {
             ];
             for packet in cases {
                 let packet = inbound(packet.ttl(ttl));
-                w.complains("nothing of it yet", Uplink, &packet, Verdict::TtlExceeded, host, (kind, 0));
+                w.answers_with_error("nothing of it yet", Uplink, &packet, Verdict::TtlExceeded, host, (kind, 0));
                 w.expect("nothing of it yet", Xdp, &packet.build(), Verdict::TtlExceeded);
                 assert_eq!(w.flows("PENDING"), []);
             }
@@ -45,7 +45,7 @@ fn a_client_hears_that_its_hops_ran_out() {
         let packet = inbound(tcp(client, 4000, host, 8080, SYN));
         w.forwards("open", Uplink, &packet, Verdict::Published, &published(&packet, Uplink, &WEB, 80));
         let packet = inbound(tcp(client, 4000, host, 8080, ACK).ttl(1));
-        w.complains("known", Uplink, &packet, Verdict::TtlExceeded, host, (kind, 0));
+        w.answers_with_error("known", Uplink, &packet, Verdict::TtlExceeded, host, (kind, 0));
         w.expect("the host's own", Uplink, &inbound(tcp(client, 1, host, 22, SYN).ttl(1)).build(), Verdict::Host);
         w.forget();
     }
@@ -56,7 +56,7 @@ fn a_client_hears_that_its_hops_ran_out() {
 }
 
 #[test]
-fn complaints_to_the_outside_are_limited() {
+fn icmp_errors_to_the_outside_are_limited() {
     let mut w = world();
     let packet = inbound(udp(CLIENT, 4000, HOST, 8080).ttl(1)).build();
     let start = std::time::Instant::now();
@@ -77,14 +77,14 @@ fn a_container_hears_that_its_hops_ran_out() {
         let packet = inbound(tcp(client, 4000, host, 8080, SYN));
         w.forwards("request", Uplink, &packet, Verdict::Published, &published(&packet, Uplink, &WEB, 80));
         let answer = sent(tcp(web, 80, client, 4000, SYN | ACK).ttl(1), &WEB);
-        w.complains("answer", Leaving("web"), &answer, Verdict::TtlExceeded, gateway, (kind, 0));
+        w.answers_with_error("answer", Leaving("web"), &answer, Verdict::TtlExceeded, gateway, (kind, 0));
         let request = sent(udp(db, 4000, host, 8080).ttl(1), &DB);
-        w.complains("request of a sibling", Leaving("db"), &request, Verdict::TtlExceeded, gateway, (kind, 0));
+        w.answers_with_error("request of a sibling", Leaving("db"), &request, Verdict::TtlExceeded, gateway, (kind, 0));
         let request = sent(udp(db, 4000, host, 8080), &DB);
         let out = request.clone().between(db, web).ports(4000, 80).ttl(63);
         w.forwards("request of a sibling", Leaving("db"), &request, Verdict::Published, &out);
         let answer = sent(udp(web, 80, db, 4000).ttl(1), &WEB);
-        w.complains("answer to a sibling", Leaving("web"), &answer, Verdict::TtlExceeded, gateway, (kind, 0));
+        w.answers_with_error("answer to a sibling", Leaving("web"), &answer, Verdict::TtlExceeded, gateway, (kind, 0));
         // An error is never about an error.
         let error = sent(unreachable(web, db, &udp(db, 4000, web, 80)).ttl(1), &WEB);
         w.expect("error", Leaving("web"), &error.build(), Verdict::TtlExceeded);
@@ -106,9 +106,9 @@ fn a_container_hears_what_the_way_out_takes() {
         let out = fits.clone().between(host, client).ports(8080, 4000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
         w.forwards("fits", Leaving("web"), &fits, Verdict::PublishedReply, &out);
         let big = sent(udp(web, 80, client, 4000).payload(&vec![5; 1400 - header - 7]), &WEB);
-        w.complains("one byte more", Leaving("web"), &big, Verdict::TooBig, gateway, (kind, 1400));
+        w.answers_with_error("one byte more", Leaving("web"), &big, Verdict::TooBig, gateway, (kind, 1400));
         let big = sent(tcp(web, 80, client, 4000, ACK).payload(&[5; 1440]), &WEB);
-        w.complains("TCP", Leaving("web"), &big, Verdict::TooBig, gateway, (kind, 1400));
+        w.answers_with_error("TCP", Leaving("web"), &big, Verdict::TooBig, gateway, (kind, 1400));
         // A route with an MTU of its own.
         let route = if client == CLIENT { "192.0.2.9/32" } else { "-6 2001:db8::9/128" };
         let (family, to) = route.split_once(' ').unwrap_or(("", route));
@@ -119,7 +119,7 @@ fn a_container_hears_what_the_way_out_takes() {
         tests::wait_until("the routes are asked again", std::time::Duration::from_secs(10), || {
             w.run(Leaving("web"), &packet, 1).counted == [(Verdict::TooBig, 1)]
         });
-        w.complains("more than the route takes", Leaving("web"), &big, Verdict::TooBig, gateway, (kind, 1300));
+        w.answers_with_error("more than the route takes", Leaving("web"), &big, Verdict::TooBig, gateway, (kind, 1300));
     }
 }
 

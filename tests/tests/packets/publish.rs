@@ -141,7 +141,7 @@ fn what_is_not_published_is_left_to_the_host() {
         ("another address", tcp(CLIENT, 1, "203.0.113.5", 80, SYN), Verdict::Host),
         ("echo request", echo(CLIENT, HOST, true, 7), Verdict::Host),
         ("some protocol", raw(CLIENT, HOST, 50), Verdict::Host),
-        ("RST", tcp(CLIENT, 1, HOST, 80, RST), Verdict::Carried),
+        ("RST", tcp(CLIENT, 1, HOST, 80, RST), Verdict::Preexisting),
         ("closed, SYN", tcp(CLIENT, 1, HOST, 81, SYN), Verdict::Unpublished),
         ("closed, ACK", tcp(CLIENT, 1, HOST, 81, ACK), Verdict::Unpublished),
         ("straight to a container", tcp(CLIENT, 1, WEB.v4, 80, SYN), Verdict::NotPublished),
@@ -171,10 +171,10 @@ fn a_segment_of_no_known_connection_goes_to_the_container() {
     let segment = inbound(tcp(CLIENT, 40000, HOST, 8080, ACK));
     // While the loader learns which connections other rules carry, they keep them.
     w.enforce(false);
-    w.expect("while learning", Uplink, &segment.build(), Verdict::Carried);
+    w.expect("while learning", Uplink, &segment.build(), Verdict::Preexisting);
     w.enforce(true);
     // What sockets the host has is asked where there is a packet to ask with.
-    w.expect("a frame", Xdp, &segment.build(), Verdict::Carried);
+    w.expect("a frame", Xdp, &segment.build(), Verdict::Preexisting);
     w.forwards("a packet", Uplink, &segment, Verdict::Published, &published(&segment, Uplink, &WEB, 80));
     let reset = sent(tcp(WEB.v4, 80, CLIENT, 40000, RST), &WEB);
     let out = reset.clone().between(HOST, CLIENT).ports(8080, 40000).ttl(63).macs(MAC_UPLINK, MAC_CLIENT);
@@ -189,7 +189,7 @@ fn what_answers_the_connection_of_somebody_behind_the_host_is_left_to_the_host()
     let segment = |flags| inbound(tcp(CLIENT, 443, HOST, 80, flags));
     for flags in [SYN | ACK, ACK, FIN | ACK] {
         for at in [Xdp, Uplink] {
-            w.expect("an answer", at, &segment(flags).build(), Verdict::Carried);
+            w.expect("an answer", at, &segment(flags).build(), Verdict::Preexisting);
         }
     }
     // A connection from there is one with the published port.
@@ -367,7 +367,7 @@ fn containers_reach_published_ports_through_the_host() {
     let cases = [
         ("another port of the host", sent(tcp(DB.v4, 1, HOST, 22, SYN), &DB), Verdict::Host),
         ("the host itself", sent(echo(DB.v4, "172.17.0.1", true, 1), &DB), Verdict::Host),
-        ("an unknown conversation's reset", sent(tcp(DB.v4, 1, HOST, 8080, RST), &DB), Verdict::Carried),
+        ("an unknown conversation's reset", sent(tcp(DB.v4, 1, HOST, 8080, RST), &DB), Verdict::Preexisting),
         ("loopback", sent(tcp(DB.v4, 1, "127.0.0.1", 8080, SYN), &DB), Verdict::Loopback),
         ("loopback", sent(tcp(DB.v6, 1, "::1", 8080, SYN), &DB), Verdict::Loopback),
     ];

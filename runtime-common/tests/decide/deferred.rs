@@ -2,7 +2,7 @@
 
 use runtime_common::Verdict;
 use runtime_common::decide::Decision;
-use runtime_common::maps::{FlowAction, PUBLICATION_ASK, PUBLICATION_HOST_TRANSLATES};
+use runtime_common::maps::{FlowAction, PUBLICATION_DEFER, PUBLICATION_HOST_TRANSLATES};
 use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
@@ -26,8 +26,8 @@ fn action(decision: Decision) -> (Verdict, Option<u8>) {
 #[test]
 fn what_comes_through_passes_the_firewall_by_from_then_on() {
     let asked = [
-        (PUBLICATION_ASK, (Verdict::Asked, Some(FlowAction::Ask as u8))),
-        (PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES, (Verdict::Asked, None)),
+        (PUBLICATION_DEFER, (Verdict::Deferred, Some(FlowAction::Defer as u8))),
+        (PUBLICATION_DEFER | PUBLICATION_HOST_TRANSLATES, (Verdict::Deferred, None)),
     ];
     for (flags, asked) in asked {
         let w = world(flags);
@@ -48,7 +48,7 @@ fn what_comes_through_passes_the_firewall_by_from_then_on() {
 
 #[test]
 fn the_gate_takes_nothing_that_was_not_asked_for() {
-    let w = world(PUBLICATION_ASK);
+    let w = world(PUBLICATION_DEFER);
     w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN));
     for (from, port) in [(4001, 80), (4000, 81)] {
         let stranger = tcp(CLIENT, from, WEB.0, port, SYN);
@@ -60,7 +60,7 @@ fn the_gate_takes_nothing_that_was_not_asked_for() {
 
 #[test]
 fn a_publication_that_goes_lets_nothing_through_any_more() {
-    let mut w = world(PUBLICATION_ASK);
+    let mut w = world(PUBLICATION_DEFER);
     w.uplink(&tcp(CLIENT, 4000, HOST, 80, SYN));
     w.tables.rules.insert(9, 0);
     assert_eq!(w.gate(0, &tcp(CLIENT, 4000, WEB.0, 80, SYN)), Decision::drop(Verdict::NotPublished));
@@ -68,8 +68,8 @@ fn a_publication_that_goes_lets_nothing_through_any_more() {
 
 #[test]
 fn siblings_are_asked_about_with_their_address_translated_and_oneself_not_at_all() {
-    let w = world(PUBLICATION_ASK | PUBLICATION_HOST_TRANSLATES);
-    assert_eq!(action(w.endpoint(1, &udp(DB.0, 4000, HOST, 53))), (Verdict::Asked, Some(FlowAction::Ask as u8)));
+    let w = world(PUBLICATION_DEFER | PUBLICATION_HOST_TRANSLATES);
+    assert_eq!(action(w.endpoint(1, &udp(DB.0, 4000, HOST, 53))), (Verdict::Deferred, Some(FlowAction::Defer as u8)));
     assert_eq!(w.gate(0, &udp(DB.0, 4000, WEB.0, 53)), Decision::pass(Verdict::Published));
     assert_eq!(
         action(w.endpoint(1, &udp(DB.0, 4000, HOST, 53))),

@@ -29,7 +29,7 @@ impl World {
         problems.extend(self.nat_trouble.iter().cloned());
         problems.extend(self.closed_publications());
         if self.cannot_tell {
-            problems.push(super::peers::UNSUPPORTED.to_owned());
+            problems.push(super::socket_closer::UNSUPPORTED.to_owned());
         }
         if !self.engine_connected {
             problems.insert(0, "the engine is away: its last known state is served".to_owned());

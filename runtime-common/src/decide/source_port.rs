@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use super::publication::lookup;
-use super::{Opening, Tables};
+use super::{NewFlow, Tables};
 use crate::maps::{Flow, FlowAction, FlowKey, Tuple, Zone};
 use crate::packet::SCTP;
 
@@ -25,12 +25,12 @@ const STEP: u32 = 40_503;
 pub(super) fn allocate_source_port<T: Tables, const HOSTS: bool>(
     t: &T,
     key: &FlowKey,
-    opening: NonNull<Opening>,
+    new_flow: NonNull<NewFlow>,
 ) -> bool {
     // Published conversations are answered by the container, masqueraded ones from outside.
     let reply_zone = if HOSTS { Zone::Uplink } else { Zone::Endpoint };
     // SAFETY: the scratch room belongs to this run of the program alone.
-    let o = unsafe { &mut *opening.as_ptr() };
+    let o = unsafe { &mut *new_flow.as_ptr() };
     o.reply_key = FlowKey::new(o.forward.to.reversed(), key.protocol, reply_zone);
     if is_free::<T, HOSTS>(t, &o.reply_key, key) {
         return true;

@@ -1,4 +1,4 @@
-//! What users complain about elsewhere, each by the number of the complaint.
+//! What users of others have reported, each by the number of the issue.
 //!
 //! Others are tested where their subject is: `addresses` (moby#39559), `errors` (cilium#25709, calico#8821, cilium#12968,
 //! cilium#33844), `flood` (cilium#3232), `masquerade` (cilium#44348), `host_local` (cilium#48096).

@@ -1,6 +1,6 @@
 //! What a router says about a packet that it cannot send on: ICMP and ICMPv6 errors of the datapath's own.
 //!
-//! The packet itself becomes the error: it is cut to [`quoted`] bytes, and an [`Envelope`] goes before its IP header.
+//! The packet itself becomes the error: it is cut to [`quoted_len`] bytes, and an [`ErrorHeaders`] goes before its IP header.
 
 use crate::checksum::{finish, sum};
 use crate::packet::{ETH_LEN, Headers, ICMP, ICMPV6, Message, Packet, TCP, UDP, is_loopback, is_multicast};
@@ -8,19 +8,19 @@ use crate::{Addr, Verdict};
 
 /// Why a packet is not sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Complaint {
+pub enum IcmpError {
     /// Its time to live ran out.
     TimeExceeded,
     /// Its way out takes no more than this many bytes from the IP header on.
     TooBig(u16),
 }
 
-impl Complaint {
+impl IcmpError {
     /// The drop's reason.
     pub const fn verdict(self) -> Verdict {
         match self {
-            Complaint::TimeExceeded => Verdict::TtlExceeded,
-            Complaint::TooBig(_) => Verdict::TooBig,
+            IcmpError::TimeExceeded => Verdict::TtlExceeded,
+            IcmpError::TooBig(_) => Verdict::TooBig,
         }
     }
 }
@@ -31,7 +31,7 @@ pub const MAX_QUOTED: u32 = 128;
 
 /// How much of a packet is quoted, in bytes from the IP header on: whole words.
 #[inline(always)]
-pub fn quoted(h: &Headers) -> u32 {
+pub fn quoted_len(h: &Headers) -> u32 {
     let bytes = if h.bytes > MAX_QUOTED { MAX_QUOTED } else { h.bytes };
     bytes & !3
 }
@@ -39,7 +39,7 @@ pub fn quoted(h: &Headers) -> u32 {
 /// Whether the sender is to hear of it at all (RFC 1812 §4.3.2.7, RFC 4443 §2.4): never of an error, of the tail of a
 /// datagram, nor where the source is no single machine.
 #[inline(always)]
-pub fn is_due(h: &Headers) -> bool {
+pub fn should_reply(h: &Headers) -> bool {
     let src = &h.key.tuple.src;
     !matches!(h.message, Message::IcmpError | Message::LaterFragment | Message::Router)
         && !is_multicast(src)
@@ -76,11 +76,11 @@ pub fn sum_words<P: Packet>(p: &P, len: u32) -> Option<u32> {
 /// The IP and ICMP headers of an error, as they are to stand in the packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Envelope(pub [u32; 12]);
+pub struct ErrorHeaders(pub [u32; 12]);
 
-/// Bytes of an [`Envelope`] that are used, by family.
+/// Bytes of an [`ErrorHeaders`] that are used, by family.
 #[inline(always)]
-pub const fn envelope_len(v4: bool) -> u32 {
+pub const fn error_headers_len(v4: bool) -> u32 {
     if v4 { 28 } else { 48 }
 }
 
@@ -97,18 +97,18 @@ const fn with_checksum(word: u32, checksum: u16) -> u32 {
     u32::from_ne_bytes([w[0], w[1], c[0], c[1]])
 }
 
-impl Envelope {
+impl ErrorHeaders {
     /// An error from `from` to the source of the packet `h`, of which `quoted` bytes with the sum `quoted_sum` follow.
     #[inline(always)]
-    pub fn write(&mut self, h: &Headers, from: &Addr, complaint: Complaint, quoted: u32, quoted_sum: u32) {
+    pub fn write(&mut self, h: &Headers, from: &Addr, error: IcmpError, quoted: u32, quoted_sum: u32) {
         let (src, dst) = (from.as_words(), h.key.tuple.src.as_words());
         let w = &mut self.0;
         let length = (8 + quoted) as u16;
         if h.v4 {
             // Destination unreachable, fragmentation needed (RFC 1191 §4); time exceeded in transit (RFC 792).
-            let (kind, rest) = match complaint {
-                Complaint::TimeExceeded => (pair(0x0b00, 0), 0),
-                Complaint::TooBig(mtu) => (pair(0x0304, 0), pair(0, mtu)),
+            let (kind, rest) = match error {
+                IcmpError::TimeExceeded => (pair(0x0b00, 0), 0),
+                IcmpError::TooBig(mtu) => (pair(0x0304, 0), pair(0, mtu)),
             };
             // Precedence "internetwork control" (RFC 1812 §4.3.2.5), never to be fragmented.
             w[0] = pair(0x45c0, 20 + length);
@@ -121,9 +121,9 @@ impl Envelope {
             w[6] = rest;
         } else {
             // Packet too big, time exceeded in transit (RFC 4443 §3.2, §3.3).
-            let (kind, rest) = match complaint {
-                Complaint::TimeExceeded => (pair(0x0300, 0), 0),
-                Complaint::TooBig(mtu) => (pair(0x0200, 0), pair(0, mtu)),
+            let (kind, rest) = match error {
+                IcmpError::TimeExceeded => (pair(0x0300, 0), 0),
+                IcmpError::TooBig(mtu) => (pair(0x0200, 0), pair(0, mtu)),
             };
             w[0] = pair(0x6000, 0);
             w[1] = pair(length, (ICMPV6 as u16) << 8 | 64);

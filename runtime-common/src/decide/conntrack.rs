@@ -4,10 +4,10 @@ use core::ptr::NonNull;
 
 use super::Tables;
 use super::share::is_closed;
-use super::tcp::{begin, follow_segment};
+use super::tcp::{begin, track_segment};
 use crate::maps::{
-    Endpoint, FLOW_ANSWERED, FLOW_COUNTED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction, FlowKey, Sums,
-    Tuple, Zone,
+    ChecksumDeltas, Endpoint, FLOW_ANSWERED, FLOW_COUNTED, FLOW_FIN, FLOW_REPLY, FLOW_RST, FLOW_SYN, Flow, FlowAction,
+    FlowKey, Tuple, Zone,
 };
 use crate::packet::{Headers, ICMP, ICMPV6, Mac, Message, TCP};
 
@@ -26,17 +26,17 @@ pub(super) enum Found {
 /// What the client sends after an answer moves a flow from `PENDING` to `FLOWS`, where new conversations cannot push it out. Of
 /// TCP, that is the end of its handshake: whoever has sent a SYN is somebody only when he has acknowledged the answer to it.
 #[inline(always)]
-pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
+pub(super) fn track<T: Tables>(t: &T, h: &Headers) -> Found {
     let key = &h.key;
     let mut ended = false;
     if let Some(found) = t.answered(key) {
         // SAFETY: the tables' entries stay valid while the program runs; counters may race and only that.
         let flow = unsafe { &mut *found.as_ptr() };
         if stands(t, flow) {
-            if opens_back(flow, h) || matches!(h.message, Message::TcpOpen) && lacks_pair(t, flow, key) {
+            if is_reverse_syn(flow, h) || matches!(h.message, Message::TcpOpen) && has_lost_pair(t, flow, key) {
                 return Found::None;
             }
-            touch(t, flow, h);
+            account(t, flow, h);
             if is_closing(flow) {
                 t.release_closed(key);
             }
@@ -55,14 +55,14 @@ pub(super) fn follow<T: Tables>(t: &T, h: &Headers) -> Found {
     if !stands(t, flow) {
         return Found::Ended;
     }
-    if opens_back(flow, h) && !crosses_syn(t, flow, key) || h.message.opens() && is_half(t, flow, key) {
+    if is_reverse_syn(flow, h) && !crosses_syn(t, flow, key) || h.message.opens() && is_half_open(t, flow, key) {
         return Found::None;
     }
-    touch(t, flow, h);
+    account(t, flow, h);
     // Each called from here, not one from another: the kernel adds the stack frames up.
     if is_answered(t, key, flow, h)
         && (flow.state & FLOW_COUNTED != 0 || t.hold(key))
-        && (answer(t, key, flow) || t.make_room() && answer(t, key, flow))
+        && (establish(t, key, flow) || t.make_room() && establish(t, key, flow))
     {
         return t.answered(key).map_or(Found::Live(found), Found::Live);
     }
@@ -81,7 +81,7 @@ pub(super) fn stands<T: Tables>(t: &T, flow: &Flow) -> bool {
 #[inline(always)]
 pub(super) fn established<T: Tables>(t: &T, h: &Headers, ifindex: u32, mac: Mac) -> Option<NonNull<Flow>> {
     let found = t.answered(&h.key)?;
-    // SAFETY: as in `follow`.
+    // SAFETY: as in `track`.
     let flow = unsafe { found.as_ref() };
     let from_there = flow.from_ifindex == ifindex && Mac::read(&flow.from_mac) == mac;
     if !from_there || !stands(t, flow) {
@@ -93,9 +93,9 @@ pub(super) fn established<T: Tables>(t: &T, h: &Headers, ifindex: u32, mac: Mac)
 /// Whether an unanswered conversation has been silent for a while and the way of its answers has made room for others
 /// meanwhile: it has to be opened anew.
 #[inline(always)]
-fn is_half<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
+fn is_half_open<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
     // Somebody who sends on and on without an answer pays nothing for it.
-    flow.state & FLOW_REPLY == 0 && t.now().wrapping_sub(flow.last_seen) > RETRY && lacks_pair(t, flow, key)
+    flow.state & FLOW_REPLY == 0 && t.now().wrapping_sub(flow.last_seen) > RETRY && has_lost_pair(t, flow, key)
 }
 
 /// The entry of a flow's other direction, wherever it is.
@@ -116,7 +116,7 @@ const RETRY: u64 = 500_000_000;
 
 // Rare: with a stack frame of its own.
 #[inline(never)]
-fn lacks_pair<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
+fn has_lost_pair<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
     let Some(pair) = pair_of(t, flow, key.protocol) else {
         return true;
     };
@@ -128,7 +128,7 @@ fn lacks_pair<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
 
 /// Whether a packet would open a connection from where this one's answers come: it is no part of it.
 #[inline(always)]
-fn opens_back(flow: &Flow, h: &Headers) -> bool {
+fn is_reverse_syn(flow: &Flow, h: &Headers) -> bool {
     matches!(h.message, Message::TcpOpen) && flow.state & FLOW_REPLY != 0
 }
 
@@ -199,7 +199,7 @@ fn acknowledges<T: Tables>(t: &T, flow: &Flow, h: &Headers) -> bool {
 /// Moves both directions to `FLOWS`. False where there is no room, or the forward direction is gone.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
+fn establish<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     let Some(scratch) = t.scratch() else {
         return false;
     };
@@ -209,7 +209,7 @@ fn answer<T: Tables>(t: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     // The packet's own entry goes last: while it is pending, the next one tries again.
     match t.pending(pair_key) {
         Some(pair) => {
-            // SAFETY: as in `follow`.
+            // SAFETY: as in `track`.
             let pair = unsafe { &mut *pair.as_ptr() };
             // Both are counted, but that was not noted through these references.
             flow.state |= FLOW_COUNTED;
@@ -233,13 +233,13 @@ pub(super) fn is_closing(flow: &Flow) -> bool {
 
 /// Counts a packet in its flow.
 #[inline(always)]
-pub(super) fn touch<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
+pub(super) fn account<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
     flow.last_seen = t.now();
     flow.packets += 1;
     flow.bytes += h.bytes as u64;
     // A fragment other than the first has no header to follow.
     if matches!(h.message, Message::TcpOpen | Message::TcpSegment) {
-        follow_segment(t, flow, h);
+        track_segment(t, flow, h);
     }
 }
 
@@ -247,7 +247,7 @@ pub(super) fn touch<T: Tables>(t: &T, flow: &mut Flow, h: &Headers) {
 /// kernel's stack.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Opening {
+pub struct NewFlow {
     /// The forward direction, as `super::flow` is to store it.
     pub forward: Flow,
     /// The direction of the answers.
@@ -292,7 +292,7 @@ impl Rules {
     }
 }
 
-/// Begins an [`Opening`] under rules: `to` is the tuple after translation.
+/// Begins a [`NewFlow`] under rules: `to` is the tuple after translation.
 #[inline(always)]
 pub(super) fn prepare<T: Tables>(
     t: &T,
@@ -300,7 +300,7 @@ pub(super) fn prepare<T: Tables>(
     to: &Tuple,
     forward: Target,
     reply: Target,
-) -> Option<NonNull<Opening>> {
+) -> Option<NonNull<NewFlow>> {
     let scratch = t.scratch()?;
     // SAFETY: the scratch room belongs to this run of the program alone.
     let o = unsafe { &mut *scratch.as_ptr() };
@@ -309,9 +309,9 @@ pub(super) fn prepare<T: Tables>(
     Some(scratch)
 }
 
-/// What an [`Opening`] says beside its tuples.
+/// What a [`NewFlow`] says beside its tuples.
 #[inline(always)]
-pub(super) fn fill(o: &mut Opening, rules: Rules, forward: Target, reply: Target) {
+pub(super) fn fill(o: &mut NewFlow, rules: Rules, forward: Target, reply: Target) {
     for (flow, target, from) in [(&mut o.forward, forward, reply), (&mut o.reply, reply, forward)] {
         flow.generation = rules.generation;
         flow.rule = rules.rule;
@@ -329,18 +329,18 @@ pub(super) fn fill(o: &mut Opening, rules: Rules, forward: Target, reply: Target
 /// Whether the host's firewall has not let a conversation through yet.
 #[inline(always)]
 pub(super) const fn is_asked(action: u8) -> bool {
-    action == FlowAction::Ask as u8 || action == FlowAction::AskUnchanged as u8
+    action == FlowAction::Defer as u8 || action == FlowAction::DeferUntranslated as u8
 }
 
 /// Has the gate expect a conversation that was just opened and goes through the host's stack. False where there is no room.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-pub(super) fn expect_at_gate<T: Tables>(t: &T, h: &Headers, opening: NonNull<Opening>) -> bool {
+pub(super) fn expect_at_gate<T: Tables>(t: &T, h: &Headers, new_flow: NonNull<NewFlow>) -> bool {
     // SAFETY: as in `prepare`.
-    let o = unsafe { &mut *opening.as_ptr() };
+    let o = unsafe { &mut *new_flow.as_ptr() };
     // Like the answers, it leads to the forward entry; but it is not one of them.
     o.reply_key = FlowKey::new(o.forward.to, h.key.protocol, Zone::Gate);
-    o.reply.action = FlowAction::Ask as u8;
+    o.reply.action = FlowAction::Defer as u8;
     o.reply.state = 0;
     t.insert_pending(&o.reply_key, &o.reply)
 }
@@ -349,7 +349,7 @@ pub(super) fn expect_at_gate<T: Tables>(t: &T, h: &Headers, opening: NonNull<Ope
 /// it passes the firewall by.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-pub(super) fn let_through<T: Tables>(t: &T, h: &Headers, flow: &Flow) {
+pub(super) fn netfilter_accepted<T: Tables>(t: &T, h: &Headers, flow: &Flow) {
     if let Some(forward) = pair_of(t, flow, h.key.protocol) {
         // SAFETY: entries stay valid while the program runs.
         let forward = unsafe { &mut *forward.as_ptr() };
@@ -365,12 +365,12 @@ pub(super) fn let_through<T: Tables>(t: &T, h: &Headers, flow: &Flow) {
 pub(super) fn open<T: Tables>(
     t: &T,
     h: &Headers,
-    opening: NonNull<Opening>,
+    new_flow: NonNull<NewFlow>,
     reply_zone: Zone,
 ) -> Option<NonNull<Flow>> {
     let key = &h.key;
     // SAFETY: as in `prepare`.
-    let o = unsafe { &mut *opening.as_ptr() };
+    let o = unsafe { &mut *new_flow.as_ptr() };
     let now = t.now();
     o.forward.last_seen = now;
     o.forward.packets = 1;
@@ -402,9 +402,9 @@ pub(super) fn open<T: Tables>(
 /// What the translation does to the checksums of either direction.
 // Once a conversation: with a stack frame of its own.
 #[inline(never)]
-fn checksum_deltas(tuple: &Tuple, o: &mut Opening) {
-    o.forward.sums = Sums::between(tuple, &o.forward.to);
-    o.reply.sums = Sums::between(&o.reply_key.tuple, &o.reply.to);
+fn checksum_deltas(tuple: &Tuple, o: &mut NewFlow) {
+    o.forward.sums = ChecksumDeltas::between(tuple, &o.forward.to);
+    o.reply.sums = ChecksumDeltas::between(&o.reply_key.tuple, &o.reply.to);
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::api::reply;
-use super::renamed::keep_links;
+use super::link_tracking::keep_links;
 use super::world::{Waiting, World};
 use super::{Input, Refresh};
 use crate::engine::{Change, EngineError, Event};
