@@ -1,7 +1,22 @@
-//! The transport protocols that ports belong to.
+//! IP protocol numbers, and the transport protocols that ports belong to.
 
 use core::fmt;
 use core::str::FromStr;
+
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// IP protocol number of IGMP.
+pub const IGMP: u8 = 2;
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
+/// IP protocol number of ICMPv6.
+pub const ICMPV6: u8 = 58;
+/// IP protocol number of PIM, which multicast routers speak.
+pub const PIM: u8 = 103;
+/// IP protocol number of SCTP.
+pub const SCTP: u8 = 132;
 
 /// A transport protocol that a port can be published or exposed on; the value is its IP protocol number.
 ///
@@ -10,11 +25,11 @@ use core::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// RFC 9293.
-    Tcp = 6,
+    Tcp = TCP,
     /// RFC 9260.
-    Sctp = 132,
+    Sctp = SCTP,
     /// RFC 768.
-    Udp = 17,
+    Udp = UDP,
 }
 
 impl Protocol {
@@ -26,9 +41,9 @@ impl Protocol {
     /// The protocol of an IP protocol number, where ports can be published on it.
     pub const fn from_number(n: u8) -> Option<Self> {
         match n {
-            6 => Some(Protocol::Tcp),
-            17 => Some(Protocol::Udp),
-            132 => Some(Protocol::Sctp),
+            TCP => Some(Protocol::Tcp),
+            UDP => Some(Protocol::Udp),
+            SCTP => Some(Protocol::Sctp),
             _ => None,
         }
     }

@@ -18,6 +18,7 @@ pub mod debian;
 pub mod ebpf;
 pub mod engines;
 pub mod linker;
+pub mod pinned;
 pub mod toolchain;
 
 use std::{

@@ -8,10 +8,7 @@ use std::{
 
 use crate::{Error, TARGET_DIR, TOOLS_DIR, clean_command, toolchain::Toolchain};
 
-/// The version that builds the kernel side.
-pub const VERSION: &str = "0.10.3";
-/// Major version of the LLVM that it loads.
-pub const LLVM: u32 = 22;
+pub use crate::pinned::{LINKER as VERSION, LLVM};
 
 /// The linker in the pinned version: the project's own, or one on the PATH.
 ///

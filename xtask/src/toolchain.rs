@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, clean_command, linker};
+use crate::{Error, clean_command, pinned};
 
 /// The oldest compiler, as in `rust-version` of the kernel side: 1.MINOR.
 pub const OLDEST_MINOR: u32 = 95;
@@ -38,12 +38,12 @@ impl Toolchain {
     pub fn unfit(&self) -> Option<String> {
         if self.minor < OLDEST_MINOR {
             Some(format!("is 1.{}, older than 1.{OLDEST_MINOR}", self.minor))
-        } else if self.llvm != linker::LLVM {
-            Some(format!("has LLVM {}, and bpf-linker {} reads {}", self.llvm, linker::VERSION, linker::LLVM))
+        } else if self.llvm != pinned::LLVM {
+            Some(format!("has LLVM {}, and bpf-linker {} reads {}", self.llvm, pinned::LINKER, pinned::LLVM))
         } else if !self.has_source {
             Some("has no source of its standard library".to_owned())
         } else if self.llvm_library.is_none() {
-            Some(format!("comes without a shared libLLVM {}", linker::LLVM))
+            Some(format!("comes without a shared libLLVM {}", pinned::LLVM))
         } else {
             None
         }

@@ -1,9 +1,9 @@
 //! Whether a packet that belongs to no flow may begin one.
 
+use super::addresses::has_loopback;
 use super::conntrack::{Found, Rules, Target, prepare, track};
 use super::masquerade::is_masqueraded;
 use super::publication::to_host;
-use super::uplink::has_loopback;
 use super::{Next, Step, Tables};
 use crate::maps::{
     ADDRESS_HOST, ALL_PROTOCOLS, Address, Endpoint, FlowAction, Link, LinkKey, PREFIX_BROADCAST, PREFIX_HOST,

@@ -3,6 +3,7 @@
 use core::ptr::NonNull;
 
 use super::Tables;
+use super::pair::pair_of;
 use super::share::is_closed;
 use super::tcp::{begin, track_segment};
 use crate::maps::{
@@ -96,16 +97,6 @@ pub(super) fn established<T: Tables>(t: &T, h: &Headers, ifindex: u32, mac: Mac)
 fn is_half_open<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
     // Somebody who sends on and on without an answer pays nothing for it.
     flow.state & FLOW_REPLY == 0 && t.now().wrapping_sub(flow.last_seen) > RETRY && has_lost_pair(t, flow, key)
-}
-
-/// The entry of a flow's other direction, wherever it is.
-#[inline(always)]
-pub(super) fn pair_of<T: Tables>(t: &T, flow: &Flow, protocol: u8) -> Option<NonNull<Flow>> {
-    let scratch = t.scratch()?;
-    // SAFETY: the scratch room belongs to this run of the program alone.
-    let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    *key = flow.pair(protocol);
-    t.pending(key).or_else(|| t.answered(key))
 }
 
 /// After which time conntrack as well takes a UDP flow with answers for more than a question.

@@ -1,5 +1,6 @@
 //! Packets that a container sends.
 
+use super::addresses::is_elsewhere;
 use super::admit::{admit_from_container, is_hosts};
 use super::begin::{begin_masqueraded, begin_published, begin_untranslated, prepare_masqueraded, resume_published};
 use super::conntrack::{Found, account, established, track};
@@ -8,7 +9,7 @@ use super::icmp::{About, Origin, quoted_flow};
 use super::masquerade::moved;
 use super::neighbour::{check_neighbour, check_unrouted_source};
 use super::{Decision, Next, Tables};
-use crate::maps::{ADDRESS_ENDPOINT, ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED};
+use crate::maps::{ADDRESS_HOST, Endpoint, FLOW_RST, Flow, FlowAction, PREFIX_ISOLATED};
 use crate::packet::{
     ETH_LEN, Headers, IGMP, Mac, Message, PIM, Packet, hides_ports, is_link_local, is_loopback, is_multicast,
 };
@@ -189,17 +190,6 @@ fn icmp_error<P: Packet, T: Tables>(p: &P, t: &T, ep: &Endpoint, h: &Headers) ->
         _ if !ep.is_isolated() => Decision::pass(Verdict::Network),
         _ => Decision::drop(Verdict::IcmpError),
     }
-}
-
-/// Whether an address is the container's own on another of its networks. It may answer from there by any of its interfaces, as its
-/// routes have it; what it may reach by one of them is that network's affair.
-// Rare: with a stack frame of its own.
-#[inline(never)]
-pub(super) fn is_elsewhere<T: Tables>(t: &T, container: u64, addr: &Addr) -> bool {
-    let Some(a) = t.address(addr) else {
-        return false;
-    };
-    a.kind == ADDRESS_ENDPOINT && t.endpoint(a.ifindex).is_some_and(|other| other.container == container)
 }
 
 /// The source address must be the container's own.

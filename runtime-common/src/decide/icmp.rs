@@ -10,7 +10,8 @@
 use core::ptr::NonNull;
 
 use super::Tables;
-use super::conntrack::{pair_of, stands};
+use super::conntrack::stands;
+use super::pair::pair_of;
 use super::tcp::is_in_flight;
 use crate::maps::{FLOW_ANSWERED, Flow, Zone};
 use crate::packet::{Headers, Packet, Quote, TCP, quoted, quoted_mtu};

@@ -7,6 +7,7 @@
 //!
 //! Between stages that the kernel verifies apart there is one integer, a [`Step`], and what the scratch room holds.
 
+mod addresses;
 mod admit;
 mod begin;
 mod conntrack;
@@ -18,6 +19,7 @@ mod icmp;
 mod loopback;
 mod masquerade;
 mod neighbour;
+mod pair;
 mod publication;
 mod share;
 mod source_port;

@@ -1,6 +1,6 @@
 //! ARP and neighbour discovery: what a container may say and ask on an isolated network. Nobody is believed about somebody else.
 
-use super::endpoint::is_elsewhere;
+use super::addresses::is_elsewhere;
 use super::{Decision, Tables};
 use crate::maps::{Endpoint, PREFIX_ISOLATED};
 use crate::packet::{

@@ -23,7 +23,7 @@
 //! in flight); `FLOW_RST` in any (closed).
 
 use super::Tables;
-use super::conntrack::pair_of;
+use super::pair::pair_of;
 use crate::maps::{FLOW_ANSWERED, FLOW_FIN, FLOW_RST, FLOW_SYN, Flow, MAX_WINDOW_SCALE};
 use crate::packet::{Headers, Message, NO_WINDOW_SCALE};
 

@@ -1,5 +1,6 @@
 //! Packets that come from outside.
 
+use super::addresses::has_loopback;
 use super::admit::admit_from_outside;
 use super::begin::{begin_published, resume_published};
 use super::conntrack::{Found, is_asked, track};
@@ -8,7 +9,7 @@ use super::icmp::{About, Origin, quoted_flow};
 use super::{Decision, Next, Tables};
 use crate::Verdict;
 use crate::maps::{ADDRESS_HOST, FLOW_REPLY, FlowAction};
-use crate::packet::{Headers, Message, Packet, is_loopback};
+use crate::packet::{Headers, Message, Packet};
 
 /// Decides about a packet that arrives on an uplink; its key is in [`Zone::Uplink`](crate::maps::Zone::Uplink).
 #[inline(always)]
@@ -69,11 +70,6 @@ pub fn uplink_known<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers) -> Opti
         Found::Ended if !h.message.opens() => Some(Decision::drop(Verdict::FlowEnded)),
         _ => None,
     }
-}
-
-#[inline(always)]
-pub(super) fn has_loopback(h: &Headers) -> bool {
-    is_loopback(&h.key.tuple.src) || is_loopback(&h.key.tuple.dst)
 }
 
 /// An error about a published conversation goes to its container, one about a container's own conversation too.

@@ -2,7 +2,7 @@
 
 use crate::Addr;
 use crate::checksum::difference;
-use crate::packet::{TCP, UDP};
+use crate::protocol::{TCP, UDP};
 
 /// Where a packet was when a flow's key was made: the same tuple means different things in different places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

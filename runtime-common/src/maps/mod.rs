@@ -9,7 +9,7 @@ pub use flow::*;
 pub use publication::*;
 
 use crate::Addr;
-use crate::packet::{TCP, UDP};
+use crate::protocol::{TCP, UDP};
 
 /// Key of `LINKS`: one per open port of each link.
 #[repr(C)]

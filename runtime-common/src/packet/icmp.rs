@@ -1,7 +1,9 @@
 //! ICMP and ICMPv6: what a message is, and what it is about.
 
-use super::{ETH_LEN, FRAGMENT_HEADER, Headers, ICMP, ICMPV6, Mac, Message, Packet};
+use super::headers::{ETH_LEN, FRAGMENT_HEADER, Headers, Message};
+use super::window::{Mac, Packet};
 use crate::maps::FlowKey;
+use crate::protocol::{ICMP, ICMPV6};
 use crate::{Addr, Verdict};
 
 /// Length of the header of an ICMP or ICMPv6 error in bytes: where what it quotes starts.

@@ -1,10 +1,8 @@
 //! TCP: what only a SYN says.
 
-use super::{Headers, Packet};
+use super::headers::{Headers, NO_WINDOW_SCALE};
+use super::window::Packet;
 use crate::maps::MAX_WINDOW_SCALE;
-
-/// The SYN has no window scale option (RFC 7323 §2.2): windows are what the headers say.
-pub const NO_WINDOW_SCALE: u8 = 0xff;
 
 /// Option kinds (RFC 9293 §3.1, RFC 7323 §2.2).
 const END: u8 = 0;

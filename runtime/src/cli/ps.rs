@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::display::{self, ShownPort};
 use super::output::{self, Column, Format};
 use super::{Failure, Globals};
-use crate::engine::docker::convert::own_name;
+use crate::engine::docker::own_name;
 
 #[derive(Debug, Args)]
 pub(super) struct PsArgs {

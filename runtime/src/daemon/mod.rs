@@ -1,6 +1,7 @@
 //! The daemon: follows the engine and the host, keeps the kernel side true, and answers the command line.
 
 mod api;
+mod closing;
 mod commands;
 mod confine;
 mod conntrack_import;
@@ -9,6 +10,7 @@ mod inputs;
 mod link_tracking;
 mod live_file;
 mod lock;
+mod lost;
 mod ports;
 mod questions;
 mod relay;

@@ -4,57 +4,21 @@
 //! has ended is over before it begins, for the rules are gone; the command that took them away is answered when it is done.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::world::World;
-use crate::datapath::{EndedPeer, EndedSockets};
-use crate::host::{End, close_connections, close_datagrams, close_stored, namespace_of};
+use crate::datapath::EndedPeer;
+use crate::host::{End, namespace_of};
 use crate::reconcile::EndpointPlan;
 use runtime_api::wire::Answer;
 
 /// What `status` says where the kernel lacks it.
 pub(super) const UNSUPPORTED: &str = "this kernel cannot close connections of others (CONFIG_INET_DIAG_DESTROY is not set): \
      the peers of what is taken away are not told, and wait until they time out";
-
-/// Connections and sockets that are to be closed.
-#[derive(Default)]
-pub(super) struct Closing {
-    /// In containers: their namespaces, and the ends there.
-    connections: Vec<(File, HashMap<End, bool>)>,
-    /// The host's own: a connected UDP socket would send to nobody.
-    sockets: Vec<EndedSockets>,
-    /// The daemon's own, which held the ports of what is gone: closing ten thousand takes its time as well.
-    pub(super) held_ports: Vec<OwnedFd>,
-}
-
-impl Closing {
-    /// Closes all of it. Whether the kernel can.
-    fn carry_out(self) -> bool {
-        let mut able = true;
-        let mut heed = |what: &str, result: std::io::Result<usize>| match result {
-            Ok(0) => {}
-            Ok(n) => info!("{n} {what} closed: their rules are gone"),
-            Err(e) if e.kind() == ErrorKind::Unsupported => able = false,
-            Err(e) => warn!("{what}: {e}"),
-        };
-        for (namespace, ends) in self.connections {
-            heed("connections", close_connections(namespace, ends));
-        }
-        for sockets in self.sockets {
-            heed("sockets of the host", close_stored(sockets.map(), |peer, value| sockets.has(peer, value)));
-            if !sockets.datagrams().is_empty() {
-                heed("UDP sockets of the host", close_datagrams(sockets.datagrams()));
-            }
-        }
-        able
-    }
-}
 
 impl World {
     /// Collects what is to be closed, as the rules that have just ended say. `before` are the endpoints as they were while

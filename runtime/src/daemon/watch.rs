@@ -1,35 +1,13 @@
 //! What somebody takes away by hand: found within seconds, told of, and put back.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::warn;
 
 use super::world::World;
 
-/// How long `status` tells of what was put back.
-const TOLD: Duration = Duration::from_secs(600);
-/// Of how many things.
+/// Of how many things `status` tells.
 const KEPT: usize = 64;
-
-/// What was gone, and what became of it.
-#[derive(Default)]
-pub(super) struct Lost {
-    put_back: VecDeque<(Instant, String)>,
-    /// Why something cannot be put back.
-    trouble: Option<String>,
-    /// Found, and not put back yet.
-    pending: Vec<String>,
-}
-
-impl Lost {
-    /// Lines for `status`.
-    pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
-        let recent = self.put_back.iter().filter(|(when, _)| when.elapsed() < TOLD);
-        let told = recent.map(|(when, what)| format!("{what}; put back {} s ago", when.elapsed().as_secs()));
-        self.trouble.iter().cloned().chain(told)
-    }
-}
 
 impl World {
     /// Looks for what is gone, and puts it back.

@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::api::reply;
+use super::closing::Closing;
 use super::hosts_files::HostsWriter;
 use super::live_file::LiveFile;
+use super::lost::Lost;
 use super::ports::HeldPorts;
 use super::questions::Questions;
 use super::relay::Relays;
-use super::socket_closer::Closing;
-use super::watch::Lost;
 use super::{Refresh, conntrack_import, send_collected};
 use crate::datapath::{Collector, Datapath, DatapathError, Events};
 use crate::host::{Host, Listener, NatRules, Netlink, read_nat, set_gro};

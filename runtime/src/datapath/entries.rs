@@ -2,12 +2,11 @@
 //!
 //! Entries that somebody adds are not looked for: what is linked and published needs a rule in force beside its entry.
 
-use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use runtime_common::maps::{Endpoint, Limit, Link, Publication};
 
 use super::state::State;
-use super::table::write_elements;
+use super::table::{is, write_elements};
 use super::{DatapathError, map_error};
 use crate::failpoint;
 
@@ -86,18 +85,5 @@ impl State {
             lost += 1;
         }
         Ok(lost)
-    }
-}
-
-/// Whether an entry is there and right.
-pub(super) fn is<V>(
-    found: Result<V, MapError>,
-    right: impl FnOnce(V) -> bool,
-    map: &'static str,
-) -> Result<bool, DatapathError> {
-    match found {
-        Ok(found) => Ok(right(found)),
-        Err(MapError::KeyNotFound) => Ok(false),
-        Err(e) => Err(map_error(map, &e)),
     }
 }

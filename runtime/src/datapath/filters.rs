@@ -8,9 +8,7 @@ use aya::maps::{MapData, MapError};
 use runtime_common::Addr;
 use runtime_common::maps::{FilterKey, MAX_FILTERS};
 
-use super::entries::is;
-use super::state::Operations;
-use super::table::{Looked, check_size};
+use super::table::{Looked, Operations, check_size, is};
 use super::{DatapathError, map_error};
 use crate::failpoint;
 

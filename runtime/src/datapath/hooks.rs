@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::io::{Error, ErrorKind, Result as IoResult};
+use std::io::{ErrorKind, Result as IoResult};
 use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -384,86 +384,6 @@ fn attach_link(
     bpf_syscall::pin(path, link.as_fd())
 }
 
-/// Detaches the link of a pin, and removes the pin. When it returns, the program no longer runs there.
-fn detach_link(path: &Path) -> IoResult<()> {
-    // Removing the last reference to a link alone would detach it some moments later.
-    bpf_syscall::detach_pinned_link(path)?;
-    std::fs::remove_file(path)
-}
-
-/// Something of this datapath in the kernel, whoever put it there.
-pub(super) enum Remnant {
-    /// A pinned link, or another pin that is in its place.
-    Link(PathBuf),
-    /// A clsact filter.
-    Filter(u32, Hook),
-    /// A clsact qdisc, by its mark.
-    Qdisc(PathBuf, u32),
-}
-
-/// In which order attachments are removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Turn {
-    /// What comes from outside goes back to the host's own rules first, so that they see conversations from the client's
-    /// side, and the host's own sockets with it; see [`super::remove_everything`].
-    Uplinks,
-    /// Then the containers.
-    Containers,
-    /// Qdiscs after the filters in them.
-    Qdiscs,
-}
-
-impl Remnant {
-    /// Everything that there is.
-    pub fn all(pins: &Pins) -> Result<Vec<Remnant>, DatapathError> {
-        let mut found = Vec::new();
-        for path in pins.entries(&pins.links())? {
-            found.push(match clsact::marked(&path) {
-                Some(ifindex) => Remnant::Qdisc(path, ifindex),
-                None => Remnant::Link(path),
-            });
-        }
-        let filters = Rtnl::open().and_then(|mut rtnl| clsact::all(&mut rtnl));
-        let filters =
-            filters.map_err(|e| DatapathError::Unsupported(format!("netlink: qdiscs cannot be read: {e}")))?;
-        found.extend(filters.into_iter().map(|(ifindex, hook)| Remnant::Filter(ifindex, hook)));
-        Ok(found)
-    }
-
-    /// When it is removed.
-    pub fn turn(&self) -> Turn {
-        let hook = match self {
-            Remnant::Link(path) if is_elsewhere(path) => return Turn::Uplinks,
-            Remnant::Link(path) => hook_of_pin(path).map(|(_, hook)| hook),
-            Remnant::Filter(_, hook) => Some(*hook),
-            Remnant::Qdisc(..) => return Turn::Qdiscs,
-        };
-        match hook {
-            Some(Hook::UplinkIngress | Hook::UplinkTunnel | Hook::UplinkXdp) => Turn::Uplinks,
-            _ => Turn::Containers,
-        }
-    }
-
-    /// Removes it. When it returns, the program no longer runs there.
-    pub fn remove(&self) -> IoResult<()> {
-        match self {
-            Remnant::Link(path) => detach_link(path),
-            Remnant::Filter(ifindex, hook) => clsact::detach(&mut Rtnl::open()?, *ifindex, *hook),
-            Remnant::Qdisc(mark, ifindex) => clsact::remove_qdisc(&mut Rtnl::open()?, mark, *ifindex),
-        }
-        .map_err(|e| Error::new(e.kind(), format!("{self}: {e}")))
-    }
-}
-
-impl std::fmt::Display for Remnant {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Remnant::Link(path) | Remnant::Qdisc(path, _) => path.display().fmt(f),
-            Remnant::Filter(ifindex, hook) => write!(f, "filter {hook} of interface {ifindex}"),
-        }
-    }
-}
-
 fn not_attached(hook: Hook, interface: &str) -> String {
     format!("{hook} is not attached to {interface} any more")
 }
@@ -476,12 +396,19 @@ fn pin_path(pins: &Pins, key: Key) -> PathBuf {
     pins.links().join(pin_name(key))
 }
 
+/// Detaches the link of a pin, and removes the pin. When it returns, the program no longer runs there.
+pub(super) fn detach_link(path: &Path) -> IoResult<()> {
+    // Removing the last reference to a link alone would detach it some moments later.
+    bpf_syscall::detach_pinned_link(path)?;
+    std::fs::remove_file(path)
+}
+
 /// Whether a pin is of a program that is on no interface.
-fn is_elsewhere(path: &Path) -> bool {
+pub(super) fn is_elsewhere(path: &Path) -> bool {
     host_hooks::is_pin(path) || relay_lookup::is_pin(path)
 }
 
-fn hook_of_pin(path: &Path) -> Option<Key> {
+pub(super) fn hook_of_pin(path: &Path) -> Option<Key> {
     let (program, ifindex) = path.file_name()?.to_str()?.rsplit_once('-')?;
     let hook = Hook::ON_INTERFACES.into_iter().find(|h| h.program() == program)?;
     Some((ifindex.parse().ok()?, hook))

@@ -1,16 +1,14 @@
-//! The pins: where they are, making them, and removing them all.
+//! The pins: where they are, and making them.
 
 use std::fs;
-use std::io::{Error, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
 use runtime_common::maps::Config;
 
-use super::expedited::{self, Expedited};
-use super::hooks::{Remnant, Turn};
 use super::{DatapathError, PinLock, chain};
 
 /// Maps that outlive the daemon. The ring buffer is among them so that old programs and new daemon share one.
@@ -142,7 +140,7 @@ impl Pins {
         }
     }
 
-    fn error(&self, path: &Path, reason: &str) -> DatapathError {
+    pub(super) fn error(&self, path: &Path, reason: &str) -> DatapathError {
         DatapathError::Pin { path: path.display().to_string(), reason: reason.to_owned() }
     }
 }
@@ -151,62 +149,4 @@ impl Pins {
 pub(super) fn is_bpffs(path: &Path) -> bool {
     let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     statfs(existing).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC)
-}
-
-/// How long conversations have to be seen from the client's side, between letting go of the uplinks and of the containers.
-const HANDOVER: Duration = Duration::from_millis(200);
-
-/// Removes every pin, and with the last references to them the programs, links and maps. Returns how many there were.
-///
-/// Works without a daemon and whatever state a dead one left; goes on after errors and returns the first.
-///
-/// Conversations go back to the host's own rules, which pick up what they see from the client's side first: so nothing is
-/// dropped any more, then the uplinks are let go, and after a moment the containers.
-pub fn remove_everything(pins: &Pins) -> Result<usize, DatapathError> {
-    expedited::set_back();
-    let mut first_error = None;
-    let mut remnants = Remnant::all(pins)?;
-    remnants.sort_by_key(Remnant::turn);
-    if !remnants.is_empty()
-        && pins.exist()
-        && let Err(e) = stop_enforcing(pins)
-    {
-        first_error = Some(e);
-    }
-    let mut removed = 0;
-    let mut note = |result: std::io::Result<()>| match result {
-        Ok(()) => removed += 1,
-        Err(e) => {
-            first_error.get_or_insert_with(|| DatapathError::Unsupported(e.to_string()));
-        }
-    };
-    let expedited = Expedited::for_programs(remnants.len());
-    let mut before = None;
-    for remnant in &remnants {
-        let turn = remnant.turn();
-        if before == Some(Turn::Uplinks) && turn == Turn::Containers {
-            std::thread::sleep(HANDOVER);
-        }
-        before = Some(turn);
-        note(remnant.remove());
-    }
-    drop(expedited);
-    // Maps last: programs without them would be a datapath that drops everything.
-    for path in pins.entries(&pins.root.join("maps"))? {
-        note(fs::remove_file(&path).map_err(|e| Error::new(e.kind(), format!("{}: {e}", path.display()))));
-    }
-    for folder in [pins.links(), pins.root.join("maps"), pins.root.clone()] {
-        let _ = fs::remove_dir(folder);
-    }
-    first_error.map_or(Ok(removed), Err)
-}
-
-fn stop_enforcing(pins: &Pins) -> Result<(), DatapathError> {
-    let path = pins.map("CONFIG");
-    let set = || {
-        let mut config: Array<_, Config> = Array::try_from(Map::Array(MapData::from_pin(&path)?))?;
-        let now = config.get(&0, 0)?;
-        config.set(0, Config { enforce: 0, ..now }, 0)
-    };
-    set().map_err(|e| pins.error(&path, &chain(&e)))
 }

@@ -18,7 +18,7 @@ use super::hook::{HookStatus, Role};
 use super::published::{self, Published};
 use super::slots::Slots;
 use super::standing::Standing;
-use super::table::{Differences, Looked, Table, check_size, write_elements};
+use super::table::{Differences, Looked, Operations, Table, check_size, write_elements};
 use super::{DatapathError, map_error};
 use crate::failpoint;
 
@@ -46,17 +46,6 @@ impl Desired {
     pub fn publications(&self) -> Vec<(PublicationKey, Publication)> {
         published::all_of(&self.published)
     }
-}
-
-/// What `State::apply` changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Operations {
-    /// Entries written.
-    pub written: usize,
-    /// Entries removed.
-    pub removed: usize,
-    /// Rules whose flows were ended.
-    pub ended: usize,
 }
 
 /// The maps of this module.

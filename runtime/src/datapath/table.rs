@@ -8,9 +8,32 @@ use std::os::fd::AsFd;
 use aya::Pod;
 use aya::maps::{Array, HashMap, IterableMap, MapData, MapError};
 
-use super::state::Operations;
 use super::{DatapathError, bpf_syscall, map_error};
 use crate::failpoint;
+
+/// What was changed in the maps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// Entries written.
+    pub written: usize,
+    /// Entries removed.
+    pub removed: usize,
+    /// Rules whose flows were ended.
+    pub ended: usize,
+}
+
+/// Whether an entry is there and right.
+pub(super) fn is<V>(
+    found: Result<V, MapError>,
+    right: impl FnOnce(V) -> bool,
+    map: &'static str,
+) -> Result<bool, DatapathError> {
+    match found {
+        Ok(found) => Ok(right(found)),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(e) => Err(map_error(map, &e)),
+    }
+}
 
 /// From how many entries on one call for all is worth it.
 const MANY: usize = 8;

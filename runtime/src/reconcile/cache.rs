@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::plan::{EndpointPlan, Netfilter, Options, Plan};
+use super::endpoint::{EndpointPlan, OwnEndpoint};
+use super::options::{Netfilter, Options};
+use super::plan::Plan;
 use super::relay::Group;
 use crate::datapath::{Published, Sources};
 use crate::host::{Host, NatRules};
@@ -73,30 +75,6 @@ pub(super) struct Basis {
     pub endpoints: Arc<[OwnEndpoint]>,
     /// The host's rules, where its firewall is asked.
     pub asked: Option<Arc<NatRules>>,
-}
-
-/// One of a container's own endpoints.
-#[derive(PartialEq)]
-pub(super) struct OwnEndpoint {
-    pub plan: EndpointPlan,
-    /// Whether its bridge lets loopback addresses through.
-    pub routes_loopback: bool,
-    /// Whether the container's own default routes leave here: IPv4, IPv6.
-    leads_out: (bool, bool),
-}
-
-impl OwnEndpoint {
-    /// Whether the container's default route of that family leaves here.
-    pub fn leads_out(&self, like: &IpAddr) -> bool {
-        if like.is_ipv4() { self.leads_out.0 } else { self.leads_out.1 }
-    }
-}
-
-/// Where a publication leads: to the endpoint on which the container's own default route of that family leaves, since there the
-/// answers leave.
-pub(super) fn own_target<'e>(endpoints: &'e [OwnEndpoint], like: &IpAddr) -> Option<(&'e OwnEndpoint, IpAddr)> {
-    let address = |e: &'e OwnEndpoint| Some((e, e.plan.address_like(like)?));
-    endpoints.iter().filter(|e| e.leads_out(like)).find_map(address).or_else(|| endpoints.iter().find_map(address))
 }
 
 impl Basis {

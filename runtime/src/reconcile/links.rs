@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use runtime_common::maps::{ALL_PROTOCOLS, Link, LinkKey};
 use runtime_common::packet::{ICMP, ICMPV6};
 
+use super::endpoint::EndpointPlan;
 use super::generation::generation;
-use super::plan::{EndpointPlan, HostsPlan, Plan};
+use super::plan::{HostsPlan, Plan};
 use super::swarm::is_gateway;
 use crate::model::hosts::{is_writable, link_entries};
 use crate::model::live::{EffectiveLink, Live};

@@ -11,7 +11,8 @@ use runtime_common::maps::{
 };
 use runtime_common::{Addr, Protocol};
 
-use super::cache::{Basis, Made, OwnEndpoint, own_target};
+use super::cache::{Basis, Made};
+use super::endpoint::{OwnEndpoint, own_target};
 use super::generation::Identity;
 use super::relay::{self, Relay, RelayKey};
 use crate::datapath::{Published, Sources};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use runtime_common::Protocol;
 
-use super::cache::{OwnEndpoint, own_target};
+use super::endpoint::{OwnEndpoint, own_target};
 use crate::model::Publication;
 use crate::model::filter::Filter;
 

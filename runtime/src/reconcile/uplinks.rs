@@ -3,7 +3,8 @@
 use runtime_common::Addr;
 use runtime_common::maps::Uplink;
 
-use super::plan::{Options, Plan};
+use super::options::Options;
+use super::plan::Plan;
 use crate::datapath::Role;
 use crate::host::{Host, Interface, is_global};
 use crate::model::Snapshot;

@@ -2,10 +2,7 @@
 
 use gotmpl::{TemplateError, Value};
 
-use super::value::to_json;
-
-/// A template's function.
-pub type Function = fn(&[Value]) -> Result<Value, TemplateError>;
+use super::value::{Function, to_json};
 
 /// Go's own, which the library has.
 pub const BUILT_IN: [&str; 19] = [

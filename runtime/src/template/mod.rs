@@ -10,8 +10,8 @@ mod functions;
 mod rewrite;
 mod value;
 
-use functions::Function;
 use gotmpl::parse::Parser;
+use value::Function;
 use value::{PLAIN, TYPED};
 
 /// Why a template could not be read or carried out: one line, in Go's manner.

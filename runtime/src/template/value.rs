@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use gotmpl::{TemplateError, Value};
 
-use super::functions::Function;
+/// A template's function.
+pub type Function = fn(&[Value]) -> Result<Value, TemplateError>;
 
 /// Called as `FIELD context keep_null receiver name...`.
 pub const FIELD: &str = "__field";

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use xtask::debian::output;
 
 use super::cpio::Archive;
-use super::store::Unpacked;
 use super::tools::Tools;
+use super::unpacked::Unpacked;
 
 /// Without these a kernel sees no disk and no file system on it.
 const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];

@@ -10,8 +10,9 @@ use super::payload::Built;
 use super::progress::Progress;
 use super::qemu::Machine;
 use super::scenarios::{self, BEGIN, Set};
-use super::store::{Store, Unpacked};
+use super::store::Store;
 use super::tools::Tools;
+use super::unpacked::Unpacked;
 
 /// Of all sets together: only what hangs takes so long, however busy the machine is.
 const LIMIT: Duration = Duration::from_secs(60 * 60);

@@ -13,8 +13,9 @@ use super::counts::Counts;
 use super::cpio::Archive;
 use super::progress::Progress;
 use super::qemu::{Machine, STATUS};
-use super::store::{Store, Unpacked};
+use super::store::Store;
 use super::tools::Tools;
+use super::unpacked::Unpacked;
 
 /// Only what hangs takes so long, however busy the machine is.
 const LIMIT: Duration = Duration::from_secs(15 * 60);

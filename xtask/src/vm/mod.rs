@@ -6,6 +6,7 @@
 mod boot;
 mod counts;
 mod cpio;
+mod fetch;
 mod guest;
 mod kernels;
 mod load;
@@ -16,6 +17,7 @@ mod rootfs;
 mod scenarios;
 mod store;
 mod tools;
+mod unpacked;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -30,8 +32,9 @@ use kernels::Kernel;
 use payload::Built;
 use progress::Progress;
 use scenarios::Set;
-use store::{Store, Unpacked};
+use store::Store;
 use tools::Tools;
+use unpacked::Unpacked;
 
 /// The kernels that are tried with every change.
 const CI: &str = "6.1,6.12,7.2";

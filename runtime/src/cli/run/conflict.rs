@@ -7,7 +7,7 @@ use runtime_api::LivePublication;
 use runtime_common::Protocol;
 
 use super::Failure;
-use crate::engine::docker::convert::own_name;
+use crate::engine::docker::own_name;
 use crate::model::publish::PublishRequest;
 
 /// A host port that a running container has.

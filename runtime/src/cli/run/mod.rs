@@ -20,7 +20,7 @@ use super::output::{self, Format};
 use super::publish::FilterArgs;
 use super::{Failure, Globals};
 use crate::engine::docker::DockerEngine;
-use crate::engine::docker::convert::own_name;
+use crate::engine::docker::own_name;
 use crate::engine::{Connected, EngineError, LinksBy};
 use request::Request;
 use signals::Signals;

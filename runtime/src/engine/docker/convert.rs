@@ -8,7 +8,7 @@ use bollard::models::{
     EventMessageTypeEnum, HostConfig, Network as NetworkSummary, NetworkInspect, PortBinding, PortMap,
 };
 
-use super::names::Names;
+use super::names::{Names, own_name};
 use crate::engine::{Change, Event};
 use crate::model::{Container, Endpoint, Link, Network, Port, Publication};
 
@@ -105,11 +105,6 @@ pub fn container_from_summary(summary: &ContainerSummary, names: &Names) -> Opti
         sandbox: None,
         hosts_path: None,
     })
-}
-
-/// A listed container's own name: the others in the list are the aliases that links give it.
-pub fn own_name(summary: &ContainerSummary) -> Option<&str> {
-    summary.names.iter().flatten().map(|n| n.trim_start_matches('/')).find(|n| !n.is_empty() && !n.contains('/'))
 }
 
 /// `/db:/web/webdb`, in `HostConfig.Links`: the Engine writes the source's present name.

@@ -5,6 +5,7 @@ mod control;
 pub mod convert;
 mod http;
 pub(super) mod names;
+pub(super) mod podman_list;
 mod version;
 #[cfg(test)]
 mod version_tests;
@@ -30,10 +31,11 @@ pub use address::{Address, InvalidAddress};
 pub use control::Connection;
 use http::HttpError;
 use names::Names;
+pub use names::own_name;
 use version::{Agreed, Range};
 pub use version::{ApiVersion, InvalidApiVersion};
 
-use super::{Engine, EngineError, Event, podman};
+use super::{Engine, EngineError, Event};
 use crate::model::{Container, Network, Snapshot};
 
 /// How long one request may take. Starting a container is one, and takes as long as its storage does.
@@ -155,7 +157,7 @@ impl DockerEngine {
         filters: &BTreeMap<String, Vec<String>>,
     ) -> Result<Vec<ContainerSummary>, EngineError> {
         if self.product == Product::Podman {
-            return podman::list(self, all, filters).await;
+            return podman_list::list(self, all, filters).await;
         }
         let filters = filters.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         let options = ListContainersOptionsBuilder::default().all(all).filters(&filters).build();

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use bollard::models::ContainerSummary;
 
-use super::convert::own_name;
 use crate::model::Link;
 
 /// The names that an Engine knows at one moment.
@@ -61,6 +60,11 @@ impl Names {
     pub fn links_of(&self, recipient: &str) -> impl Iterator<Item = Link> {
         self.links.iter().filter(move |(r, _)| r == recipient).map(|(_, link)| link.clone())
     }
+}
+
+/// A listed container's own name: the others in the list are the aliases that links give it.
+pub fn own_name(summary: &ContainerSummary) -> Option<&str> {
+    summary.names.iter().flatten().map(|n| n.trim_start_matches('/')).find(|n| !n.is_empty() && !n.contains('/'))
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use bollard::models::{
     ContainerInspectResponse, EventMessage, EventMessageTypeEnum, NetworkSettings, PortBinding, PortMap,
 };
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::links;
 use crate::engine::{Change, Event};
@@ -85,20 +84,6 @@ pub fn network(told: LibpodNetwork, default: &str) -> Network {
         masquerade: true,
         // Podman tells of endpoints by their containers alone.
         endpoints: BTreeMap::new(),
-    }
-}
-
-/// Gives listed containers states of Docker's: `stopped` is one that has ended and is not tidied up after yet.
-pub fn put_states_as_docker(listed: &mut Value) {
-    for container in listed.as_array_mut().into_iter().flatten() {
-        let Some(state) = container.get_mut("State") else { continue };
-        let docker = match state.as_str().unwrap_or_default() {
-            "stopped" => "exited",
-            "configured" | "initialized" => "created",
-            known @ ("created" | "running" | "paused" | "exited" | "removing" | "stopping") => known,
-            _ => "",
-        };
-        *state = docker.into();
     }
 }
 

@@ -6,7 +6,7 @@ mod links;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use bollard::models::{ContainerInspectResponse, ContainerSummary};
+use bollard::models::ContainerInspectResponse;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
@@ -141,21 +141,6 @@ impl Engine for PodmanEngine {
     fn makes_rules_with_containers(&self) -> bool {
         true
     }
-}
-
-/// The compatible API's list of containers: Podman writes states there that are none of Docker's.
-pub(super) async fn list(
-    compatible: &DockerEngine,
-    all: bool,
-    filters: &BTreeMap<String, Vec<String>>,
-) -> Result<Vec<ContainerSummary>, EngineError> {
-    let filters = serde_json::to_string(filters).unwrap_or_default();
-    let filters: String = filters.bytes().map(|b| format!("%{b:02X}")).collect();
-    let path = compatible.versioned(&format!("/containers/json?all={all}&filters={filters}"));
-    let mut listed = compatible.get("container", "", &path).await?;
-    convert::put_states_as_docker(&mut listed);
-    serde_json::from_value(listed)
-        .map_err(|e| EngineError::Refused(format!("Podman's list of containers cannot be understood: {e}")))
 }
 
 /// A container that is removed while it is looked at is an error of Podman's own.

@@ -138,7 +138,7 @@ fn a_list_with_states_of_podmans_own_is_read() {
     for (podman, docker) in [("stopped", "exited"), ("running", "running"), ("configured", "created"), ("unknown", "")]
     {
         let mut listed = serde_json::json!([{"Id": "x", "State": podman}]);
-        put_states_as_docker(&mut listed);
+        crate::engine::docker::podman_list::put_states_as_docker(&mut listed);
         let listed: Vec<bollard::models::ContainerSummary> = serde_json::from_value(listed).unwrap();
         assert_eq!(listed[0].state.unwrap().to_string(), docker);
     }
