@@ -95,12 +95,20 @@ pub(super) fn established<T: Tables>(t: &T, h: &Headers, ifindex: u32, mac: Mac)
 /// meanwhile: it has to be opened anew.
 #[inline(always)]
 fn is_half_open<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
+    // What the gate expects is opened with the forward entry, whose answers have another one.
+    let is_expected = key.zone == Zone::Gate as u8 && flow.action == FlowAction::Defer as u8;
     // Somebody who sends on and on without an answer pays nothing for it.
-    flow.state & FLOW_REPLY == 0 && t.now().wrapping_sub(flow.last_seen) > RETRY && has_lost_pair(t, flow, key)
+    flow.state & FLOW_REPLY == 0
+        && !is_expected
+        && t.now().wrapping_sub(flow.last_seen) > RETRY
+        && has_lost_pair(t, flow, key)
 }
 
 /// After which time conntrack as well takes a UDP flow with answers for more than a question.
 const STREAM: u64 = 2_000_000_000;
+
+/// How long conntrack waits for an answer to a SYN.
+const SYN_SENT: u64 = 120_000_000_000;
 
 /// The first retransmissions of everything that matters come after a second or more.
 const RETRY: u64 = 500_000_000;
@@ -137,6 +145,9 @@ fn crosses_syn<T: Tables>(t: &T, flow: &Flow, key: &FlowKey) -> bool {
     };
     // SAFETY: entries stay valid while the program runs.
     let pair = unsafe { pair.as_ref() };
+    if t.now().wrapping_sub(pair.last_seen) > SYN_SENT {
+        return false;
+    }
     // Neither has said more than that.
     let asked = pair.state & (FLOW_SYN | FLOW_FIN | FLOW_RST) == FLOW_SYN && pair.window == 0;
     asked && flow.state & FLOW_RST == 0 && flow.window == 0 && pair.pair(key.protocol) == *key

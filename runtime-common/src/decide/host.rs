@@ -134,7 +134,8 @@ pub fn connect<T: HostTables>(t: &T, d: &HostConnect) -> ConnectDecision {
 #[inline(always)]
 fn remember<T: HostTables>(t: &T, d: &HostConnect, socket: &HostSocket) {
     match t.socket() {
-        Some(own) if own == socket => {}
+        // One that has sent there already and is connected now, userspace does not know of yet.
+        Some(own) if own == socket && (d.sends || d.protocol != UDP) => {}
         // Its first peer is the socket's own entry; the others it shares a table with other sockets for.
         Some(own) if d.sends && own.is_used() && !own.is_of(&socket.addr, socket.peer_port) => {
             let key = d.peer(&socket.addr, socket.peer_port);

@@ -48,7 +48,7 @@ fn flow<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers, reason: &mut Verdict) 
     }
     let mut to = Tuple { src, ..h.key.tuple };
     for _ in 0..ATTEMPTS {
-        if is_free(t, &to, h.key.protocol) {
+        if is_free(t, &to, &h.key) {
             let forward = Target { action: FlowAction::FromLoopback, ifindex: 0, mac: Mac::read(&ep.mac) };
             let reply = Target { action: FlowAction::ToLoopback, ifindex: 0, mac: Mac::NONE };
             return prepare(t, Rules::one(ep.generation, ep.rule), &to, forward, reply)
@@ -60,19 +60,21 @@ fn flow<T: Tables>(t: &T, ep: &Endpoint, h: &mut Headers, reason: &mut Verdict) 
     None
 }
 
-/// Whether no other conversation's answers would come by the same key.
+/// Whether no other conversation's answers than those of `own` would come by the same key.
 #[inline(always)]
-fn is_free<T: Tables>(t: &T, to: &Tuple, protocol: u8) -> bool {
+fn is_free<T: Tables>(t: &T, to: &Tuple, own: &FlowKey) -> bool {
     let Some(scratch) = t.scratch() else {
         return false;
     };
     // SAFETY: the scratch room belongs to this run of the program alone.
     let key = unsafe { &mut (*scratch.as_ptr()).reply_key };
-    *key = FlowKey::new(to.reversed(), protocol, Zone::Endpoint);
+    *key = FlowKey::new(to.reversed(), own.protocol, Zone::Endpoint);
     let Some(found) = t.answered(key).or_else(|| t.pending(key)) else {
         return true;
     };
     // SAFETY: the tables' entries stay valid while the program runs.
     let flow = unsafe { found.as_ref() };
-    t.generation(flow.rule) != flow.generation
+    // Where the first one with these ports is over, this is the next.
+    let is_own = flow.pair_zone == own.zone && flow.to.dport == own.tuple.sport && flow.to.dst == own.tuple.src;
+    is_own || t.generation(flow.rule) != flow.generation
 }

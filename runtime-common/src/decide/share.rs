@@ -29,10 +29,11 @@ pub(super) fn is_within_shares<T: Tables>(t: &T, src: &Addr, forward: &Flow) -> 
     if forward.ifindex != 0 && read(t.held_by(&Holder::container(forward.ifindex))) >= CONTAINER * free {
         return false;
     }
-    read(t.held_by(&Holder::source(src))) < SOURCE * free
+    read(t.held_by(&Holder::source(src, forward.from_ifindex))) < SOURCE * free
 }
 
-/// Counts a conversation that has a key in `PENDING`, where all shares allow it.
+/// Counts a conversation that has a key in `PENDING`, where all shares allow it. Also true of a further way for the answers of one that
+/// is counted already, and stands: it goes where that is.
 #[inline(always)]
 pub fn hold<T: Tables>(t: &T, key: &FlowKey) -> bool {
     let Some(flow) = t.pending(key) else {
@@ -40,8 +41,14 @@ pub fn hold<T: Tables>(t: &T, key: &FlowKey) -> bool {
     };
     // SAFETY: entries stay valid while the program runs; bits may race and only that.
     let flow = unsafe { &mut *flow.as_ptr() };
-    let Some(pair) = t.pending(&flow.pair(key.protocol)) else {
+    let Some(scratch) = t.scratch() else {
         return false;
+    };
+    // SAFETY: the scratch room belongs to this run of the program alone, and keys take room on the stack.
+    let pair_key = unsafe { &mut (*scratch.as_ptr()).reply_key };
+    *pair_key = flow.pair(key.protocol);
+    let Some(pair) = t.pending(pair_key) else {
+        return flow.state & FLOW_REPLY != 0 && t.answered(pair_key).is_some();
     };
     // SAFETY: as above.
     let pair = unsafe { &mut *pair.as_ptr() };
@@ -54,7 +61,7 @@ pub fn hold<T: Tables>(t: &T, key: &FlowKey) -> bool {
     if forward.ifindex != 0 {
         count(t, &Holder::container(forward.ifindex));
     }
-    count(t, &Holder::source(&src));
+    count(t, &Holder::source(&src, forward.from_ifindex));
     flow.state |= FLOW_COUNTED;
     pair.state |= FLOW_COUNTED;
     true
@@ -96,7 +103,7 @@ pub fn release_closed<T: Tables>(t: &T, key: &FlowKey) {
     if forward.ifindex != 0 {
         add(t.held_by(&Holder::container(forward.ifindex)), less);
     }
-    add(t.held_by(&Holder::source(&src)), less);
+    add(t.held_by(&Holder::source(&src, forward.from_ifindex)), less);
     t.note_closed(if is_reply { &pair_key } else { key });
 }
 
@@ -114,9 +121,21 @@ pub fn make_room<T: Tables>(t: &T) -> bool {
             let flow = unsafe { flow.as_ref() };
             let pair_key = flow.pair(key.protocol);
             // SAFETY: as above.
-            let over = t.answered(&pair_key).is_none_or(|pair| is_closed(flow, unsafe { pair.as_ref() }));
-            if over {
-                t.forget(&pair_key);
+            let pair = t.answered(&pair_key).map(|pair| unsafe { pair.as_ref() });
+            // Under another rule, another conversation may have the answers' key meanwhile. As in `ports`: keys take room on the stack.
+            let own = pair.filter(|pair| {
+                let (to, tuple) = (&pair.to, &key.tuple);
+                pair.generation == flow.generation
+                    && pair.pair_zone == key.zone
+                    && to.sport == tuple.dport
+                    && to.dport == tuple.sport
+                    && to.src == tuple.dst
+                    && to.dst == tuple.src
+            });
+            if own.map_or(flow.state & (FLOW_FIN | FLOW_RST) != 0, |pair| is_closed(flow, pair)) {
+                if own.is_some() {
+                    t.forget(&pair_key);
+                }
                 t.forget(&key);
                 return true;
             }

@@ -195,18 +195,19 @@ pub struct Flow {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Holder {
-    /// The address of who begins them, of IPv6 its first half: whoever has one address there has 2^64. All zero of a container.
+    /// The address of who begins them. Outside, of IPv6 its first half: whoever has one address there has 2^64. All zero of a container
+    /// that they lead to.
     pub source: Addr,
     /// Host-side interface of the container that they lead to; 0 of a source.
     pub ifindex: u32,
 }
 
 impl Holder {
-    /// Who begins conversations.
+    /// Who begins conversations; `ifindex` is a container's, which shares the first half with others of its network, or 0.
     #[inline(always)]
-    pub const fn source(addr: &Addr) -> Self {
+    pub const fn source(addr: &Addr, ifindex: u32) -> Self {
         let w = addr.as_words();
-        let source = if addr.is_v4() { *addr } else { Addr::words([w[0], w[1], 0, 0]) };
+        let source = if addr.is_v4() || ifindex != 0 { *addr } else { Addr::words([w[0], w[1], 0, 0]) };
         Holder { source, ifindex: 0 }
     }
 

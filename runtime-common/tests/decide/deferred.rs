@@ -80,3 +80,21 @@ fn siblings_are_asked_about_with_their_address_translated_and_oneself_not_at_all
         (Verdict::Published, Some(FlowAction::Publish as u8))
     );
 }
+
+#[test]
+fn who_is_refused_at_first_and_goes_on_is_let_through_later() {
+    for flags in [PUBLICATION_DEFER, PUBLICATION_DEFER | PUBLICATION_HOST_TRANSLATES] {
+        let w = world(flags);
+        for (question, arrives) in [
+            (tcp(CLIENT, 4000, HOST, 80, SYN), tcp(CLIENT, 4000, WEB.0, 80, SYN)),
+            (udp(CLIENT, 4000, HOST, 53), udp(CLIENT, 4000, WEB.0, 53)),
+        ] {
+            for second in 0..3 {
+                // The firewall drops these.
+                w.tables.now.set(1 + second * 1_000_000_000);
+                assert_eq!(w.uplink(&question).verdict(), Verdict::Deferred);
+            }
+            assert_eq!(w.gate(0, &arrives), Decision::pass(Verdict::Published));
+        }
+    }
+}

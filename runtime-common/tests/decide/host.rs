@@ -217,7 +217,11 @@ fn a_datagram_socket_knows_each_that_it_sends_to() {
     assert_eq!((sender_name(&m, &key(9100)), sender_name(&m, &key(9101))), (None, shown(9001)));
     connect(&m, &HostConnect { addr: addr(WEB.0), port: 9101u16.to_be(), ..sends(0) });
     assert_eq!(sender_name(&m, &key(9101)), None);
-    // Of connected ones userspace has to be told.
+    // Of connected ones userspace has to be told, also of one that has sent there before.
+    connect(&m, &sends(9000));
+    assert_eq!(m.peers.borrow().len(), 0);
+    connect(&m, &HostConnect { sends: false, ..sends(9000) });
+    assert_eq!(m.peers.borrow_mut().drain().count(), 1);
     connect(&m, &HostConnect { sends: false, ..sends(9001) });
     assert_eq!((peer_name(&m, &key(9101)), m.peers.borrow().len()), (shown(9001), 1));
 }

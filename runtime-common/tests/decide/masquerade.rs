@@ -235,3 +235,14 @@ fn datagrams_from_a_published_port_are_not_taken_for_a_clients() {
     w.tables.rules.insert(3, 1);
     assert_eq!(w.uplink(&udp(CLIENT, 4000, HOST, 53)).verdict(), Verdict::Published);
 }
+
+#[test]
+fn who_opens_back_does_so_while_he_is_being_asked() {
+    let w = world();
+    leaves(&w, 0, &tcp(WEB.0, 4000, CLIENT, 443, SYN));
+    for (seconds, is_late) in [(119, false), (121, true)] {
+        w.tables.now.set(1 + seconds * 1_000_000_000);
+        let back = w.uplink(&tcp(CLIENT, 443, HOST, 4000, SYN)).verdict();
+        assert_eq!(back, if is_late { Verdict::Host } else { Verdict::MasqueradedReply });
+    }
+}

@@ -2,6 +2,7 @@
 
 use runtime_common::Verdict;
 use runtime_common::decide::Decision;
+use runtime_common::maps::ENDPOINT_MASQUERADE_V6;
 use runtime_common::packet::{TCP, UDP};
 
 use super::world::*;
@@ -150,4 +151,99 @@ fn answers_that_go_on_after_their_question_are_a_conversation_but_for_echoes() {
         assert_eq!(in_tables(), expected, "after {seconds} s");
     }
     assert_eq!(w.tables.count(), 1);
+}
+
+#[test]
+fn answers_that_are_expected_at_the_uplink_too_are_kept_with_their_conversation() {
+    let mut w = served(100);
+    w.tables.source = Some(addr(HOST));
+    // The second container dials from a port that the first one has published; the host's rules keep it.
+    assert_eq!(w.endpoint(1, &tcp(DB.0, 8080, CLIENT, 443, SYN)).verdict(), Verdict::Outbound);
+    let answer = |flags| {
+        assert_eq!(w.uplink(&tcp(CLIENT, 443, HOST, 8080, flags)).verdict(), Verdict::Preexisting);
+        assert_eq!(w.gate(1, &tcp(CLIENT, 443, DB.0, 8080, flags)).verdict(), Verdict::OutboundReply);
+    };
+    answer(SYN | ACK);
+    w.endpoint(1, &tcp(DB.0, 8080, CLIENT, 443, ACK));
+    answer(ACK);
+    assert_eq!((w.tables.flows.borrow().len(), w.tables.pending.borrow().len(), w.tables.count()), (3, 0, 1));
+    // However many others press.
+    w.tables.pending.borrow_mut().clear();
+    answer(ACK);
+    answer(FIN | ACK);
+    w.endpoint(1, &tcp(DB.0, 8080, CLIENT, 443, FIN | ACK));
+    answer(ACK);
+    assert_eq!(w.tables.count(), 0);
+}
+
+#[test]
+fn containers_of_one_network_are_as_many_sources() {
+    let mut w = served(90);
+    w.tables.source = Some(addr(HOST6));
+    for ep in &mut w.endpoints {
+        ep.flags |= ENDPOINT_MASQUERADE_V6;
+    }
+    let server = "2001:db8:9::9";
+    let dial = |which: usize, port: u16, to: u16| {
+        let own = [WEB.1, DB.1][which];
+        let syn = w.endpoint(which, &tcp(own, port, server, to, SYN)).verdict();
+        if syn == Verdict::Masqueraded {
+            w.uplink(&tcp(server, to, HOST6, port, SYN | ACK));
+            w.endpoint(which, &tcp(own, port, server, to, ACK));
+        }
+        syn
+    };
+    // One that has what a container may have: by what it begins itself, and by a sibling's port.
+    while dial(0, 1000 + w.tables.count() as u16, 443) == Verdict::Masqueraded {}
+    assert_eq!(w.tables.count(), 72);
+    for port in 1000..1100 {
+        if w.endpoint(0, &tcp(WEB.1, port, HOST6, 7070, SYN)).verdict() == Verdict::Published {
+            w.endpoint(1, &tcp(DB.1, 70, WEB.1, port, SYN | ACK));
+            w.endpoint(0, &tcp(WEB.1, port, HOST6, 7070, ACK));
+        }
+    }
+    assert_eq!(w.tables.count(), 80);
+    assert_eq!(dial(1, 5000, 443), Verdict::Masqueraded, "a sibling has the same first half of the address");
+}
+
+#[test]
+fn room_is_not_made_by_what_has_the_ports_of_a_closed_connection_now() {
+    let mut w = served(100);
+    w.publish("0.0.0.0", 8081, TCP, 80, 10, 910);
+    assert_eq!(shake_hands(&w, CLIENT, 4000, 8080), Verdict::Published);
+    w.uplink(&tcp(CLIENT, 4000, HOST, 8080, RST).sequence(2));
+    assert_eq!(w.tables.closed.borrow().len(), 1);
+    // Its publication goes, and another one leads to the same port of the container.
+    w.tables.publications.retain(|key, _| key.port != 8080u16.to_be());
+    w.tables.rules.insert(10, 920);
+    for p in w.tables.publications.values_mut().filter(|p| p.rule == 10) {
+        p.generation = 920;
+    }
+    w.uplink(&tcp(CLIENT, 4000, HOST, 8081, SYN));
+    w.endpoint(0, &tcp(WEB.0, 80, CLIENT, 4000, SYN | ACK));
+    w.uplink(&tcp(CLIENT, 4000, HOST, 8081, ACK));
+    let answer = || w.endpoint(0, &tcp(WEB.0, 80, CLIENT, 4000, ACK)).verdict();
+    assert_eq!(answer(), Verdict::PublishedReply);
+    w.tables.room.set(Some(w.tables.flows.borrow().len()));
+    shake_hands(&w, CLIENT, 5000, 9090);
+    assert_eq!(answer(), Verdict::PublishedReply);
+}
+
+#[test]
+fn a_loopback_sockets_ports_may_be_used_as_often_as_it_likes() {
+    let w = served(100);
+    let from = |flags| tcp("127.0.0.1", 4000, WEB.0, 80, flags);
+    for n in 0..6 {
+        let opened = w.gate_from(0, 0, &from(SYN));
+        assert_eq!(opened.verdict(), Verdict::FromHost, "connection {n}");
+        // SAFETY: the tables outlive the test's use of it.
+        let port = unsafe { opened.flow().unwrap().as_ref() }.to.sport;
+        let answer = |flags| tcp(WEB.0, 80, "172.17.0.1", u16::from_be(port), flags);
+        w.endpoint(0, &answer(SYN | ACK));
+        w.gate_from(0, 0, &from(ACK));
+        w.gate_from(0, 0, &from(FIN | ACK));
+        w.endpoint(0, &answer(FIN | ACK));
+        w.gate_from(0, 0, &from(ACK));
+        assert_eq!((w.tables.flows.borrow().len(), w.tables.count()), (2, 0), "connection {n}");
+    }
 }

@@ -3,16 +3,19 @@
 
 use std::collections::{HashMap as StdHashMap, HashSet};
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError};
 use runtime_api::FlowCount;
-use runtime_common::maps::{FLOW_COUNTED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowKey, Holder};
+use runtime_common::maps::{
+    FLOW_COUNTED, FLOW_FIN, FLOW_REPLY, FLOW_RST, Flow, FlowAction, FlowKey, Holder, MAX_FLOWS,
+};
 use runtime_common::packet::{ICMP, ICMPV6, TCP};
 
 use super::flow_ports::FlowPorts;
 use super::flows::{SECOND, now};
-use super::table::read_entries;
+use super::table::{read_all_entries, read_entries};
 use super::{DatapathError, map_error};
 
 /// How long a flow may be idle, in seconds: the values of Linux' conntrack for the same states.
@@ -26,6 +29,8 @@ const IDLE_UDP: u64 = 120;
 const IDLE_ICMP: u64 = 30;
 /// Of an entry that has lost its forward direction.
 const IDLE_HALF: u64 = 10;
+/// With how many entries closed connections are in the way of others.
+const CROWDED: usize = MAX_FLOWS / 8 * 7;
 
 /// Who collects, with what was seen in the round before.
 pub struct Collector {
@@ -89,11 +94,14 @@ impl Collector {
     /// # Errors
     /// Where a map cannot be read or written.
     pub fn collect(&mut self) -> Result<FlowCount, DatapathError> {
-        let now = now();
-        let unanswered = read_entries(&self.pending);
+        let (now, began) = (now(), Instant::now());
+        // What is not read in full would say that there are no flows where there are.
+        let unanswered = read_all_entries(&self.pending).map_err(|e| map_error("PENDING", &e))?;
         let mut count = FlowCount { answered: 0, pending: unanswered.len() / 2 };
-        let all: StdHashMap<_, _> = read_entries(&self.flows).into_iter().collect();
-        self.ports.turn(unanswered.iter().map(|(key, _)| key).chain(all.keys()));
+        let all = read_all_entries(&self.flows).map_err(|e| map_error("FLOWS", &e))?;
+        let all: StdHashMap<_, _> = all.into_iter().collect();
+        self.ports.turn(began, unanswered.iter().map(|(key, _)| key).chain(all.keys()));
+        let crowded = all.len() > CROWDED;
         let mut generations = StdHashMap::new();
         let (mut over, mut ended, mut counts) = (Vec::new(), HashSet::new(), Counts::default());
         let mut slots = HashSet::new();
@@ -102,7 +110,9 @@ impl Collector {
             let pair = all.get(&pair_key);
             // Each conversation is judged once, by its forward entry.
             if flow.state & FLOW_REPLY != 0 {
-                if pair.is_none() && now.saturating_sub(flow.last_seen) > IDLE_HALF * SECOND {
+                // Where there is no room, its forward entry may be waiting for some.
+                let idle = now.saturating_sub(flow.last_seen) > IDLE_HALF * SECOND;
+                if pair.is_none() && idle && is_gone(&self.pending, &pair_key) {
                     over.push((key, flow));
                 }
                 continue;
@@ -116,7 +126,9 @@ impl Collector {
             }
             // Half a conversation carries nothing: the next packet opens it anew.
             let half = pair.is_none() && is_gone(&self.pending, &pair_key) && is_gone(&self.flows, &pair_key);
-            if gone.is_none() && !half && !is_over(key, flow, pair, now) {
+            // Of closed ones the kernel side knows the last alone, and somebody may keep them from being idle.
+            let in_the_way = crowded && pair.is_some_and(|pair| key.protocol == TCP && is_closed(flow, pair));
+            if gone.is_none() && !half && !in_the_way && !is_over(key, flow, pair, now) {
                 count.answered += 1;
                 counts.add(key, flow);
             } else {
@@ -124,6 +136,11 @@ impl Collector {
                 over.extend(all.get_key_value(&pair_key));
             }
         }
+        self.ended = ended;
+        slots.extend(&self.slots);
+        // At once: the later, the more has begun and ended since the table was read.
+        self.correct(&counts, &slots)?;
+        self.slots = counts.slots().collect();
         for (key, seen) in over {
             // Since it was read it may have been opened anew, or have carried something.
             let stands = |f: &Flow| ended_rule(f, &mut |slot| generation(&self.rules, slot)).is_none();
@@ -136,10 +153,6 @@ impl Collector {
                 Err(e) => return Err(map_error("FLOWS", &e)),
             }
         }
-        self.ended = ended;
-        slots.extend(&self.slots);
-        self.correct(&counts, &slots)?;
-        self.slots = counts.slots().collect();
         Ok(count)
     }
 
@@ -185,7 +198,7 @@ impl Counts {
             return;
         }
         let container = (flow.ifindex != 0).then(|| Counter::By(Holder::container(flow.ifindex)));
-        let source = Counter::By(Holder::source(&key.tuple.src));
+        let source = Counter::By(Holder::source(&key.tuple.src, flow.from_ifindex));
         for counter in [Counter::All, Counter::Rule(flow.rule), source].into_iter().chain(container) {
             *self.0.entry(counter).or_default() += 1;
         }
@@ -243,6 +256,10 @@ fn is_over(key: &FlowKey, flow: &Flow, pair: Option<&Flow>, now: u64) -> bool {
     now.saturating_sub(last_seen) > seconds * SECOND
 }
 
+fn is_closed(flow: &Flow, pair: &Flow) -> bool {
+    (flow.state | pair.state) & FLOW_RST != 0 || flow.state & pair.state & FLOW_FIN != 0
+}
+
 /// By the state that conntrack would have a connection in.
 fn tcp_idle(flow: &Flow, pair: Option<&Flow>) -> u64 {
     let Some(pair) = pair else {
@@ -253,6 +270,8 @@ fn tcp_idle(flow: &Flow, pair: Option<&Flow>) -> u64 {
     match (flow.state & FLOW_FIN != 0, pair.state & FLOW_FIN != 0) {
         _ if (flow.state | pair.state) & FLOW_RST != 0 => IDLE_TCP_RESET,
         (false, false) => IDLE_TCP,
+        // What a source says late reaches its recipient without conntrack as well, and the engine's proxy waits for ever.
+        (true, false) | (false, true) if is_without_conntrack(flow.action) => IDLE_TCP,
         // Who has sent its FIN may still receive, for as long as the other sends.
         (true, false) if acknowledged(flow, pair) => IDLE_TCP_CLOSE_WAIT,
         (false, true) if acknowledged(pair, flow) => IDLE_TCP_CLOSE_WAIT,
@@ -260,6 +279,11 @@ fn tcp_idle(flow: &Flow, pair: Option<&Flow>) -> u64 {
         (true, true) => IDLE_TCP_LAST_ACK,
         _ => IDLE_TCP_FIN_WAIT,
     }
+}
+
+/// Whether the engine alone carries such conversations without conntrack, or needs none of what that knows.
+fn is_without_conntrack(action: u8) -> bool {
+    action == FlowAction::Link as u8 || action == FlowAction::FromLoopback as u8
 }
 
 fn another(name: &'static str, map: &MapData) -> Result<Map, DatapathError> {
@@ -302,6 +326,10 @@ mod tests {
         Flow { state, end, ack, ..Flow::default() }
     }
 
+    fn link(flow: Flow) -> Flow {
+        Flow { action: FlowAction::Link as u8, ..flow }
+    }
+
     #[test]
     fn a_connection_is_kept_as_long_as_conntrack_keeps_it_in_that_state() {
         let cases = [
@@ -313,6 +341,8 @@ mod tests {
             (side(FLOW_FIN, 10, 20), side(FLOW_FIN, 20, 10), 120),
             (side(FLOW_FIN, 10, 20), side(FLOW_RST, 20, 10), 10),
             (side(0, 10, 20), side(FLOW_RST, 20, 10), 10),
+            (link(side(FLOW_FIN, 10, 20)), link(side(0, 20, 10)), 432_000),
+            (link(side(FLOW_FIN, 10, 20)), link(side(FLOW_FIN, 20, 10)), 120),
         ];
         for (flow, pair, seconds) in cases {
             for (flow, pair) in [(flow, pair), (pair, flow)] {

@@ -22,8 +22,10 @@ pub struct EndedPeer {
 
 /// The containers' ends of the answered TCP connections under these generations.
 pub(super) fn ended(flows: &HashMap<MapData, FlowKey, Flow>, generations: &BTreeSet<u64>) -> Vec<EndedPeer> {
-    let is_of_them =
-        |flow: &Flow| [flow.generation, flow.client_generation].iter().any(|needed| generations.contains(needed));
+    // 0 is none: as if it had ended, nearly every flow would be one of them.
+    let is_of_them = |flow: &Flow| {
+        [flow.generation, flow.client_generation].iter().any(|needed| *needed != 0 && generations.contains(needed))
+    };
     let of_them = read_entries(flows).into_iter().filter(|(_, flow)| is_of_them(flow));
     of_them.flat_map(|(key, flow)| ends(&key, &flow)).collect()
 }

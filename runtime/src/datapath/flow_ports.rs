@@ -40,9 +40,9 @@ impl FlowPorts {
     }
 
     /// Takes out ports that have had no flow since the last turn but one; `keys` are those of both tables, of which
-    /// `PENDING` was read first, as flows move from there.
-    pub fn turn<'a>(&mut self, keys: impl Iterator<Item = &'a FlowKey>) {
-        if self.cleared.is_some_and(|(_, since)| since.elapsed() < LEAST_AGE) {
+    /// `PENDING` was read first, as flows move from there, and not before `read`.
+    pub fn turn<'a>(&mut self, read: Instant, keys: impl Iterator<Item = &'a FlowKey>) {
+        if self.cleared.is_some_and(|(_, since)| read.saturating_duration_since(since) < LEAST_AGE) {
             return;
         }
         let ports = self.memory.elements();
@@ -128,7 +128,7 @@ mod tests {
             if let Some((_, since)) = &mut self.cleared {
                 *since -= LEAST_AGE;
             }
-            self.turn(keys.iter());
+            self.turn(Instant::now(), keys.iter());
         }
     }
 
@@ -167,7 +167,7 @@ mod tests {
         }
         // Twice within a moment, a program might be between its bits and its entry.
         ports.begin(91);
-        ports.turn([].iter());
+        ports.turn(Instant::now(), [].iter());
         assert_eq!(ports.bits(91), FLOW_PORT_HALVES);
     }
 }

@@ -243,6 +243,11 @@ pub(super) fn read_entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<
     bpf_syscall::read_all(map.map().fd().as_fd()).unwrap_or_else(|_| map.iter().flatten().collect())
 }
 
+/// As [`read_entries`], where a part of them says something wrong.
+pub(super) fn read_all_entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Result<Vec<(K, V)>, MapError> {
+    bpf_syscall::read_all(map.map().fd().as_fd()).or_else(|_| map.iter().collect())
+}
+
 /// Writes elements of an array.
 pub(super) fn write_elements(
     name: &'static str,
