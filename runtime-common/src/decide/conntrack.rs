@@ -60,10 +60,12 @@ pub(super) fn track<T: Tables>(t: &T, h: &Headers) -> Found {
         return Found::None;
     }
     account(t, flow, h);
+    // SAFETY: as above. `hold` has a reference of its own meanwhile.
+    let entry = || unsafe { &mut *found.as_ptr() };
     // Each called from here, not one from another: the kernel adds the stack frames up.
     if is_answered(t, key, flow, h)
         && (flow.state & FLOW_COUNTED != 0 || t.hold(key))
-        && (establish(t, key, flow) || t.make_room() && establish(t, key, flow))
+        && (establish(t, key, entry()) || t.make_room() && establish(t, key, entry()))
     {
         return t.answered(key).map_or(Found::Live(found), Found::Live);
     }
