@@ -1,5 +1,5 @@
 //! Measures published ports and links against what else there is:
-//! `bench [--quick] [--only PART,...] [--out DIR]`, the parts being traffic, kernel, control and apps.
+//! `bench [--quick] [--only PART,...] [--out DIR]`, the parts being traffic, kernel, control, crowd and apps.
 
 mod apps;
 mod control;

@@ -94,7 +94,7 @@ pub struct PublicationRow {
     /// `engine` or `live`.
     pub origin: String,
     /// `served`, `relayed` (to a container without an address of that family), `by the engine` (its own proxy serves it),
-    /// `closed` (taken away), or `not served`.
+    /// `closed` (taken away, or its filter cannot be read), or `not served`.
     pub state: String,
 }
 

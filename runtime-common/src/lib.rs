@@ -6,7 +6,7 @@
 //!
 //! A packet goes through [`packet`] (its headers are read), [`decide`] (is it of a known flow, may it begin one, from which
 //! source port) and [`rewrite`] (addresses, ports and checksums). [`maps`] has the keys and values of the tables that are
-//! looked into, [`router`] what is said back where a packet's hops or the MTU run out. Whatever is decided is a [`Verdict`].
+//! looked into, [`icmp_error`] what is said back where a packet's hops or the MTU run out. Whatever is decided is a [`Verdict`].
 //!
 //! ```
 //! use runtime_common::{Addr, Kind, Verdict};

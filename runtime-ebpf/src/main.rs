@@ -7,7 +7,7 @@
 //! A file has the hook's name: `uplink_ingress`, `from_endpoint`, `to_endpoint`, `uplink_xdp`, `host_socket`, `relay_lookup`.
 //! `stages` has what they call one after another, each a function that the verifier checks by itself; `tables` reads and
 //! writes the `maps`; `fib`, `next_hop` and `kernel_lookup` ask the kernel for routes, neighbours and sockets; `skb` and `xdp` are
-//! a packet's bytes in either form; `report` counts verdicts and tells of drops.
+//! a packet's bytes in either form; `icmp_error` makes a packet an error about itself; `report` counts verdicts and tells of drops.
 #![no_std]
 #![no_main]
 

@@ -138,7 +138,7 @@ pub static COUNTERS: PerCpuArray<u64, VERDICT_SLOTS> = PerCpuArray::new();
 #[btf_map]
 pub static REPORTED: PerCpuArray<u64, VERDICT_SLOTS> = PerCpuArray::new();
 
-/// Drops, not every one: see `report`.
+/// Drops: one per reason, processor and 10 ms at most; `COUNTERS` counts all.
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 262_144> = RingBuf::new();
 

@@ -122,7 +122,7 @@ pub fn make_room<T: Tables>(t: &T) -> bool {
             let pair_key = flow.pair(key.protocol);
             // SAFETY: as above.
             let pair = t.answered(&pair_key).map(|pair| unsafe { pair.as_ref() });
-            // Under another rule, another conversation may have the answers' key meanwhile. As in `ports`: keys take room on the stack.
+            // Under another rule, another conversation may have the answers' key meanwhile. As in `source_port`: keys take room on the stack.
             let own = pair.filter(|pair| {
                 let (to, tuple) = (&pair.to, &key.tuple);
                 pair.generation == flow.generation
