@@ -125,6 +125,9 @@ fn the_datapath_serves_on_while_the_engine_is_away() {
     let mut talk = Talk::when_up(lab.client(), (HOST, 8000));
     let closed = server.at(7);
     let third_ns = third.ns();
+    // What the daemon has not heard of when the Engine goes is closed until it is back.
+    let known = || lab.status()["endpoints"].as_array().map_or(0, Vec::len);
+    wait_until("both containers are known", SOON, || known() == 2);
 
     lab.stop_engine();
     talk.say(b"without an Engine").expect("the datapath goes on");
